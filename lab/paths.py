@@ -1,0 +1,82 @@
+"""Where the lab keeps its files and which loopback addresses its parts use.
+
+Everything that the lab makes is below two folders: the cache (built binaries, the guest image; survives
+`make lab-down`) and the state (processes, sockets, certificates, databases of one running lab).
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+DEFAULT_BASE = 16
+LAB_USER = "luban-lab"
+"""The ordinary user that runs what refuses to run as root (libvirt session daemons)."""
+
+
+def cache_dir() -> Path:
+    """Folder for what is expensive to make: `LUBAN_CACHE_DIR`, or the system's or the user's cache."""
+    if given := os.environ.get("LUBAN_CACHE_DIR"):
+        return Path(given)
+    if os.geteuid() == 0:
+        return Path("/var/cache/luban-cloud")
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "luban-cloud"
+
+
+def _default_state_root() -> Path:
+    if os.geteuid() == 0:
+        return Path("/var/lib/luban-lab")
+    return Path(os.environ.get("XDG_STATE_HOME", Path.home() / ".local" / "state")) / "luban-lab"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Folders and addresses of one lab.
+
+    `base` is the third octet of its block of loopback addresses: infrastructure on 127.0.base.x, the VMs of the
+    first host on 127.0.(base+1).x, of the second on 127.0.(base+2).x. Labs with different bases can run side by side.
+    """
+
+    base: int
+    state: Path
+
+    @classmethod
+    def from_environment(cls, base: int | None = None) -> Layout:
+        """Read `LUBAN_LAB_BASE` (third octet, 1..250) and `LUBAN_LAB_DIR`, with defaults."""
+        chosen = base if base is not None else int(os.environ.get("LUBAN_LAB_BASE", DEFAULT_BASE))
+        root = Path(os.environ.get("LUBAN_LAB_DIR", _default_state_root()))
+        return cls(base=chosen, state=root / str(chosen))
+
+    def address(self, last: int) -> str:
+        """An infrastructure address of this lab, 127.0.base.last."""
+        return f"127.0.{self.base}.{last}"
+
+    @property
+    def api_server(self) -> str:
+        """Address of kube-apiserver (port 6443) and etcd (2379, 2380)."""
+        return self.address(1)
+
+    @property
+    def httpd(self) -> str:
+        """Address of Apache httpd (port 8080) and of the balancer agent (9180)."""
+        return self.address(2)
+
+    @property
+    def prometheus(self) -> str:
+        """Address of Prometheus (port 9090)."""
+        return self.address(3)
+
+    @property
+    def operator(self) -> str:
+        """Address of the operator's /metrics and /healthz (port 8081)."""
+        return self.address(4)
+
+    @property
+    def admin_kubeconfig(self) -> Path:
+        """The kubeconfig of a cluster administrator (for people and tests; never for the operator)."""
+        return self.state / "admin.kubeconfig"
+
+    def vm_range(self, host_index: int) -> str:
+        """CIDR of loopback addresses that forward to the VMs of a host (0 = first)."""
+        return f"127.0.{self.base + 1 + host_index}.0/24"

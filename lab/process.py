@@ -1,0 +1,124 @@
+"""Daemons of the lab: started detached, recorded by pid, stopped by pid and never by name."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+POLL_SECONDS = 0.05
+
+
+class LabError(Exception):
+    """Something in the lab did not come up or go down; the message names it and where its log is."""
+
+
+def wait_until(condition: Callable[[], bool], *, what: str, timeout: float) -> None:
+    """Poll `condition` until it holds. Raises LabError naming `what` after `timeout` seconds."""
+    deadline = time.monotonic() + timeout
+    while not condition():
+        if time.monotonic() > deadline:
+            raise LabError(f"{what}: not there after {timeout:g} s")
+        time.sleep(POLL_SECONDS)
+
+
+def _start_ticks(pid: int) -> str | None:
+    """Start time of a process in clock ticks: tells a process from a later one with the same pid."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    fields = stat.rpartition(")")[2].split()
+    return None if fields[0] == "Z" else fields[19]
+
+
+@dataclass(frozen=True)
+class Daemon:
+    """One background program of the lab: `<state>/run/<name>.json` holds its pid, `<state>/log/<name>.log` its output."""
+
+    name: str
+    state: Path
+
+    @property
+    def record(self) -> Path:
+        """File with pid and start time."""
+        return self.state / "run" / f"{self.name}.json"
+
+    @property
+    def log(self) -> Path:
+        """File with standard output and error of all its starts."""
+        return self.state / "log" / f"{self.name}.log"
+
+    def pid(self) -> int | None:
+        """Its pid if it runs, else None."""
+        try:
+            record = json.loads(self.record.read_text())
+        except FileNotFoundError:
+            return None
+        pid = int(record["pid"])
+        return pid if _start_ticks(pid) == record["start"] else None
+
+    def start(
+        self,
+        command: Sequence[str],
+        *,
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+        user: str | None = None,
+    ) -> int:
+        """Start it unless it runs already; returns its pid. `env` is added to ours. `user` needs root."""
+        if running := self.pid():
+            return running
+        self.record.parent.mkdir(parents=True, exist_ok=True)
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        with self.log.open("ab") as log:
+            process = subprocess.Popen(
+                list(command),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env={**os.environ, **(env or {})},
+                cwd=cwd,
+                user=user,
+                group=user,
+                extra_groups=[] if user else None,
+                start_new_session=True,
+            )
+        self.record.write_text(json.dumps({"pid": process.pid, "start": _start_ticks(process.pid)}))
+        return process.pid
+
+    def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
+        """Send a signal to it, if it runs."""
+        if pid := self.pid():
+            os.kill(pid, number)
+
+    def stop(self, *, timeout: float = 15.0) -> None:
+        """Ask it to end (SIGTERM), insist after `timeout` seconds (SIGKILL), forget it."""
+        self.kill(signal.SIGTERM)
+        deadline = time.monotonic() + timeout
+        while self.pid() is not None and time.monotonic() < deadline:
+            self._reap()
+            time.sleep(POLL_SECONDS)
+        self.kill(signal.SIGKILL)
+        self._reap()
+        self.record.unlink(missing_ok=True)
+
+    def _reap(self) -> None:
+        """Collect it if it was our child, so that no zombie keeps the pid."""
+        try:
+            pid = int(json.loads(self.record.read_text())["pid"])
+            os.waitpid(pid, os.WNOHANG)
+        except (FileNotFoundError, ChildProcessError):
+            pass
+
+    def tail(self, lines: int = 15) -> str:
+        """The last lines of its log, for error messages."""
+        try:
+            return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
+        except FileNotFoundError:
+            return "(no log)"
