@@ -1,0 +1,313 @@
+"""LubanCluster: what the user asks for, and what the operator answers."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+from luban.api.common import DNS_LABEL, Condition, Duration, Model, ObjectMeta, StatusModel, rules
+from luban.api.template import VMTemplate
+
+
+class HostVMs(Model):
+    """Limits of one host."""
+
+    model_config = rules(("self.min <= self.max", "hosts[].vms.min must not be above hosts[].vms.max"))
+
+    min: int = Field(default=1, ge=0, le=1000)
+    """VMs that stay on this host when the cluster shrinks."""
+    max: int = Field(default=3, ge=1, le=1000)
+    """VMs that this host runs at most."""
+
+
+class Host(Model):
+    """A KVM host."""
+
+    name: str = Field(pattern=DNS_LABEL, max_length=63)
+    """Name of the host, unique in the list."""
+    uri: str = Field(pattern=r"^[a-z][a-z0-9+]*:///?[^\s'\"<>]*$", max_length=512)
+    """libvirt connection URI, for example qemu+tls://host-b/system."""
+    vms: HostVMs = HostVMs()
+    """How many VMs of this cluster the host runs."""
+    cordoned: bool = False
+    """True: nothing new is placed here, and the VMs that are here move elsewhere one by one."""
+    forward_range: str = Field(default="", pattern=r"^$|^127\.[0-9]{1,3}\.[0-9]{1,3}\.0/24$")
+    """Only with network type User: loopback range (a /24 below 127.0.0.0/8) whose addresses forward to the VMs of this host."""
+
+
+class Metric(Model):
+    """A gauge that each VM publishes in Prometheus' text format."""
+
+    path: str = Field(default="/metrics", pattern=r"^/[A-Za-z0-9._~/?&=%-]*$", max_length=256)
+    """Path on the VM's service port."""
+    name: str = Field(default="luban_app_active_sessions", pattern=r"^[a-zA-Z_:][a-zA-Z0-9_:]*$", max_length=128)
+    """Name of the metric; its samples are added up."""
+
+
+class Sessions(Model):
+    """Thresholds of the Sessions policy (Luban cloud, Fig. 3)."""
+
+    model_config = rules(
+        (
+            "self.lowerPercent < self.upperPercent",
+            "scaling.sessions.lowerPercent must be below scaling.sessions.upperPercent",
+        )
+    )
+
+    max_per_vm: int = Field(default=100, ge=1, le=1_000_000, alias="maxPerVM")
+    """Sessions that one VM can serve: 100 % (S_max)."""
+    upper_percent: int = Field(default=60, ge=1, le=100)
+    """At or above this share a VM counts as exceeding; all of them exceeding adds a VM."""
+    lower_percent: int = Field(default=10, ge=0, le=99)
+    """At or below this share a VM counts as idle; enough of them idle removes a VM."""
+    upper_quorum_percent: int = Field(default=100, ge=1, le=100)
+    """Share of the serving VMs that must exceed before a VM is added."""
+    lower_quorum: int = Field(default=2, ge=1, le=1000)
+    """Number of idle VMs before one is removed: 2 as the paper's figure, 1 as its prose."""
+    source: Literal["Balancer", "Metric"] = "Balancer"
+    """Where sessions are counted. Balancer: sticky sessions, or without a sticky cookie the requests in flight, as httpd sees them. Metric: the VM's own gauge."""
+    metric: Metric = Metric()
+    """The gauge for source Metric."""
+
+
+class ScaleBehavior(Model):
+    """How fast to move in one direction."""
+
+    stabilization_window: Duration = Duration("0s")
+    """The wish must have held for this long."""
+    step: int = Field(default=1, ge=1, le=100)
+    """VMs to add or remove at a time."""
+    cooldown: Duration = Duration("0s")
+    """Time after the last scaling in any direction before this one."""
+
+
+class Behavior(Model):
+    """How fast to grow and to shrink."""
+
+    scale_up: ScaleBehavior = ScaleBehavior()
+    """Growing."""
+    scale_down: ScaleBehavior = ScaleBehavior(stabilization_window=Duration("5m"))
+    """Shrinking."""
+
+
+class Scaling(Model):
+    """When to add and when to remove VMs."""
+
+    model_config = rules(
+        (
+            "self.minVMs <= self.maxVMs",
+            "scaling.minVMs must not be above scaling.maxVMs: lower minVMs or raise maxVMs",
+        )
+    )
+
+    min_vms: int = Field(default=2, ge=1, le=10_000, alias="minVMs")
+    """VMs that always run."""
+    max_vms: int = Field(default=6, ge=1, le=10_000, alias="maxVMs")
+    """VMs that run at most."""
+    interval: Duration = Duration("15s")
+    """Time between two looks at the load (the paper polls every 5m)."""
+    policy: Literal["Sessions", "Manual"] = "Sessions"
+    """Sessions: by session thresholds. Manual: spec.replicas, so `kubectl scale` decides."""
+    sessions: Sessions = Sessions()
+    """Thresholds of the Sessions policy."""
+    behavior: Behavior = Behavior()
+    """Windows, steps and cooldowns."""
+    pause_scale_in: bool = False
+    """True: nothing is removed because of low load; decisions are still shown."""
+
+
+class Drain(Model):
+    """How to take a VM out of service."""
+
+    timeout: Duration = Duration("60s")
+    """Longest wait for requests in flight; then the VM is stopped all the same."""
+
+
+class Listen(Model):
+    """Where httpd listens."""
+
+    address: str = Field(default="", pattern=r"^$|^[0-9]{1,3}(\.[0-9]{1,3}){3}$|^\[[0-9a-fA-F:]+\]$")
+    """IP address. Empty: all."""
+    port: int = Field(default=8080, ge=1, le=65535)
+    """TCP port."""
+
+
+class Balancer(Model):
+    """The Apache httpd in front of the VMs."""
+
+    method: Literal["byrequests", "bytraffic", "bybusyness"] = "byrequests"
+    """mod_proxy_balancer's lbmethod."""
+    listen: Listen = Listen()
+    """Where httpd listens."""
+    sticky_cookie: str = Field(default="", pattern=r"^[A-Za-z0-9_-]{0,64}$")
+    """Name of a cookie that binds a client to its VM, set by httpd. Empty: none."""
+    timeout: Duration = Duration("60s")
+    """Longest wait for a VM's answer."""
+    load_factors: Literal["Static", "Adaptive"] = "Static"
+    """Static: every VM gets the same share. Adaptive: shares follow the free sessions (Fig. 3, lines 19-21)."""
+    drain: Drain = Drain()
+    """How a VM is taken out of service."""
+
+
+_SPEC_RULES = rules(
+    (
+        "self.hosts.map(h, h.vms.max).sum() >= self.scaling.minVMs",
+        "the hosts' vms.max add up to less than scaling.minVMs: raise hosts[].vms.max or lower scaling.minVMs",
+    ),
+    (
+        "self.hosts.map(h, h.vms.min).sum() <= self.scaling.maxVMs",
+        "the hosts' vms.min add up to more than scaling.maxVMs: lower hosts[].vms.min or raise scaling.maxVMs",
+    ),
+    (
+        "self.template.spec.network.type != 'User' || self.hosts.all(h, h.forwardRange != '')",
+        "network type User needs hosts[].forwardRange on every host, for example 127.0.17.0/24",
+    ),
+    (
+        "self.template.spec.network.type != 'User' || self.hosts.all(h, self.hosts.exists_one(g, g.forwardRange == h.forwardRange))",
+        "hosts[].forwardRange must differ from host to host",
+    ),
+)
+
+
+class LubanClusterSpec(Model):
+    """What the user asks for."""
+
+    model_config = _SPEC_RULES
+
+    hosts: tuple[Host, ...] = Field(
+        min_length=1,
+        max_length=64,
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
+    )
+    """KVM hosts, the preferred one first: ties in placement go to the earlier host."""
+    template: VMTemplate
+    """What each VM looks like."""
+    replicas: int | None = Field(default=None, ge=0, le=10_000)
+    """Wanted VMs under policy Manual, kept between minVMs and maxVMs; written by `kubectl scale`."""
+    scaling: Scaling = Scaling()
+    """When to add and when to remove VMs."""
+    balancer: Balancer = Balancer()
+    """The balancer in front."""
+    paused: bool = False
+    """True: decisions are computed and shown, nothing is changed."""
+    deletion_policy: Literal["Delete", "Orphan"] = "Delete"
+    """What happens to VMs and ConfigMaps when the cluster is deleted. Delete: drained and removed. Orphan: left running."""
+
+
+class VMCounts(StatusModel):
+    """VMs by what they are doing."""
+
+    desired: int = 0
+    """VMs that should serve."""
+    serving: int = 0
+    """Ready and attached to a balancer."""
+    starting: int = 0
+    """Created, not serving yet."""
+    draining: int = 0
+    """On their way out."""
+    failed: int = 0
+    """Did not start, or lost."""
+
+
+class HostStatus(StatusModel):
+    """One host as observed."""
+
+    name: str
+    """Name of the host entry."""
+    reachable: bool
+    """Whether its libvirt daemon answers."""
+    vms: int = 0
+    """VMs of this cluster placed there."""
+    message: str = ""
+    """Why it is not reachable."""
+
+
+class BalancerStatus(StatusModel):
+    """One balancer as it reports itself."""
+
+    name: str
+    """Name of the balancer."""
+    ready: bool
+    """Whether httpd serves with the wanted configuration."""
+    members: int = 0
+    """Members that take new requests."""
+    applied: str = ""
+    """Version of its ConfigMap that is in force."""
+    message: str = ""
+    """Why it is not ready, in httpd's words where it gave any."""
+
+
+class DecisionInput(StatusModel):
+    """One VM's load as the decision saw it."""
+
+    vm: str
+    """Name of the VM."""
+    sessions: int | None = None
+    """Active sessions; unset: unknown."""
+    percent: int | None = None
+    """Sessions in percent of maxPerVM; unset: unknown."""
+
+
+class Decision(StatusModel):
+    """The last decision with its reasons."""
+
+    at: str
+    """When it was first taken (RFC 3339)."""
+    verdict: Literal["ScaleUp", "ScaleDown", "Hold", "AtMaximum"]
+    """What is done."""
+    reason: str
+    """CamelCase reason."""
+    message: str
+    """The reason in words, with the figures."""
+    inputs: tuple[DecisionInput, ...] = ()
+    """Loads that it used."""
+    eligible_at: str | None = None
+    """Earliest time at which the wish can be carried out; unset: not waiting for a time."""
+
+
+class LubanClusterStatus(StatusModel):
+    """What the operator answers."""
+
+    observed_generation: int = 0
+    """metadata.generation that this status belongs to."""
+    phase: Literal["Pending", "Progressing", "Ready", "Degraded", "Paused", "Deleting"] = "Pending"
+    """The state in one word."""
+    replicas: int = 0
+    """Serving VMs, for /scale."""
+    selector: str = ""
+    """Label selector of the cluster's LubanVMs, for /scale."""
+    vms: VMCounts = VMCounts()
+    """VMs by what they are doing."""
+    summary: str = ""
+    """serving/desired, for `kubectl get`."""
+    hosts: tuple[HostStatus, ...] = ()
+    """Hosts as observed."""
+    balancers: tuple[BalancerStatus, ...] = ()
+    """Balancers as they report."""
+    balancer_summary: str = ""
+    """ready/all balancers, for `kubectl get`."""
+    sessions: int | None = None
+    """Active sessions of all serving VMs when the status was last written; unset: unknown."""
+    decision: Decision | None = None
+    """The last decision."""
+    last_scale_time: str | None = None
+    """When VMs were last added or removed because of the load (RFC 3339)."""
+    conditions: tuple[Condition, ...] = ()
+    """Ready, SpecValid, HostsReachable, VMsHealthy, BalancersReady, LoadKnown, AtMaximum."""
+
+
+class LubanCluster(Model):
+    """A web service in KVM virtual machines behind Apache httpd."""
+
+    model_config = ConfigDict(extra="ignore", alias_generator=to_camel)
+
+    metadata: ObjectMeta
+    spec: LubanClusterSpec
+    status: LubanClusterStatus = LubanClusterStatus()
+
+    @classmethod
+    def parse(cls, body: Any) -> LubanCluster:
+        """Parse an object of the API server. Raises pydantic.ValidationError on a bad spec."""
+        return cls.model_validate(body)

@@ -1,0 +1,31 @@
+"""Every group, label, annotation and finalizer that Luban writes. No other module spells one out."""
+
+GROUP = "luban.cloud"
+VERSION = "v1alpha1"
+API_VERSION = f"{GROUP}/{VERSION}"
+
+CLUSTERS = "lubanclusters"
+VMS = "lubanvms"
+
+LABEL_CLUSTER = "luban.cloud/cluster"
+"""On LubanVMs, ConfigMaps and Leases: name of the LubanCluster in the same namespace."""
+LABEL_HOST = "luban.cloud/host"
+"""On LubanVMs: name of the host entry that the VM is placed on."""
+
+FINALIZER_CLUSTER = "luban.cloud/drain-vms"
+"""Keeps a LubanCluster until its VMs are drained and removed (or orphaned)."""
+FINALIZER_VM = "luban.cloud/drain-domain"
+"""Keeps a LubanVM until its domain and overlay are gone."""
+
+ANNOTATION_AGENT_ENDPOINT = "luban.cloud/agent-endpoint"
+"""On the Lease of a balancer: base URL of its agent's report, for example http://10.0.0.7:9180."""
+
+METADATA_NAMESPACE = "https://luban.cloud/libvirt/1"
+"""XML namespace of the metadata element that marks a libvirt domain as ours."""
+
+FIELD_MANAGER = "luban-operator"
+
+
+def balancer_name(cluster: str, index: int) -> str:
+    """Name of a balancer, of its ConfigMap and of its Lease: `<cluster>-balancer-<index>`."""
+    return f"{cluster}-balancer-{index}"

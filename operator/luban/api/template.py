@@ -1,0 +1,147 @@
+"""The VM template: what one virtual machine of a cluster looks like. Names follow KubeVirt where it has one."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from luban.api.common import Duration, Model, Quantity, rules
+
+
+class CPU(Model):
+    """Virtual processors."""
+
+    cores: int = Field(default=1, ge=1, le=128)
+    """Number of virtual CPUs."""
+    model: str = Field(default="", pattern=r"^[A-Za-z0-9_.-]{0,64}$")
+    """libvirt CPU model or mode (host-passthrough, host-model, max, qemu64, ...). Empty: host-model under KVM, max under QEMU."""
+
+
+class Memory(Model):
+    """Memory of a VM."""
+
+    max: Quantity = Quantity("1Gi")
+    """Memory that the guest sees at most."""
+
+
+class KernelBoot(Model):
+    """Direct kernel boot: start a kernel from volumes of the image's pool instead of the image's boot loader."""
+
+    kernel_volume: str = Field(pattern=r"^[A-Za-z0-9_.-]{1,128}$")
+    """Volume that holds the kernel image."""
+    initrd_volume: str = Field(default="", pattern=r"^[A-Za-z0-9_.-]{0,128}$")
+    """Volume that holds the initial RAM disk. Empty: none."""
+    kernel_args: str = Field(default="", max_length=1024)
+    """Kernel command line. `luban.vm=<name>` is appended."""
+
+
+class Domain(Model):
+    """The machine itself."""
+
+    cpu: CPU = CPU()
+    """Virtual processors."""
+    memory: Memory = Memory()
+    """Memory."""
+    virt_type: Literal["Auto", "KVM", "QEMU"] = "Auto"
+    """KVM: hardware virtualisation. QEMU: software emulation. Auto: KVM where the host's CPU has it, else QEMU."""
+    kernel_boot: KernelBoot | None = None
+    """Direct kernel boot. Unset: boot from the image."""
+
+
+class Image(Model):
+    """The base image. Each VM gets a copy-on-write overlay of it."""
+
+    pool: str = Field(default="default", pattern=r"^[A-Za-z0-9_.-]{1,64}$")
+    """libvirt storage pool, the same name on every host; the overlays are made there too."""
+    volume: str = Field(pattern=r"^[A-Za-z0-9_.-]{1,128}$")
+    """Volume of the pool that holds the base image (qcow2)."""
+    size: Quantity = Quantity("8Gi")
+    """Size of each VM's disk; at least the base image's."""
+
+
+class Network(Model):
+    """How a VM is connected."""
+
+    model_config = rules(
+        (
+            "self.type == 'User' || self.source != ''",
+            "network.source must name the host's bridge (type Bridge) or libvirt network (type Network)",
+        )
+    )
+
+    type: Literal["Bridge", "Network", "User"] = "Network"
+    """Bridge: a bridge device of the host. Network: a libvirt network. User: QEMU user-mode networking with a forward from a loopback address (one machine, laptop or lab)."""
+    source: str = Field(default="default", pattern=r"^[A-Za-z0-9_.-]{0,64}$")
+    """Name of the bridge or of the libvirt network; not used by type User."""
+
+
+class SecretRef(Model):
+    """Names a Secret in the cluster's namespace."""
+
+    name: str = Field(min_length=1, max_length=253)
+    """Name of the Secret."""
+
+
+class CloudInit(Model):
+    """cloud-init by a NoCloud seed disk."""
+
+    user_data_secret_ref: SecretRef
+    """Secret whose key `userdata` is the user-data document."""
+
+
+class HTTPGet(Model):
+    """An HTTP GET probe."""
+
+    path: str = Field(default="/healthz", pattern=r"^/[A-Za-z0-9._~/?&=%-]*$", max_length=256)
+    """Path to request; an answer of 200 to 399 is a success."""
+
+
+class ReadinessProbe(Model):
+    """How to tell that a VM serves."""
+
+    http_get: HTTPGet = HTTPGet()
+    """HTTP GET against the VM's address and port."""
+    period_seconds: int = Field(default=2, ge=1, le=60)
+    """Seconds between two probes, by the operator and by httpd's own health checks."""
+    timeout_seconds: int = Field(default=2, ge=1, le=60)
+    """Seconds after which a probe without an answer has failed."""
+
+
+class VMTemplateSpec(Model):
+    """Everything that makes two VMs of a cluster alike."""
+
+    domain: Domain = Domain()
+    """CPU, memory and boot."""
+    image: Image
+    """Base image."""
+    network: Network = Network()
+    """Network connection."""
+    cloud_init: CloudInit | None = None
+    """cloud-init seed. Unset: none."""
+    port: int = Field(default=8080, ge=1, le=65535)
+    """TCP port of the web service inside the VM."""
+    readiness_probe: ReadinessProbe = ReadinessProbe()
+    """How to tell that a VM serves."""
+    startup_timeout: Duration = Duration("5m")
+    """A VM that is not ready so long after its start has failed."""
+    failed_retention: Duration = Duration("1m")
+    """A failed VM is kept so long for inspection, then replaced, on another host if possible."""
+    termination_grace_period_seconds: int = Field(default=30, ge=0, le=3600)
+    """Seconds between the ACPI power button and a hard stop."""
+
+
+class TemplateMeta(Model):
+    """Metadata for the LubanVMs."""
+
+    labels: dict[str, str] = Field(default_factory=dict)
+    """Labels that every LubanVM of the cluster carries."""
+
+
+class VMTemplate(Model):
+    """A VM template with its metadata."""
+
+    metadata: TemplateMeta = TemplateMeta()
+    """Labels for the LubanVMs."""
+    spec: VMTemplateSpec
+    """The VM."""

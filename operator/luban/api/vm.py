@@ -1,0 +1,71 @@
+"""LubanVM: one virtual machine. Written by the operator; a user may delete one, it is drained and replaced."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+from luban.api.common import DNS_LABEL, Model, ObjectMeta, StatusModel, rules
+from luban.api.template import VMTemplateSpec
+
+Phase = Literal["Pending", "Provisioning", "Booting", "Ready", "Draining", "Stopping", "Failed", "Lost"]
+
+
+class LubanVMSpec(Model):
+    """What was decided when the VM was created. Never changes."""
+
+    model_config = rules(("self == oldSelf", "a LubanVM's spec cannot be changed; delete the LubanVM, it is drained and replaced"))
+
+    cluster_name: str = Field(pattern=DNS_LABEL, max_length=63)
+    """LubanCluster in the same namespace that the VM belongs to."""
+    host: str = Field(pattern=DNS_LABEL, max_length=63)
+    """Host that the VM is placed on."""
+    host_uri: str = Field(alias="hostURI", max_length=512)
+    """libvirt URI of that host, so that the VM can be cleaned up after the host left the cluster's spec."""
+    address: str = Field(default="", pattern=r"^$|^[0-9]{1,3}(\.[0-9]{1,3}){3}$")
+    """Address given to the VM beforehand (network type User). Empty: observed later."""
+    template: VMTemplateSpec
+    """The template as it was when the VM was created."""
+
+
+class PhaseTransition(StatusModel):
+    """When a phase began."""
+
+    phase: Phase
+    """The phase."""
+    at: str
+    """When it began (RFC 3339)."""
+
+
+class LubanVMStatus(StatusModel):
+    """What the operator observed."""
+
+    phase: Phase = "Pending"
+    """Pending: to be made. Provisioning: overlay and domain are being made. Booting: started, not ready yet. Ready: answers its probe. Draining: takes no new requests. Stopping: shutting down. Failed: did not start. Lost: stopped by itself."""
+    reason: str = ""
+    """CamelCase reason of the phase."""
+    message: str = ""
+    """What is the case, and what to do about it."""
+    address: str = ""
+    """Address that it serves on."""
+    balancers: tuple[str, ...] = ()
+    """Balancers that send it new requests."""
+    transitions: tuple[PhaseTransition, ...] = ()
+    """When each phase began."""
+
+
+class LubanVM(Model):
+    """One virtual machine of a LubanCluster."""
+
+    model_config = ConfigDict(extra="ignore", alias_generator=to_camel)
+
+    metadata: ObjectMeta
+    spec: LubanVMSpec
+    status: LubanVMStatus = LubanVMStatus()
+
+    @classmethod
+    def parse(cls, body: Any) -> LubanVM:
+        """Parse an object of the API server. Raises pydantic.ValidationError if it is not one of ours."""
+        return cls.model_validate(body)

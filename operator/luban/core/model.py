@@ -1,0 +1,301 @@
+"""What the decisions look at (Observation), what they remember (Memory) and what they ask for (Plan, Action).
+
+All times are seconds since the epoch. All types are frozen: a plan is a value that can be compared and printed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from luban.api.cluster import Decision
+from luban.api.template import VMTemplateSpec
+from luban.api.vm import Phase
+
+MemberState = Literal["Enabled", "Draining", "Disabled"]
+"""Enabled: takes new requests. Draining: none, except those of sticky sessions. Disabled: none at all."""
+DomainState = Literal["Running", "Paused", "ShuttingDown", "Off", "Crashed"]
+
+
+@dataclass(frozen=True)
+class ClusterRef:
+    """Which LubanCluster."""
+
+    namespace: str
+    name: str
+    uid: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+
+@dataclass(frozen=True)
+class VMRecord:
+    """A LubanVM: the intent, and what was last written to its status."""
+
+    name: str
+    uid: str
+    host: str
+    host_uri: str
+    template: VMTemplateSpec
+    created: float
+    phase: Phase = "Pending"
+    phase_since: float = 0.0
+    deleting_since: float | None = None
+    address: str = ""
+    planned_address: str = ""
+    balancers: tuple[str, ...] = ()
+    reason: str = ""
+    message: str = ""
+    was_ready: bool = False
+    """Whether it was Ready once."""
+    has_finalizer: bool = True
+
+
+@dataclass(frozen=True)
+class DomainRecord:
+    """A libvirt domain that carries this cluster's metadata."""
+
+    uuid: str
+    name: str
+    state: DomainState
+    address: str = ""
+    """Address as libvirt knows it (forward, DHCP lease, guest agent); empty: not known yet."""
+
+
+@dataclass(frozen=True)
+class HostObservation:
+    """A host as its libvirt daemon describes it. Not reachable: `domains` says nothing."""
+
+    name: str
+    reachable: bool
+    message: str = ""
+    domains: dict[str, DomainRecord] = field(default_factory=dict)
+    """By uuid."""
+
+
+@dataclass(frozen=True)
+class Member:
+    """A VM as a balancer should treat it."""
+
+    name: str
+    address: str
+    port: int
+    state: MemberState
+    load_factor: int = 1
+
+
+@dataclass(frozen=True)
+class MemberReport:
+    """A VM as a balancer treats it."""
+
+    name: str
+    state: MemberState
+    address: str = ""
+    port: int = 0
+    healthy: bool = True
+    """httpd's own opinion of it."""
+    in_flight: int = 0
+    """Requests that it is serving for this balancer now."""
+    sessions: int = 0
+    """Active sessions: distinct sticky sessions of the last minute, or the requests in flight without a sticky cookie."""
+    drained: bool = False
+    """Takes nothing new, and nothing is in flight any more."""
+    served: int = 0
+    """Requests sent to it since httpd started."""
+
+
+@dataclass(frozen=True)
+class BalancerReport:
+    """A balancer as its agent describes it. Not reachable: the rest says nothing."""
+
+    name: str
+    reachable: bool
+    ready: bool = False
+    applied: str = ""
+    """Version of the configuration that is in force."""
+    message: str = ""
+    members: tuple[MemberReport, ...] = ()
+
+
+@dataclass(frozen=True)
+class Observation:
+    """All that was seen in one tick."""
+
+    vms: tuple[VMRecord, ...] = ()
+    hosts: tuple[HostObservation, ...] = ()
+    balancers: tuple[BalancerReport, ...] = ()
+    probes: dict[str, bool] = field(default_factory=dict)
+    """By VM name: did it answer its readiness probe. Missing: not probed."""
+    sessions: dict[str, int] = field(default_factory=dict)
+    """By VM name: active sessions. Missing: unknown."""
+    failures: dict[str, Failure] = field(default_factory=dict)
+    """By VM name: why the last attempt to make its domain failed."""
+    foreign: tuple[str, ...] = ()
+    """Names of things in the way that are not ours, in words."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a VM could not be made."""
+
+    reason: str
+    message: str
+    permanent: bool
+    """True: trying again is of no use until the user acts."""
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What one tick tells the next. Lost on a restart, except what the runtime reads back from the status."""
+
+    decision: Decision | None = None
+    last_scale: float | None = None
+    desired: int | None = None
+    """How many VMs the policy last settled on."""
+    up_since: float | None = None
+    """Since when the policy wishes to grow without a break."""
+    down_since: float | None = None
+    """Since when the policy wishes to shrink without a break."""
+    avoid: dict[str, float] = field(default_factory=dict)
+    """By host: time until which a VM that failed there is not placed there again, if another host can take it."""
+    orphans: frozenset[str] = frozenset()
+    """Domains without a LubanVM in the last tick."""
+
+
+@dataclass(frozen=True)
+class CreateVM:
+    """Record the intent: one LubanVM. Its domain follows in a later tick."""
+
+    name: str
+    host: str
+    host_uri: str
+    address: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class DeleteVM:
+    """Mark a LubanVM for deletion: it is drained, stopped and removed."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class EnsureDomain:
+    """Overlay, seed, domain defined and started; nothing is done twice."""
+
+    vm: VMRecord
+    reason: str
+
+
+@dataclass(frozen=True)
+class ShutdownDomain:
+    """Press the ACPI power button."""
+
+    vm: VMRecord
+    reason: str
+
+
+@dataclass(frozen=True)
+class DestroyDomain:
+    """Pull the plug."""
+
+    vm: VMRecord
+    reason: str
+
+
+@dataclass(frozen=True)
+class RemoveDomain:
+    """Undefine the domain and delete its volumes; the domain is off already or never was."""
+
+    vm: VMRecord
+    reason: str
+
+
+@dataclass(frozen=True)
+class ReleaseVM:
+    """Let a LubanVM go (remove the finalizer): nothing of it is left on its host."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class RemoveOrphan:
+    """Destroy and remove a domain with this cluster's metadata that no LubanVM stands for."""
+
+    host: str
+    host_uri: str
+    uuid: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class UpdateVM:
+    """Write a LubanVM's status: a phase begins, or its address or balancers changed."""
+
+    name: str
+    phase: Phase
+    reason: str
+    message: str = ""
+    address: str = ""
+    balancers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class PublishBalancer:
+    """Write a balancer's ConfigMap."""
+
+    balancer: str
+    members: tuple[Member, ...]
+    reason: str
+
+
+@dataclass(frozen=True)
+class RemoveBalancer:
+    """Delete a balancer's ConfigMap."""
+
+    balancer: str
+    reason: str
+
+
+Action = (
+    CreateVM
+    | DeleteVM
+    | EnsureDomain
+    | ShutdownDomain
+    | DestroyDomain
+    | RemoveDomain
+    | ReleaseVM
+    | RemoveOrphan
+    | UpdateVM
+    | PublishBalancer
+    | RemoveBalancer
+)
+
+
+@dataclass(frozen=True)
+class ConditionState:
+    """A condition as it should stand; the runtime adds the times."""
+
+    type: str
+    status: bool | None
+    """None: Unknown."""
+    reason: str
+    message: str = ""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to do, why, and when to look again."""
+
+    actions: tuple[Action, ...]
+    decision: Decision
+    conditions: tuple[ConditionState, ...]
+    memory: Memory
+    requeue_after: float
+    """Seconds until the next tick if nothing wakes the loop earlier."""
+    finished: bool = False
+    """The cluster is being deleted and nothing of it is left."""

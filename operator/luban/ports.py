@@ -1,0 +1,157 @@
+"""The outside world as the runtime sees it. One Protocol per real thing; adapters stand behind them, fakes in tests.
+
+Every call raises luban.errors.LubanError subclasses only, and honours its deadline.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from luban.api.template import VMTemplateSpec
+from luban.core.model import BalancerReport, ClusterRef, DomainRecord
+
+
+@dataclass(frozen=True)
+class HostRef:
+    """A KVM host: its name in the spec and its libvirt URI."""
+
+    name: str
+    uri: str
+
+
+@dataclass(frozen=True)
+class Machine:
+    """All that a hypervisor needs to make one VM. `uuid` is the LubanVM's metadata.uid."""
+
+    uuid: str
+    name: str
+    """Name of the LubanVM; the domain is called `<namespace>_<name>`."""
+    cluster: ClusterRef
+    template: VMTemplateSpec
+    forward_address: str = ""
+    """Network type User: loopback address that forwards to the service port."""
+    user_data: str | None = None
+    """cloud-init user-data; None: no seed disk."""
+
+    @property
+    def domain_name(self) -> str:
+        """Name of the libvirt domain."""
+        return f"{self.cluster.namespace}_{self.name}"
+
+    @property
+    def overlay_volume(self) -> str:
+        """Name of the overlay volume; derived from the uuid so that it can be found again after a crash."""
+        return f"luban-{self.uuid}.qcow2"
+
+    @property
+    def seed_volume(self) -> str:
+        """Name of the cloud-init seed volume."""
+        return f"luban-{self.uuid}-seed.iso"
+
+
+class Hypervisor(Protocol):
+    """KVM hosts through libvirt. Each host is independent: a hung one delays only calls to itself."""
+
+    async def list_domains(self, host: HostRef, cluster: ClusterRef) -> dict[str, DomainRecord]:
+        """Domains on the host with this cluster's metadata, by uuid: one bulk call. Raises HostUnreachable."""
+
+    async def ensure_running(self, host: HostRef, machine: Machine) -> None:
+        """Make overlay, seed and domain as far as they are missing, and start it. Idempotent.
+
+        If it raises, nothing half-made stays behind. PermanentError reasons: ImageNotFound, PoolNotFound,
+        StoragePoolFull, NetworkNotFound, InvalidURI, ForeignDomain, DomainRefused.
+        """
+
+    async def shutdown(self, host: HostRef, uuid: str) -> None:
+        """Press the ACPI power button. No error if the domain is off or gone."""
+
+    async def destroy(self, host: HostRef, uuid: str) -> None:
+        """Pull the plug. No error if the domain is off or gone."""
+
+    async def remove(self, host: HostRef, uuid: str, pool: str) -> None:
+        """Undefine the domain and delete its overlay and seed from `pool`. No error for what is gone. Destroys it first if it runs."""
+
+    def watch(self, host: HostRef, wake: Callable[[str], None]) -> Callable[[], None]:
+        """Call `wake(uuid)` (from the event loop's thread) on each lifecycle event of the host. Returns the unsubscribe call. Connection loss also wakes, with an empty uuid."""
+
+    async def close(self) -> None:
+        """Close all connections and end all threads."""
+
+
+class Cluster(Protocol):
+    """The Kubernetes API, as one cluster's runtime uses it. Bodies are wire-format dicts."""
+
+    async def list_vms(self, cluster: ClusterRef) -> list[dict[str, Any]]:
+        """LubanVM objects of the cluster, own writes included."""
+
+    async def create_vm(self, cluster: ClusterRef, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Create a LubanVM. Raises Conflict if the name is taken."""
+
+    async def delete_vm(self, cluster: ClusterRef, name: str) -> None:
+        """Ask for a LubanVM's deletion. No error if it is gone."""
+
+    async def patch_vm_status(self, cluster: ClusterRef, name: str, status: Mapping[str, Any]) -> None:
+        """Replace a LubanVM's status. No error if it is gone."""
+
+    async def release_vm(self, cluster: ClusterRef, name: str) -> None:
+        """Remove our finalizer from a LubanVM. No error if it is gone."""
+
+    async def orphan_vm(self, cluster: ClusterRef, name: str) -> None:
+        """Remove our finalizer and the owner reference from a LubanVM, leaving it. No error if it is gone."""
+
+    async def apply_config_map(
+        self, cluster: ClusterRef, name: str, data: Mapping[str, str], labels: Mapping[str, str]
+    ) -> None:
+        """Create or replace a ConfigMap, owned by the LubanCluster (server-side apply)."""
+
+    async def read_config_map(self, cluster: ClusterRef, name: str) -> dict[str, str] | None:
+        """Data of a ConfigMap; None: not there."""
+
+    async def delete_config_map(self, cluster: ClusterRef, name: str) -> None:
+        """Delete a ConfigMap. No error if it is gone."""
+
+    async def patch_cluster_status(self, cluster: ClusterRef, status: Mapping[str, Any]) -> None:
+        """Replace the LubanCluster's status. No error if it is gone."""
+
+    async def read_secret(self, cluster: ClusterRef, name: str, key: str) -> str:
+        """Text of a Secret's key. Raises PermanentError SecretNotFound, SecretKeyNotFound."""
+
+    async def balancer_endpoint(self, cluster: ClusterRef, balancer: str) -> str | None:
+        """Base URL of a balancer's agent, from the annotation of its Lease; None: none has reported."""
+
+    async def event(
+        self, cluster: ClusterRef, *, kind: str, name: str, uid: str, type_: str, reason: str, message: str
+    ) -> None:
+        """Record a Kubernetes Event (`type_` Normal or Warning) about a LubanCluster or LubanVM."""
+
+
+class Balancers(Protocol):
+    """The balancer agents beside httpd."""
+
+    async def report(self, name: str, endpoint: str) -> BalancerReport:
+        """Ask one agent. An agent that does not answer gives a report with reachable=False, never an error."""
+
+    async def close(self) -> None:
+        """Close all connections."""
+
+
+class Probes(Protocol):
+    """HTTP requests to VMs."""
+
+    async def ready(self, address: str, port: int, path: str, timeout: float) -> bool:
+        """GET; True for 200..399 within `timeout` seconds. Never raises."""
+
+    async def gauge(self, address: str, port: int, path: str, metric: str, timeout: float) -> int | None:
+        """Sum of a metric's samples in Prometheus text format; None: no answer or no such metric."""
+
+    async def close(self) -> None:
+        """Close all connections."""
+
+
+class Clock(Protocol):
+    """Time."""
+
+    def now(self) -> float:
+        """Seconds since the epoch."""
