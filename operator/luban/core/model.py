@@ -17,6 +17,9 @@ MemberState = Literal["Enabled", "Draining", "Disabled"]
 DomainState = Literal["Running", "Paused", "ShuttingDown", "Off", "Crashed"]
 
 
+ClusterPhase = Literal["Pending", "Progressing", "Ready", "Degraded", "Paused", "Deleting"]
+
+
 @dataclass(frozen=True)
 class ClusterRef:
     """Which LubanCluster."""
@@ -131,8 +134,20 @@ class Observation:
     """By VM name: active sessions. Missing: unknown."""
     failures: dict[str, Failure] = field(default_factory=dict)
     """By VM name: why the last attempt to make its domain failed."""
-    foreign: tuple[str, ...] = ()
-    """Names of things in the way that are not ours, in words."""
+    published: dict[str, Published] = field(default_factory=dict)
+    """By balancer name: what its ConfigMap says. Missing: there is no ConfigMap."""
+    settings_version: str = ""
+    """Version of the balancer settings that the spec asks for."""
+
+
+@dataclass(frozen=True)
+class Published:
+    """What a balancer's ConfigMap says."""
+
+    settings_version: str
+    version: str
+    """Version of the whole content; a balancer that applied it reports the same."""
+    members: tuple[Member, ...]
 
 
 @dataclass(frozen=True)
@@ -153,10 +168,14 @@ class Memory:
     last_scale: float | None = None
     desired: int | None = None
     """How many VMs the policy last settled on."""
+    evaluated: float | None = None
+    """When the policy was last asked."""
     up_since: float | None = None
     """Since when the policy wishes to grow without a break."""
     down_since: float | None = None
     """Since when the policy wishes to shrink without a break."""
+    misses: dict[str, int] = field(default_factory=dict)
+    """By VM: readiness probes missed in a row since it was Ready."""
     avoid: dict[str, float] = field(default_factory=dict)
     """By host: time until which a VM that failed there is not placed there again, if another host can take it."""
     orphans: frozenset[str] = frozenset()
@@ -223,6 +242,14 @@ class ReleaseVM:
 
 
 @dataclass(frozen=True)
+class OrphanVM:
+    """Let a LubanVM and its domain live on without us (deletionPolicy Orphan)."""
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
 class RemoveOrphan:
     """Destroy and remove a domain with this cluster's metadata that no LubanVM stands for."""
 
@@ -269,6 +296,7 @@ Action = (
     | DestroyDomain
     | RemoveDomain
     | ReleaseVM
+    | OrphanVM
     | RemoveOrphan
     | UpdateVM
     | PublishBalancer
@@ -294,6 +322,9 @@ class Plan:
     actions: tuple[Action, ...]
     decision: Decision
     conditions: tuple[ConditionState, ...]
+    phase: ClusterPhase
+    desired: int
+    """How many VMs are wanted."""
     memory: Memory
     requeue_after: float
     """Seconds until the next tick if nothing wakes the loop earlier."""

@@ -1,0 +1,106 @@
+"""The cluster's conditions and its state in one word."""
+
+from __future__ import annotations
+
+from luban.api.cluster import Decision
+from luban.core.model import ClusterPhase, ConditionState, VMRecord
+from luban.core.state import State
+
+MISSES_TOLERATED = 3
+"""Readiness probes that a VM may miss in a row before the cluster says so."""
+
+
+def conditions_of(
+    state: State, decision: Decision, desired: int, misses: dict[str, int]
+) -> tuple[ConditionState, ...]:
+    """All conditions but SpecValid, which the runtime knows, in a stable order."""
+    parts = (
+        _hosts_reachable(state),
+        _vms_healthy(state, misses),
+        _balancers_ready(state),
+        _load_known(state),
+    )
+    return (_ready(state, desired, parts), *parts, _at_maximum(decision))
+
+
+def phase_of(state: State, desired: int, conditions: tuple[ConditionState, ...]) -> ClusterPhase:
+    """The state of a cluster that is neither paused nor being deleted."""
+    if not state.serving:
+        return "Pending"
+    if any(
+        it.status is False and it.type in {"HostsReachable", "VMsHealthy", "BalancersReady"}
+        for it in conditions
+    ):
+        return "Degraded"
+    settled = len(state.serving) == desired and not state.starting and not state.draining
+    return "Ready" if settled else "Progressing"
+
+
+def _ready(state: State, desired: int, parts: tuple[ConditionState, ...]) -> ConditionState:
+    serving = len(state.serving)
+    message = f"{serving} of {desired} VMs serve"
+    if serving >= desired:
+        return ConditionState("Ready", True, "AllServing", message)
+    broken = next((it for it in parts if it.status is False and it.type != "LoadKnown"), None)
+    if broken is not None:
+        return ConditionState("Ready", False, broken.reason, f"{message}: {broken.message}")
+    return ConditionState("Ready", False, "Starting", message)
+
+
+def _hosts_reachable(state: State) -> ConditionState:
+    silent = [host for host in state.observation.hosts if not host.reachable]
+    if not silent:
+        return ConditionState("HostsReachable", True, "AllAnswer")
+    message = "; ".join(f"{host.name}: {host.message}" for host in silent)
+    return ConditionState("HostsReachable", False, "HostUnreachable", message)
+
+
+def _vms_healthy(state: State, misses: dict[str, int]) -> ConditionState:
+    failed = state.failed
+    if failed:
+        message = "; ".join(f"{vm.name} on {vm.host}: {vm.message}" for vm in failed)
+        return ConditionState("VMsHealthy", False, failed[0].reason or "VMFailed", message)
+    trying = [vm for vm in state.starting if vm.name in state.observation.failures]
+    if trying:
+        return _failing(state, trying)
+    silent = sorted(name for name, count in misses.items() if count >= MISSES_TOLERATED)
+    if silent:
+        message = (
+            f"{', '.join(silent)}: no answer to the readiness probe; httpd sends nothing there meanwhile"
+        )
+        return ConditionState("VMsHealthy", False, "NotAnswering", message)
+    return ConditionState("VMsHealthy", True, "AllHealthy")
+
+
+def _failing(state: State, vms: list[VMRecord]) -> ConditionState:
+    failures = state.observation.failures
+    message = "; ".join(f"{vm.name} on {vm.host}: {failures[vm.name].message}" for vm in vms)
+    return ConditionState("VMsHealthy", False, failures[vms[0].name].reason, message)
+
+
+def _balancers_ready(state: State) -> ConditionState:
+    broken = [it for it in state.observation.balancers if not (it.reachable and it.ready)]
+    if not broken:
+        return ConditionState("BalancersReady", True, "AllReady")
+    message = "; ".join(f"{it.name}: {it.message or 'not ready yet'}" for it in broken)
+    reason = "ConfigurationNotInForce" if all(it.reachable for it in broken) else "BalancerUnreachable"
+    return ConditionState("BalancersReady", False, reason, message)
+
+
+def _load_known(state: State) -> ConditionState:
+    unknown = [vm.name for vm in state.serving if vm.name not in state.observation.sessions]
+    if not unknown:
+        return ConditionState("LoadKnown", True, "AllKnown")
+    return ConditionState(
+        "LoadKnown", False, "SessionsUnknown", f"sessions of {', '.join(unknown)} are unknown"
+    )
+
+
+def _at_maximum(decision: Decision) -> ConditionState:
+    reached = decision.verdict == "AtMaximum"
+    return ConditionState(
+        "AtMaximum",
+        reached,
+        decision.reason if reached else "BelowMaximum",
+        decision.message if reached else "",
+    )

@@ -1,0 +1,169 @@
+"""The life of one VM: what its intent and what is observed of it ask for next.
+
+    Pending -> Provisioning -> Booting -> Ready -> Draining -> Stopping -> gone
+                          \\-> Failed         \\-> Lost
+
+A VM leaves by deletion of its LubanVM; the finalizer keeps the object until the domain and its volumes are gone, so
+every step below can be taken again by an operator that was killed in the middle of it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from luban.api.vm import Phase
+from luban.core.model import (
+    Action,
+    DeleteVM,
+    DestroyDomain,
+    EnsureDomain,
+    ReleaseVM,
+    RemoveDomain,
+    ShutdownDomain,
+    UpdateVM,
+    VMRecord,
+)
+from luban.core.state import State
+
+OFF_STATES = frozenset({"Off", "Crashed"})
+NEVER_SERVED = frozenset({"Pending", "Provisioning", "Booting", "Failed", "Lost"})
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one VM needs now: its phase from here on, and the actions to take in this order."""
+
+    phase: Phase
+    actions: tuple[Action, ...] = ()
+
+
+def next_step(vm: VMRecord, state: State, *, now: float, drain_timeout: float) -> Step:
+    """The next step of one VM.
+
+    `drain_timeout` in seconds. A VM whose host does not answer stays as it is: missing data never removes anything.
+    """
+    if vm.deleting_since is not None:
+        return _leave(vm, state, now=now, drain_timeout=drain_timeout)
+    if not state.reachable(vm.host):
+        return Step(vm.phase)
+    match vm.phase:
+        case "Pending" | "Provisioning":
+            return _provision(vm, state, now)
+        case "Booting":
+            return _boot(vm, state, now)
+        case "Failed":
+            return _retire(vm, now)
+        case "Lost":
+            return Step("Lost", (DeleteVM(vm.name, vm.reason or "Lost"),))
+        case "Ready" | "Draining" | "Stopping":
+            return _serve(vm, state)
+
+
+def _enter(vm: VMRecord, state: State, phase: Phase, reason: str, message: str = "") -> UpdateVM:
+    """The status write with which a phase begins."""
+    return UpdateVM(vm.name, phase, reason, message, state.address(vm), state.attachments(vm))
+
+
+def _provision(vm: VMRecord, state: State, now: float) -> Step:
+    if state.runs(vm):
+        return Step("Booting", (_enter(vm, state, "Booting", "DomainRunning"),))
+    failure = state.observation.failures.get(vm.name)
+    if failure is not None and failure.permanent:
+        return _fail(vm, state, failure.reason, failure.message)
+    if failure is not None and now - vm.created > vm.template.startup_timeout.seconds:
+        return _fail(
+            vm, state, failure.reason, f"not started within {vm.template.startup_timeout}: {failure.message}"
+        )
+    ensure = EnsureDomain(vm, "DomainMissing")
+    if vm.phase == "Pending":
+        return Step("Provisioning", (_enter(vm, state, "Provisioning", "Placed"), ensure))
+    return Step("Provisioning", (ensure,))
+
+
+def _boot(vm: VMRecord, state: State, now: float) -> Step:
+    if not state.runs(vm):
+        return _fail(
+            vm,
+            state,
+            "DomainStopped",
+            f"the domain stopped on {vm.host} before it was ready: see its console",
+        )
+    if state.observation.probes.get(vm.name):
+        return Step("Ready", (_enter(vm, state, "Ready", "ProbeAnswered"),))
+    if now - vm.phase_since > vm.template.startup_timeout.seconds:
+        where = state.address(vm) or "an address that is not known"
+        message = f"no answer to its readiness probe on {where} within {vm.template.startup_timeout}"
+        return _fail(vm, state, "StartupTimeout", message)
+    return Step("Booting", _refresh(vm, state))
+
+
+def _serve(vm: VMRecord, state: State) -> Step:
+    if not state.runs(vm):
+        domain = state.domain(vm)
+        what = "crashed" if domain is not None and domain.state == "Crashed" else "stopped by itself"
+        message = f"the domain {what} on {vm.host}; a new VM takes its place"
+        return Step(
+            "Lost", (_enter(vm, state, "Lost", "DomainStopped", message), DeleteVM(vm.name, "DomainStopped"))
+        )
+    return Step("Ready", _refresh(vm, state))
+
+
+def _refresh(vm: VMRecord, state: State) -> tuple[Action, ...]:
+    """A status write if the address or the balancers changed within a phase."""
+    if (state.address(vm), state.attachments(vm)) == (vm.address, vm.balancers):
+        return ()
+    return (_enter(vm, state, vm.phase, vm.reason, vm.message),)
+
+
+def _fail(vm: VMRecord, state: State, reason: str, message: str) -> Step:
+    return Step("Failed", (_enter(vm, state, "Failed", reason, message),))
+
+
+def _retire(vm: VMRecord, now: float) -> Step:
+    if now - vm.phase_since < vm.template.failed_retention.seconds:
+        return Step("Failed")
+    return Step("Failed", (DeleteVM(vm.name, vm.reason or "Failed"),))
+
+
+def _leave(vm: VMRecord, state: State, *, now: float, drain_timeout: float) -> Step:
+    """Drain, stop, remove, let go: one step nearer each time."""
+    if not vm.has_finalizer:
+        return Step(vm.phase)
+    if not state.reachable(vm.host):
+        return Step(vm.phase) if vm.phase in NEVER_SERVED else Step("Draining", _begin_drain(vm, state))
+    domain = state.domain(vm)
+    if domain is None or domain.state in OFF_STATES:
+        return Step(vm.phase, _remove(vm))
+    if vm.phase == "Stopping":
+        return _insist(vm, now)
+    if must_drain(vm) and not _drained(vm, state, now, drain_timeout):
+        return Step("Draining", _begin_drain(vm, state))
+    why = "Drained" if must_drain(vm) else "NeverServed"
+    stop = (ShutdownDomain(vm, why), _enter(vm, state, "Stopping", why))
+    return Step("Stopping", stop)
+
+
+def must_drain(vm: VMRecord) -> bool:
+    """Whether requests may be in flight on it."""
+    return vm.phase not in NEVER_SERVED
+
+
+def _drained(vm: VMRecord, state: State, now: float, timeout: float) -> bool:
+    begun = vm.deleting_since if vm.deleting_since is not None else now
+    return state.drained(vm) or now - begun > timeout
+
+
+def _begin_drain(vm: VMRecord, state: State) -> tuple[Action, ...]:
+    if vm.phase == "Draining":
+        return _refresh(vm, state)
+    return (_enter(vm, state, "Draining", "Deleted"),)
+
+
+def _insist(vm: VMRecord, now: float) -> Step:
+    if now - vm.phase_since < vm.template.termination_grace_period_seconds:
+        return Step("Stopping")
+    return Step("Stopping", (DestroyDomain(vm, "GracePeriodOver"),))
+
+
+def _remove(vm: VMRecord) -> tuple[Action, ...]:
+    return (RemoveDomain(vm, "DomainOff"), ReleaseVM(vm.name, "NothingLeft"))

@@ -1,0 +1,144 @@
+"""From a policy's wish to a wanted number of VMs: windows, cooldowns, pauses, and the decision with its reasons."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from luban.api.cluster import Decision, LubanClusterSpec
+from luban.core.model import Memory
+from luban.core.sessions import Room, Wish, decide
+from luban.core.state import State
+from luban.core.times import rfc3339
+
+
+STANDING = frozenset({"Hold", "AtMaximum"})
+"""Verdicts that describe a state and so keep the time at which it began."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The decision of this tick, and how many VMs are wanted because of it."""
+
+    decision: Decision
+    desired: int
+    memory: Memory
+
+
+def judge(
+    spec: LubanClusterSpec, state: State, memory: Memory, now: float, *, has_host: bool, removable: int
+) -> Verdict:
+    """Ask the policy if its interval has passed; otherwise the last decision stands."""
+    desired = _carried(spec, state, memory)
+    if not _due(spec, memory, now) and memory.decision is not None and spec.scaling.policy != "Manual":
+        return Verdict(memory.decision, desired, replace(memory, desired=desired))
+    room = Room(
+        total=max(desired, len(state.live)),
+        starting=len(state.starting) + len(state.failed) + max(0, desired - len(state.live)),
+        minimum=minimum(spec),
+        maximum=spec.scaling.max_vms,
+        has_host=has_host,
+        up_step=spec.scaling.behavior.scale_up.step,
+        down_step=spec.scaling.behavior.scale_down.step,
+        removable=removable,
+    )
+    wish = _wish(spec, state, room, desired)
+    return _settle(spec, wish, desired, replace(memory, evaluated=now), now)
+
+
+def _carried(spec: LubanClusterSpec, state: State, memory: Memory) -> int:
+    """The wanted number before this decision: what was settled on, or what lives, within the spec's limits."""
+    last = memory.desired if memory.desired is not None else len(state.live)
+    return min(max(last, minimum(spec)), spec.scaling.max_vms)
+
+
+def minimum(spec: LubanClusterSpec) -> int:
+    """VMs that must run: minVMs, or what the hosts' own minima add up to, if that is more."""
+    of_hosts = sum(host.vms.min for host in spec.hosts if not host.cordoned)
+    return min(max(spec.scaling.min_vms, of_hosts), spec.scaling.max_vms)
+
+
+def _due(spec: LubanClusterSpec, memory: Memory, now: float) -> bool:
+    return memory.evaluated is None or now - memory.evaluated >= spec.scaling.interval.seconds
+
+
+def _wish(spec: LubanClusterSpec, state: State, room: Room, desired: int) -> Wish:
+    if spec.scaling.policy == "Manual":
+        return _manual(spec, desired)
+    serving = [vm.name for vm in state.serving]
+    return decide(serving, state.observation.sessions, spec.scaling.sessions, room)
+
+
+def _manual(spec: LubanClusterSpec, desired: int) -> Wish:
+    """spec.replicas decides, within minVMs and maxVMs."""
+    asked = spec.replicas if spec.replicas is not None else desired
+    lowest, highest = minimum(spec), spec.scaling.max_vms
+    wanted = min(max(asked, lowest), highest)
+    message = f"spec.replicas asks for {asked}, kept within {lowest} and {highest}: {wanted}"
+    if wanted == desired:
+        return Wish("Hold", "Manual", message)
+    return Wish("ScaleUp" if wanted > desired else "ScaleDown", "Manual", message, wanted - desired)
+
+
+def _settle(spec: LubanClusterSpec, wish: Wish, desired: int, memory: Memory, now: float) -> Verdict:
+    """Hold a wish back until its window and cooldown are over; then it becomes the wanted number."""
+    memory = _track(wish, memory, now)
+    if wish.delta == 0:
+        return _close(wish, desired, memory, now)
+    if wish.delta < 0 and spec.scaling.pause_scale_in:
+        paused = replace(
+            wish,
+            verdict="Hold",
+            reason="ScaleInPaused",
+            message=f"{wish.message}; scaling.pauseScaleIn is set",
+        )
+        return _close(paused, desired, memory, now)
+    eligible, waiting = _eligible_at(spec, wish, memory, now)
+    if waiting and eligible > now:
+        held = replace(
+            wish, verdict="Hold", reason=waiting, message=f"{wish.message}; waiting until {rfc3339(eligible)}"
+        )
+        return _close(held, desired, memory, now, eligible)
+    scaled = replace(memory, last_scale=now, up_since=None, down_since=None)
+    return _close(wish, desired + wish.delta, scaled, now)
+
+
+def _track(wish: Wish, memory: Memory, now: float) -> Memory:
+    """Remember since when the wish has held without a break."""
+    return replace(
+        memory,
+        up_since=(memory.up_since if memory.up_since is not None else now) if wish.delta > 0 else None,
+        down_since=(memory.down_since if memory.down_since is not None else now) if wish.delta < 0 else None,
+    )
+
+
+def _eligible_at(
+    spec: LubanClusterSpec, wish: Wish, memory: Memory, now: float
+) -> tuple[float, Literal["Stabilizing", "CoolingDown", ""]]:
+    """Earliest time for the wish, and what it waits for. Manual wishes wait for nothing."""
+    if spec.scaling.policy == "Manual":
+        return now, ""
+    growing = wish.delta > 0
+    behavior = spec.scaling.behavior.scale_up if growing else spec.scaling.behavior.scale_down
+    since = memory.up_since if growing else memory.down_since
+    stable = (since if since is not None else now) + behavior.stabilization_window.seconds
+    cool = memory.last_scale + behavior.cooldown.seconds if memory.last_scale is not None else now
+    return (stable, "Stabilizing") if stable >= cool else (cool, "CoolingDown")
+
+
+def _close(wish: Wish, desired: int, memory: Memory, now: float, eligible: float | None = None) -> Verdict:
+    last = memory.decision
+    same = (
+        last is not None
+        and (last.verdict, last.reason) == (wish.verdict, wish.reason)
+        and wish.verdict in STANDING
+    )
+    decision = Decision(
+        at=last.at if same and last is not None else rfc3339(now),
+        verdict=wish.verdict,
+        reason=wish.reason,
+        message=wish.message,
+        inputs=wish.inputs,
+        eligible_at=rfc3339(eligible) if eligible is not None else None,
+    )
+    return Verdict(decision, desired, replace(memory, desired=desired, decision=decision))

@@ -1,0 +1,1 @@
+"""observe -> plan -> apply -> report, for one cluster. Knows ports, never adapters."""

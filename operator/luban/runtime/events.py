@@ -1,0 +1,70 @@
+"""Kubernetes Events, all of them made here, and only on transitions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from luban.api.cluster import LubanCluster, LubanClusterStatus
+from luban.core.model import Action, DeleteVM, UpdateVM
+
+WARNING_WHEN = {
+    "Ready": None,
+    "SpecValid": "False",
+    "HostsReachable": "False",
+    "VMsHealthy": "False",
+    "BalancersReady": "False",
+    "LoadKnown": "False",
+    "AtMaximum": "True",
+}
+"""Status of each condition that deserves a Warning; None: never, the other conditions say why."""
+SCALINGS = frozenset({"ScaleUp", "ScaleDown"})
+VM_WARNINGS = frozenset({"Failed", "Lost"})
+
+
+@dataclass(frozen=True)
+class Event:
+    """An Event about a LubanCluster or a LubanVM."""
+
+    kind: Literal["LubanCluster", "LubanVM"]
+    name: str
+    uid: str
+    type: Literal["Normal", "Warning"]
+    reason: str
+    message: str
+
+
+def cluster_events(cluster: LubanCluster, before: LubanClusterStatus, after: LubanClusterStatus) -> Iterator[Event]:
+    """What changed between two statuses of a cluster."""
+    decision = after.decision
+    if decision is not None and decision.verdict in SCALINGS and decision != before.decision:
+        yield _about_cluster(cluster, "Normal", decision.verdict, f"{decision.reason}: {decision.message}")
+    old = {condition.type: condition for condition in before.conditions}
+    for condition in after.conditions:
+        last = old.get(condition.type)
+        bad = WARNING_WHEN.get(condition.type)
+        turned = last is None or (last.status, last.reason) != (condition.status, condition.reason)
+        if turned and condition.status == bad:
+            yield _about_cluster(cluster, "Warning", condition.reason, condition.message)
+        elif last is not None and last.status == bad and condition.status != bad:
+            yield _about_cluster(cluster, "Normal", f"{condition.type}Again", condition.message or "as it should be")
+
+
+def vm_events(actions: tuple[Action, ...], bodies: Mapping[str, Mapping[str, Any]]) -> Iterator[Event]:
+    """Phases that begin, and VMs that are asked to leave."""
+    for action in actions:
+        body = bodies.get(action.name) if isinstance(action, UpdateVM | DeleteVM) else None
+        if body is None:
+            continue
+        uid = str(body["metadata"]["uid"])
+        if isinstance(action, UpdateVM) and body.get("status", {}).get("phase") != action.phase:
+            kind: Literal["Normal", "Warning"] = "Warning" if action.phase in VM_WARNINGS else "Normal"
+            message = action.message or f"{action.phase}: {action.reason}"
+            yield Event("LubanVM", action.name, uid, kind, action.reason or action.phase, message)
+        elif isinstance(action, DeleteVM):
+            yield Event("LubanVM", action.name, uid, "Normal", "Removing", f"asked to leave: {action.reason}")
+
+
+def _about_cluster(cluster: LubanCluster, type_: Literal["Normal", "Warning"], reason: str, message: str) -> Event:
+    return Event("LubanCluster", cluster.metadata.name, cluster.metadata.uid, type_, reason, message)

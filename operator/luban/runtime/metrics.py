@@ -1,0 +1,101 @@
+"""What Prometheus scrapes. Labels: namespace, cluster; vm, host, balancer where it is about one; never more."""
+
+from __future__ import annotations
+
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
+
+from luban.api.cluster import LubanClusterStatus
+from luban.core.model import ClusterRef, Observation, Plan, UpdateVM
+from luban.core.state import State
+
+CLUSTER = ("namespace", "cluster")
+VM_STATES = ("desired", "serving", "starting", "draining", "failed")
+BOOT_BUCKETS = (0.1, 0.5, 1, 2, 5, 10, 15, 20, 30, 45, 60, 120, 300)
+
+
+class Metrics:
+    """The operator's metrics, in one registry."""
+
+    def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
+        self.registry = registry
+        self.vms = self._gauge("luban_cluster_vms", "VMs of a cluster by state", "state")
+        self.sessions = self._gauge("luban_vm_sessions", "Active sessions of a serving VM", "vm", "host")
+        self.load = self._gauge("luban_cluster_sessions", "Active sessions of all serving VMs whose load is known")
+        self.condition = self._gauge("luban_cluster_condition", "1: the condition is True", "type")
+        self.reachable = self._gauge("luban_host_reachable", "1: libvirt on the host answers", "host")
+        self.host_vms = self._gauge("luban_host_vms", "VMs of the cluster on a host", "host")
+        self.members = self._gauge("luban_balancer_members", "Members by state", "balancer", "state")
+        self.balancer = self._gauge("luban_balancer_ready", "1: httpd serves the wanted configuration", "balancer")
+        self.decisions = Counter(
+            "luban_decision", "Decisions by verdict", (*CLUSTER, "verdict", "reason"), registry=registry
+        )
+        self.actions = Counter("luban_actions", "Planned actions", (*CLUSTER, "action"), registry=registry)
+        self.writes = Counter("luban_status_writes", "Writes to the cluster's status", CLUSTER, registry=registry)
+        self.errors = Counter("luban_tick_errors", "Ticks that failed", (*CLUSTER, "reason"), registry=registry)
+        self.ticks = Histogram("luban_tick_seconds", "Time of one tick", CLUSTER, registry=registry)
+        self.transitions = Histogram(
+            "luban_vm_phase_transition_seconds",
+            "Seconds from a VM's creation to the start of a phase",
+            (*CLUSTER, "phase"),
+            buckets=BOOT_BUCKETS,
+            registry=registry,
+        )
+
+    def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
+        return Gauge(name, text, (*CLUSTER, *labels), registry=self.registry)
+
+    def record(self, ref: ClusterRef, observation: Observation, plan: Plan, now: float) -> None:
+        """Publish one tick."""
+        labels = (ref.namespace, ref.name)
+        self._forget_gone(labels)
+        self._record_vms(labels, State(observation), plan.desired)
+        for host in observation.hosts:
+            self.reachable.labels(*labels, host.name).set(host.reachable)
+            self.host_vms.labels(*labels, host.name).set(sum(vm.host == host.name for vm in observation.vms))
+        for condition in plan.conditions:
+            self.condition.labels(*labels, condition.type).set(condition.status is True)
+        self._record_balancers(labels, observation)
+        self._record_plan(labels, observation, plan, now)
+
+    def _forget_gone(self, labels: tuple[str, str]) -> None:
+        """Drop the series of VMs, hosts and balancers: those that still exist are set again at once."""
+        by = dict(zip(CLUSTER, labels, strict=True))
+        for gauge in (self.sessions, self.reachable, self.host_vms, self.members, self.balancer):
+            gauge.remove_by_labels(by)
+
+    def _record_vms(self, labels: tuple[str, str], state: State, desired: int) -> None:
+        sets = (state.serving, state.starting, state.draining, state.failed)
+        for name, count in zip(VM_STATES, (desired, *map(len, sets)), strict=True):
+            self.vms.labels(*labels, name).set(count)
+        known = state.observation.sessions
+        for vm in state.serving:
+            if vm.name in known:
+                self.sessions.labels(*labels, vm.name, vm.host).set(known[vm.name])
+        self.load.labels(*labels).set(sum(known.values()))
+
+    def _record_balancers(self, labels: tuple[str, str], observation: Observation) -> None:
+        for balancer in observation.balancers:
+            self.balancer.labels(*labels, balancer.name).set(balancer.reachable and balancer.ready)
+            for name in ("Enabled", "Draining", "Disabled"):
+                count = sum(member.state == name for member in balancer.members)
+                self.members.labels(*labels, balancer.name, name).set(count)
+
+    def _record_plan(self, labels: tuple[str, str], observation: Observation, plan: Plan, now: float) -> None:
+        created = {vm.name: vm.created for vm in observation.vms}
+        before = {vm.name: vm.phase for vm in observation.vms}
+        for action in plan.actions:
+            self.actions.labels(*labels, type(action).__name__).inc()
+            if isinstance(action, UpdateVM) and before.get(action.name) != action.phase:
+                self.transitions.labels(*labels, action.phase).observe(max(0.0, now - created[action.name]))
+
+    def decided(self, ref: ClusterRef, status: LubanClusterStatus) -> None:
+        """Count a decision that differs from the last."""
+        if status.decision is not None:
+            self.decisions.labels(ref.namespace, ref.name, status.decision.verdict, status.decision.reason).inc()
+
+    def forget(self, ref: ClusterRef) -> None:
+        """Drop all series of a cluster that is gone."""
+        by = dict(zip(CLUSTER, (ref.namespace, ref.name), strict=True))
+        for metric in vars(self).values():
+            if hasattr(metric, "remove_by_labels"):
+                metric.remove_by_labels(by)

@@ -1,0 +1,156 @@
+"""Observation: one look at Kubernetes, the hosts, the balancers and the VMs, all at the same time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import structlog
+
+from luban.api.cluster import LubanCluster
+from luban.api.names import balancer_name
+from luban.core.model import (
+    BalancerReport,
+    ClusterRef,
+    DomainRecord,
+    Failure,
+    HostObservation,
+    Observation,
+    Published,
+    VMRecord,
+)
+from luban.core.state import State
+from luban.errors import LubanError
+from luban.ports import HostRef
+from luban.render.httpd import settings_of
+from luban.runtime.publication import published_of, settings_version
+from luban.runtime.records import cluster_ref, vm_record
+from luban.runtime.wiring import Ports
+
+log = structlog.get_logger(__name__)
+
+HOST_PATIENCE_SECONDS = 1.0
+"""A tick waits so long for a host; a slower one is taken as unreachable and asked no second time meanwhile."""
+PROBED_PHASES = frozenset({"Booting", "Ready"})
+
+
+@dataclass(frozen=True)
+class Seen:
+    """An observation together with the objects that it was read from."""
+
+    observation: Observation
+    bodies: Mapping[str, Mapping[str, Any]]
+    """LubanVM objects by name."""
+
+
+@dataclass
+class Observer:
+    """Looks at one cluster. Keeps calls that a host has not answered yet, so that it is never asked twice at once."""
+
+    ports: Ports
+    _pending: dict[HostRef, asyncio.Task[dict[str, DomainRecord]]] = field(default_factory=dict)
+
+    async def observe(self, cluster: LubanCluster, failures: Mapping[str, Failure]) -> Seen:
+        """Look at everything. Raises LubanError only if the Kubernetes API does not answer."""
+        ref = cluster_ref(cluster)
+        bodies = await self.ports.cluster.list_vms(ref)
+        vms = tuple(vm_record(body) for body in bodies)
+        hosts, (published, reports) = await asyncio.gather(
+            self._hosts(ref, _hosts_of(cluster, vms)), self._balancers(cluster, ref)
+        )
+        observation = Observation(
+            vms=vms,
+            hosts=hosts,
+            balancers=reports,
+            failures={vm.name: failures[vm.name] for vm in vms if vm.name in failures},
+            published=published,
+            settings_version=settings_version(settings_of(cluster.metadata.name, cluster.spec)),
+        )
+        observation = await self._with_vms_answers(cluster, observation)
+        return Seen(observation, {body["metadata"]["name"]: body for body in bodies})
+
+    async def _hosts(self, cluster: ClusterRef, hosts: list[HostRef]) -> tuple[HostObservation, ...]:
+        return tuple(await asyncio.gather(*(self._host(cluster, host) for host in hosts)))
+
+    async def _host(self, cluster: ClusterRef, host: HostRef) -> HostObservation:
+        task = self._pending.pop(host, None)
+        if task is None:
+            task = asyncio.ensure_future(self.ports.hypervisor.list_domains(host, cluster))
+        done, _ = await asyncio.wait({task}, timeout=HOST_PATIENCE_SECONDS)
+        if not done:
+            self._pending[host] = task
+            return HostObservation(host.name, False, f"libvirt on {host.name} has not answered yet")
+        try:
+            return HostObservation(host.name, True, domains=task.result())
+        except LubanError as error:
+            return HostObservation(host.name, False, error.message)
+
+    async def _balancers(
+        self, cluster: LubanCluster, ref: ClusterRef
+    ) -> tuple[dict[str, Published], tuple[BalancerReport, ...]]:
+        name = balancer_name(cluster.metadata.name, 0)
+        data, report = await asyncio.gather(self.ports.cluster.read_config_map(ref, name), self._report(ref, name))
+        published = published_of(data)
+        return ({name: published} if published is not None else {}), (report,)
+
+    async def _report(self, ref: ClusterRef, name: str) -> BalancerReport:
+        endpoint = await self.ports.cluster.balancer_endpoint(ref, name)
+        if endpoint is None:
+            return BalancerReport(name, reachable=False, message="its agent has not reported yet")
+        return await self.ports.balancers.report(name, endpoint)
+
+    async def _with_vms_answers(self, cluster: LubanCluster, observation: Observation) -> Observation:
+        state = State(observation)
+        sessions, probes = await asyncio.gather(self._sessions(cluster, state), self._probes(state))
+        return Observation(**{**vars(observation), "probes": probes, "sessions": sessions})
+
+    async def _probes(self, state: State) -> dict[str, bool]:
+        """Ask all VMs that could answer, at the same time."""
+        asked = [vm for vm in state.live if vm.phase in PROBED_PHASES and state.runs(vm) and state.address(vm)]
+        answers = await asyncio.gather(*(self._probe(state, vm) for vm in asked))
+        return {vm.name: answer for vm, answer in zip(asked, answers, strict=True)}
+
+    async def _probe(self, state: State, vm: VMRecord) -> bool:
+        probe = vm.template.readiness_probe
+        return await self.ports.probes.ready(
+            state.address(vm), vm.template.port, probe.http_get.path, float(probe.timeout_seconds)
+        )
+
+    async def _sessions(self, cluster: LubanCluster, state: State) -> dict[str, int]:
+        limits = cluster.spec.scaling.sessions
+        if limits.source == "Balancer":
+            return balancer_sessions(state)
+        asked = state.serving
+        counts = await asyncio.gather(
+            *(
+                self.ports.probes.gauge(
+                    state.address(vm),
+                    vm.template.port,
+                    limits.metric.path,
+                    limits.metric.name,
+                    float(vm.template.readiness_probe.timeout_seconds),
+                )
+                for vm in asked
+            )
+        )
+        return {vm.name: count for vm, count in zip(asked, counts, strict=True) if count is not None}
+
+
+def balancer_sessions(state: State) -> dict[str, int]:
+    """Sessions of each serving VM, added up over its balancers; unknown while one of them does not answer."""
+    totals: dict[str, int] = {}
+    for vm in state.serving:
+        reports = [it for it in state.observation.balancers if it.name in vm.balancers or it.reachable]
+        members = [state.member(it, vm) for it in reports]
+        if reports and all(it.reachable for it in reports) and any(members):
+            totals[vm.name] = sum(member.sessions for member in members if member is not None)
+    return totals
+
+
+def _hosts_of(cluster: LubanCluster, vms: tuple[VMRecord, ...]) -> list[HostRef]:
+    """Hosts of the spec, and those of VMs whose host left the spec: they must be cleaned up too."""
+    listed = {host.name: HostRef(host.name, host.uri) for host in cluster.spec.hosts}
+    others = {vm.host: HostRef(vm.host, vm.host_uri) for vm in vms if vm.host not in listed}
+    return [*listed.values(), *others.values()]

@@ -1,0 +1,98 @@
+"""LubanVM objects to what the decisions look at, and back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from luban.api import names
+from luban.api.cluster import LubanCluster
+from luban.api.vm import LubanVM, LubanVMSpec, LubanVMStatus, PhaseTransition
+from luban.core.model import ClusterRef, CreateVM, UpdateVM, VMRecord
+from luban.core.times import rfc3339, seconds_of
+
+
+def vm_record(body: dict[str, Any]) -> VMRecord:
+    """A LubanVM object as the decisions see it. Raises pydantic.ValidationError if it is malformed."""
+    vm = LubanVM.parse(body)
+    created = seconds_of(vm.metadata.creation_timestamp or rfc3339(0))
+    transitions = vm.status.transitions
+    return VMRecord(
+        name=vm.metadata.name,
+        uid=vm.metadata.uid,
+        host=vm.spec.host,
+        host_uri=vm.spec.host_uri,
+        template=vm.spec.template,
+        created=created,
+        phase=vm.status.phase,
+        phase_since=seconds_of(transitions[-1].at) if transitions else created,
+        deleting_since=seconds_of(vm.metadata.deletion_timestamp) if vm.metadata.deletion_timestamp else None,
+        address=vm.status.address,
+        planned_address=vm.spec.address,
+        balancers=vm.status.balancers,
+        reason=vm.status.reason,
+        message=vm.status.message,
+        was_ready=any(it.phase == "Ready" for it in transitions),
+        has_finalizer=names.FINALIZER_VM in vm.metadata.finalizers,
+    )
+
+
+def vm_body(cluster: LubanCluster, action: CreateVM) -> dict[str, Any]:
+    """The LubanVM object that `action` asks for."""
+    metadata = cluster.metadata
+    spec = LubanVMSpec(
+        cluster_name=metadata.name,
+        host=action.host,
+        host_uri=action.host_uri,
+        address=action.address,
+        template=cluster.spec.template.spec,
+    )
+    return {
+        "apiVersion": names.API_VERSION,
+        "kind": "LubanVM",
+        "metadata": {
+            "name": action.name,
+            "namespace": metadata.namespace,
+            "labels": {
+                **cluster.spec.template.metadata.labels,
+                names.LABEL_CLUSTER: metadata.name,
+                names.LABEL_HOST: action.host,
+            },
+            "finalizers": [names.FINALIZER_VM],
+            "ownerReferences": [owner_reference(metadata.name, metadata.uid)],
+        },
+        "spec": spec.wire(),
+    }
+
+
+def owner_reference(cluster: str, uid: str) -> dict[str, Any]:
+    """The reference that makes an object part of its LubanCluster."""
+    return {
+        "apiVersion": names.API_VERSION,
+        "kind": "LubanCluster",
+        "name": cluster,
+        "uid": uid,
+        "controller": True,
+        "blockOwnerDeletion": True,
+    }
+
+
+def vm_status(body: dict[str, Any] | None, action: UpdateVM, now: float) -> dict[str, Any]:
+    """The status that `action` asks for; a transition is added when the phase is a new one."""
+    before = LubanVM.parse(body).status if body is not None else LubanVMStatus()
+    transitions = before.transitions
+    if not transitions or transitions[-1].phase != action.phase:
+        transitions = (*transitions, PhaseTransition(phase=action.phase, at=rfc3339(now)))
+    after = LubanVMStatus(
+        phase=action.phase,
+        reason=action.reason,
+        message=action.message,
+        address=action.address,
+        balancers=action.balancers,
+        transitions=transitions,
+    )
+    return after.wire()
+
+
+def cluster_ref(cluster: LubanCluster) -> ClusterRef:
+    """Which cluster."""
+    return ClusterRef(cluster.metadata.namespace, cluster.metadata.name, cluster.metadata.uid)

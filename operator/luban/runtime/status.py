@@ -1,0 +1,150 @@
+"""The LubanCluster's status: made from a plan, written only when it says something new."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from luban.api import names
+from luban.api.cluster import (
+    BalancerStatus,
+    HostStatus,
+    LubanCluster,
+    LubanClusterStatus,
+    VMCounts,
+)
+from luban.api.common import Condition
+from luban.core.model import ConditionState, Memory, Observation, Plan
+from luban.core.state import State
+from luban.core.times import rfc3339, seconds_of
+
+VOLATILE_SECONDS = 30.0
+"""Figures that move all the time (sessions) are refreshed in the status at most so often; they live in the metrics."""
+
+
+def build_status(
+    cluster: LubanCluster, observation: Observation, plan: Plan, extra: Sequence[ConditionState], now: float
+) -> LubanClusterStatus:
+    """The status that belongs to a plan. `extra`: conditions that only the runtime knows (SpecValid)."""
+    state = State(observation)
+    before = cluster.status
+    serving, balancers = len(state.serving), _balancers(observation)
+    return LubanClusterStatus(
+        observed_generation=cluster.metadata.generation,
+        phase=plan.phase,
+        replicas=serving,
+        selector=f"{names.LABEL_CLUSTER}={cluster.metadata.name}",
+        vms=_counts(state, plan.desired),
+        summary=f"{serving}/{plan.desired}",
+        hosts=_hosts(observation),
+        balancers=balancers,
+        balancer_summary=f"{sum(it.ready for it in balancers)}/{len(balancers)}",
+        sessions=_sessions(state),
+        decision=plan.decision,
+        last_scale_time=rfc3339(plan.memory.last_scale) if plan.memory.last_scale is not None else None,
+        conditions=_conditions(before.conditions, (*plan.conditions, *extra), cluster.metadata.generation, now),
+    )
+
+
+def _counts(state: State, desired: int) -> VMCounts:
+    return VMCounts(
+        desired=desired,
+        serving=len(state.serving),
+        starting=len(state.starting),
+        draining=len(state.draining),
+        failed=len(state.failed),
+    )
+
+
+def _hosts(observation: Observation) -> tuple[HostStatus, ...]:
+    return tuple(
+        HostStatus(
+            name=host.name,
+            reachable=host.reachable,
+            vms=sum(vm.host == host.name for vm in observation.vms),
+            message=host.message,
+        )
+        for host in observation.hosts
+    )
+
+
+def _balancers(observation: Observation) -> tuple[BalancerStatus, ...]:
+    return tuple(
+        BalancerStatus(
+            name=it.name,
+            ready=it.reachable and it.ready,
+            members=sum(member.state == "Enabled" for member in it.members),
+            applied=it.applied,
+            message=it.message,
+        )
+        for it in observation.balancers
+    )
+
+
+def _sessions(state: State) -> int | None:
+    known = state.observation.sessions
+    if not state.serving or any(vm.name not in known for vm in state.serving):
+        return None
+    return sum(known[vm.name] for vm in state.serving)
+
+
+def _conditions(
+    before: tuple[Condition, ...], wanted: Sequence[ConditionState], generation: int, now: float
+) -> tuple[Condition, ...]:
+    """Wanted conditions with their times: a time moves only when the status does."""
+    old = {condition.type: condition for condition in before}
+    return tuple(_condition(old.get(state.type), state, generation, now) for state in wanted)
+
+
+def _condition(old: Condition | None, state: ConditionState, generation: int, now: float) -> Condition:
+    status = "Unknown" if state.status is None else str(state.status)
+    kept = old.last_transition_time if old is not None and old.status == status else rfc3339(now)
+    return Condition.model_validate(
+        {
+            "type": state.type,
+            "status": status,
+            "reason": state.reason,
+            "message": state.message,
+            "lastTransitionTime": kept,
+            "observedGeneration": generation,
+        }
+    )
+
+
+def remembered(status: LubanClusterStatus) -> Memory:
+    """What survives a restart of the operator: the wanted number, the last scaling, the last decision."""
+    return Memory(
+        decision=status.decision,
+        last_scale=seconds_of(status.last_scale_time) if status.last_scale_time else None,
+        desired=status.vms.desired or None,
+    )
+
+
+@dataclass
+class StatusWriter:
+    """Decides whether a status is worth a write."""
+
+    last: dict[str, Any] | None = None
+    written_at: float = 0.0
+
+    def due(self, status: dict[str, Any], now: float) -> bool:
+        """Whether `status` says something new: at once for facts, once in a while for figures that always move."""
+        if self.last is None:
+            return True
+        if _settled(status) != _settled(self.last):
+            return True
+        return status != self.last and now - self.written_at >= VOLATILE_SECONDS
+
+    def wrote(self, status: dict[str, Any], now: float) -> None:
+        """Remember what the API server has."""
+        self.last, self.written_at = status, now
+
+
+def _settled(status: dict[str, Any]) -> dict[str, Any]:
+    """The status without the figures that always move."""
+    rest = {key: value for key, value in status.items() if key != "sessions"}
+    decision = status.get("decision") or {}
+    rest["decision"] = {key: decision.get(key) for key in ("verdict", "reason")}
+    rest["conditions"] = [{**it, "message": "", "observedGeneration": 0} for it in status.get("conditions", [])]
+    return rest

@@ -1,0 +1,153 @@
+"""One cluster's runtime: ticks that never overlap, and what wakes the next one."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import structlog
+from pydantic import ValidationError
+
+from luban.api.cluster import LubanCluster, LubanClusterStatus
+from luban.core.model import ClusterRef, ConditionState, Memory, Plan
+from luban.core.plan import plan
+from luban.errors import LubanError
+from luban.runtime.apply import Applier
+from luban.runtime.events import Event, cluster_events, vm_events
+from luban.runtime.metrics import Metrics
+from luban.runtime.observe import Observer, Seen
+from luban.runtime.records import cluster_ref
+from luban.runtime.status import StatusWriter, build_status, remembered
+from luban.runtime.wiring import Ports
+
+log = structlog.get_logger(__name__)
+
+RETRY_SECONDS = 2.0
+"""Time to the next tick after one that could not be finished."""
+SPEC_VALID = ConditionState("SpecValid", True, "Valid")
+
+
+@dataclass
+class ClusterRuntime:
+    """observe -> plan -> apply -> report, again and again, for one LubanCluster."""
+
+    ports: Ports
+    metrics: Metrics
+    cluster: LubanCluster
+    memory: Memory = field(default_factory=Memory)
+    spec_condition: ConditionState = SPEC_VALID
+    finished: bool = False
+
+    def __post_init__(self) -> None:
+        self.observer = Observer(self.ports)
+        self.wake = asyncio.Event()
+        self.applier = Applier(self.ports, on_done=self.wake.set)
+        self.writer = StatusWriter(self.cluster.status.wire())
+        self.memory = remembered(self.cluster.status)
+
+    @property
+    def ref(self) -> ClusterRef:
+        """Which cluster."""
+        return cluster_ref(self.cluster)
+
+    def update(self, body: dict[str, Any]) -> None:
+        """Take over a changed LubanCluster object. A spec that cannot be read leaves the last good one in force."""
+        try:
+            parsed = LubanCluster.parse(body)
+        except ValidationError as error:
+            self.spec_condition = ConditionState("SpecValid", False, "SpecRefused", _spec_words(error))
+        else:
+            changed = parsed.spec != self.cluster.spec
+            # Our own status is newer than the one in a watch event.
+            self.cluster = parsed.model_copy(update={"status": self.cluster.status})
+            self.spec_condition = SPEC_VALID
+            if changed:
+                self.memory = replace(self.memory, evaluated=None)
+        self.wake.set()
+
+    async def tick(self) -> float:
+        """Do one tick; returns the seconds until the next if nothing wakes us. Never raises LubanError."""
+        with self.metrics.ticks.labels(self.ref.namespace, self.ref.name).time():
+            try:
+                return await self._tick()
+            except LubanError as error:
+                self.metrics.errors.labels(self.ref.namespace, self.ref.name, error.reason).inc()
+                log.warning("tick failed", cluster=str(self.ref), reason=error.reason, error=error.message)
+                return RETRY_SECONDS
+
+    async def _tick(self) -> float:
+        seen = await self.observer.observe(self.cluster, self.applier.failures)
+        now = self.ports.clock.now()
+        deleting = self.cluster.metadata.deletion_timestamp is not None
+        made = plan(
+            self.cluster.spec, self.cluster.metadata.name, seen.observation, self.memory, now, deleting=deleting
+        )
+        self.metrics.record(self.ref, seen.observation, made, now)
+        await self.applier.apply(self.cluster, made, seen.bodies)
+        await self._report(seen, made, now)
+        self.memory, self.finished = made.memory, made.finished
+        return made.requeue_after
+
+    async def _report(self, seen: Seen, made: Plan, now: float) -> None:
+        before = self.cluster.status
+        status = build_status(self.cluster, seen.observation, made, (self.spec_condition,), now)
+        wire = status.wire()
+        for event in (*vm_events(made.actions, seen.bodies), *cluster_events(self.cluster, before, status)):
+            await self._send(event)
+        if _turned(before, status):
+            self.metrics.decided(self.ref, status)
+        if self.writer.due(wire, now):
+            await self.ports.cluster.patch_cluster_status(self.ref, wire)
+            self.metrics.writes.labels(self.ref.namespace, self.ref.name).inc()
+            self.writer.wrote(wire, now)
+        self.cluster = self.cluster.model_copy(update={"status": status})
+
+    async def _send(self, event: Event) -> None:
+        """Record an Event; one that is lost costs a line in the log, not the tick."""
+        try:
+            await self.ports.cluster.event(
+                self.ref,
+                kind=event.kind,
+                name=event.name,
+                uid=event.uid,
+                type_=event.type,
+                reason=event.reason,
+                message=event.message,
+            )
+        except LubanError as error:
+            log.warning("event not recorded", cluster=str(self.ref), reason=error.reason, error=error.message)
+
+    async def run(self, stopped: asyncio.Event, *, minimum_period: float) -> None:
+        """Tick until `stopped` is set or the cluster is gone; at most one tick in `minimum_period` seconds."""
+        try:
+            while not stopped.is_set() and not self.finished:
+                self.wake.clear()
+                delay = await self.tick()
+                await _first_of(stopped, seconds=minimum_period)
+                if not self.finished:
+                    await _first_of(stopped, self.wake, seconds=max(0.0, delay - minimum_period))
+        finally:
+            await self.applier.close()
+
+
+async def _first_of(*events: asyncio.Event, seconds: float) -> None:
+    """Wait until one of the events is set, or the time is over."""
+    waits = [asyncio.ensure_future(event.wait()) for event in events]
+    try:
+        await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for wait in waits:
+            wait.cancel()
+
+
+def _turned(before: LubanClusterStatus, after: LubanClusterStatus) -> bool:
+    """Whether the verdict or its reason changed."""
+    old, new = before.decision, after.decision
+    return new is not None and (old is None or (old.verdict, old.reason) != (new.verdict, new.reason))
+
+
+def _spec_words(error: ValidationError) -> str:
+    """A spec's faults, field by field."""
+    faults = (f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
+    return "; ".join(faults) + "; the last good spec stays in force"
