@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -39,7 +40,7 @@ def _start_ticks(pid: int) -> str | None:
 
 @dataclass(frozen=True)
 class Daemon:
-    """One background program of the lab: `<state>/run/<name>.json` holds its pid, `<state>/log/<name>.log` its output."""
+    """One background program of the lab: its pid in `<state>/run/<name>.json`, its output in `<state>/log/<name>.log`."""
 
     name: str
     state: Path
@@ -61,7 +62,8 @@ class Daemon:
         except FileNotFoundError:
             return None
         pid = int(record["pid"])
-        return pid if _start_ticks(pid) == record["start"] else None
+        start = _start_ticks(pid)
+        return pid if start is not None and start == record["start"] else None
 
     def start(
         self,
@@ -89,13 +91,16 @@ class Daemon:
                 extra_groups=[] if user else None,
                 start_new_session=True,
             )
+        # It is followed by its pid from here on; without this, Popen complains that nobody waited for it.
+        process.returncode = 0
         self.record.write_text(json.dumps({"pid": process.pid, "start": _start_ticks(process.pid)}))
         return process.pid
 
     def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
         """Send a signal to it, if it runs."""
         if pid := self.pid():
-            os.kill(pid, number)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
 
     def stop(self, *, timeout: float = 15.0) -> None:
         """Ask it to end (SIGTERM), insist after `timeout` seconds (SIGKILL), forget it."""

@@ -71,10 +71,16 @@ class Hypervisor(Protocol):
         """Pull the plug. No error if the domain is off or gone."""
 
     async def remove(self, host: HostRef, uuid: str, pool: str) -> None:
-        """Undefine the domain and delete its overlay and seed from `pool`. No error for what is gone. Destroys it first if it runs."""
+        """Undefine the domain and delete its overlay and seed from `pool`. No error for what is gone.
+
+        A domain that still runs is destroyed first.
+        """
 
     def watch(self, host: HostRef, wake: Callable[[str], None]) -> Callable[[], None]:
-        """Call `wake(uuid)` (from the event loop's thread) on each lifecycle event of the host. Returns the unsubscribe call. Connection loss also wakes, with an empty uuid."""
+        """Call `wake(uuid)`, in the event loop's thread, on each lifecycle event of the host.
+
+        The loss of the connection wakes too, with an empty uuid. Returns the call that ends it.
+        """
 
     async def close(self) -> None:
         """Close all connections and end all threads."""
@@ -125,6 +131,9 @@ class Cluster(Protocol):
         self, cluster: ClusterRef, *, kind: str, name: str, uid: str, type_: str, reason: str, message: str
     ) -> None:
         """Record a Kubernetes Event (`type_` Normal or Warning) about a LubanCluster or LubanVM."""
+
+    async def close(self) -> None:
+        """Close all connections."""
 
 
 class Balancers(Protocol):

@@ -100,17 +100,21 @@ class Applier:
         task.add_done_callback(lambda _: self._running.pop(name, None))
         return task
 
-    async def _chain(
-        self, cluster: LubanCluster, chain: list[Action], bodies: Mapping[str, Mapping[str, Any]]
-    ) -> None:
+    async def _chain(self, cluster: LubanCluster, chain: list[Action], bodies: Mapping[str, Mapping[str, Any]]) -> None:
         """One subject's actions in order; the first that fails ends it, the next tick plans anew."""
         for action in chain:
             kind, about = type(action).__name__, subject(action)
             try:
                 await self._one(cluster, action, bodies)
             except LubanError as error:
-                log.warning("action failed", cluster=str(cluster_ref(cluster)), action=kind, subject=about,
-                            reason=error.reason, error=error.message)
+                log.warning(
+                    "action failed",
+                    cluster=str(cluster_ref(cluster)),
+                    action=kind,
+                    subject=about,
+                    reason=error.reason,
+                    error=error.message,
+                )
                 self._note_failure(action, error)
                 return
             log.info("action done", cluster=str(cluster_ref(cluster)), action=kind, subject=about, why=action.reason)
@@ -122,9 +126,7 @@ class Applier:
             permanent = isinstance(error, PermanentError)
             self.failures[action.vm.name] = Failure(error.reason, error.message, permanent)
 
-    async def _one(
-        self, cluster: LubanCluster, action: Action, bodies: Mapping[str, Mapping[str, Any]]
-    ) -> None:
+    async def _one(self, cluster: LubanCluster, action: Action, bodies: Mapping[str, Mapping[str, Any]]) -> None:
         match action:
             case EnsureDomain() | ShutdownDomain() | DestroyDomain() | RemoveDomain():
                 async with self._host_slots[action.vm.host]:

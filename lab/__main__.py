@@ -1,0 +1,96 @@
+"""`python -m lab up|down|destroy|status|kubectl`."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+
+import click
+from rich.console import Console
+
+from lab.datacentre import DataCentre
+from lab.paths import Layout, cache_dir
+from lab.process import Daemon, LabError
+
+console = Console(stderr=True, highlight=False)
+
+
+def make_lab(base: int | None) -> DataCentre:
+    """The lab of this base, with progress on standard error."""
+    begun = time.monotonic()
+    return DataCentre(
+        Layout.from_environment(base),
+        lambda text: console.print(f"[dim]{time.monotonic() - begun:6.1f} s[/]  {text}"),
+    )
+
+
+@click.group()
+@click.option("--base", type=click.IntRange(1, 250), help="Third octet of the lab's addresses. Default: 16.")
+@click.pass_context
+def main(context: click.Context, base: int | None) -> None:
+    """A data centre on one machine: Kubernetes control plane, two KVM hosts, Apache httpd, Prometheus."""
+    context.obj = base
+
+
+@main.command()
+@click.option("--apply/--no-apply", "apply_", default=False, help="Also create the sample LubanCluster.")
+@click.pass_obj
+def up(base: int | None, apply_: bool) -> None:
+    """Bring the lab up; returns when everything answers."""
+    lab = make_lab(base)
+    lab.up()
+    if apply_:
+        lab.apply_sample()
+    print_addresses(lab)
+
+
+@main.command()
+@click.pass_obj
+def down(base: int | None) -> None:
+    """Stop the lab; objects and logs stay."""
+    make_lab(base).down()
+
+
+@main.command()
+@click.option("--cache", is_flag=True, help="Also remove the built binaries and images.")
+@click.pass_obj
+def destroy(base: int | None, cache: bool) -> None:
+    """Stop the lab and remove all that it made."""
+    make_lab(base).destroy()
+    if cache:
+        shutil.rmtree(cache_dir(), ignore_errors=True)
+
+
+@main.command()
+@click.pass_obj
+def status(base: int | None) -> None:
+    """Which parts run."""
+    layout = Layout.from_environment(base)
+    for record in sorted((layout.state / "run").glob("*.json")):
+        daemon = Daemon(record.stem, layout.state)
+        print(f"{daemon.name:24} {'pid ' + str(daemon.pid()) if daemon.pid() else 'not running'}")  # noqa: T201
+
+
+def print_addresses(lab: DataCentre) -> None:
+    """Say where everything is."""
+    console.print(
+        f"kubectl     export KUBECONFIG={lab.layout.admin_kubeconfig} PATH={lab.control_plane.binaries.kubectl.parent}:$PATH"
+    )
+    console.print(f"service     {lab.addresses.service}/")
+    console.print(f"balancer    {lab.addresses.agent}/v1/report")
+    console.print(f"operator    {lab.addresses.operator}/metrics")
+    console.print(f"Prometheus  {lab.addresses.prometheus}/")
+
+
+def run() -> None:
+    """Run the command; a LabError is a message, not a traceback."""
+    try:
+        main(prog_name="python -m lab")
+    except LabError as error:
+        console.print(f"[red]error[/] {error}")
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,204 @@
+"""The whole lab: control plane, two KVM hosts, operator, balancer, Prometheus, brought up and taken down in order."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from lab.binaries import ensure_binaries
+from lab.controlplane import ControlPlane
+from lab.hosts import KvmHosts
+from lab.image.build import ensure_image
+from lab.paths import DEFAULT_BASE, Layout
+from lab.process import Daemon, LabError, wait_until
+
+ROOT = Path(__file__).resolve().parent.parent
+SAMPLE = ROOT / "manifests" / "samples" / "luban.yaml"
+CLUSTER = "luban"
+NAMESPACE = "default"
+SYSTEM_NAMESPACE = "luban-system"
+START_TIMEOUT = 60.0
+Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Addresses:
+    """Where the parts of a lab answer."""
+
+    service: str
+    agent: str
+    operator: str
+    prometheus: str
+
+    @classmethod
+    def of(cls, layout: Layout) -> Addresses:
+        """Base URLs of a lab."""
+        return cls(
+            service=f"http://{layout.httpd}:8080",
+            agent=f"http://{layout.httpd}:9180",
+            operator=f"http://{layout.operator}:8081",
+            prometheus=f"http://{layout.prometheus}:9090",
+        )
+
+
+class DataCentre:
+    """One lab on one machine."""
+
+    def __init__(self, layout: Layout, progress: Progress) -> None:
+        self.layout = layout
+        self.progress = progress
+        self.addresses = Addresses.of(layout)
+        self.hosts = KvmHosts(layout)
+        self.operator = Daemon("operator", layout.state)
+        self.agent = Daemon("balancer-agent", layout.state)
+        self.prometheus = Daemon("prometheus", layout.state)
+        self._control_plane: ControlPlane | None = None
+
+    @property
+    def control_plane(self) -> ControlPlane:
+        """The Kubernetes control plane; its binaries are built at first use."""
+        if self._control_plane is None:
+            self._control_plane = ControlPlane(self.layout, ensure_binaries(self.progress))
+        return self._control_plane
+
+    def kubectl(self, *arguments: str, stdin: str = "") -> str:
+        """Run kubectl as administrator; returns its output. Raises LabError with its message."""
+        return self.control_plane.kubectl(*arguments, stdin=stdin)
+
+    def up(self) -> None:
+        """Bring everything up that is not; returns when it answers. Raises LabError naming the part that does not."""
+        image = ensure_image(self.progress)
+        self.progress("control plane: kube-apiserver and etcd")
+        self.control_plane.up()
+        self.progress("custom resources and access rights")
+        self.kubectl("apply", "-k", str(ROOT / "manifests" / "base"))
+        self.progress("KVM hosts: host-b and host-c")
+        self.hosts.up(image)
+        self.start_operator()
+        self.start_agent()
+        self.start_prometheus()
+        self.wait_ready()
+
+    def wait_ready(self) -> None:
+        """Return when operator, agent and Prometheus answer."""
+        for daemon, url in (
+            (self.operator, f"{self.addresses.operator}/healthz"),
+            (self.agent, f"{self.addresses.agent}/healthz"),
+            (self.prometheus, f"{self.addresses.prometheus}/-/ready"),
+        ):
+            await_answer(daemon, url)
+
+    def start_operator(self) -> None:
+        """Start the operator with the ServiceAccount and the rights that manifests/base gives it."""
+        self.progress("operator")
+        config = self.layout.state / "operator.kubeconfig"
+        self.control_plane.service_account_kubeconfig(SYSTEM_NAMESPACE, "luban-operator", config)
+        command = ["controller", "--listen-address", self.layout.operator, "--listen-port", "8081"]
+        self.operator.start([*luban(), *command], env={"KUBECONFIG": str(config)}, cwd=ROOT)
+
+    def start_agent(self) -> None:
+        """Start the balancer agent, which starts httpd."""
+        self.progress("balancer: Apache httpd and its agent")
+        config = self.layout.state / "balancer.kubeconfig"
+        self.control_plane.service_account_kubeconfig(NAMESPACE, "luban-balancer", config)
+        self.agent.start([*luban(), *self._agent_arguments(config)], cwd=ROOT)
+
+    def _agent_arguments(self, config: Path) -> list[str]:
+        options = {
+            "namespace": NAMESPACE,
+            "cluster": CLUSTER,
+            "index": "0",
+            "state-dir": str(self.layout.state / "balancer-0"),
+            "listen-address": self.layout.httpd,
+            "report-address": self.layout.httpd,
+            "report-port": "9180",
+            "advertise": self.addresses.agent,
+            "kubeconfig": str(config),
+        }
+        return ["balancer-agent", *(word for name, value in options.items() for word in (f"--{name}", value))]
+
+    def start_prometheus(self) -> None:
+        """Start Prometheus, scraping operator and agent every two seconds."""
+        self.progress("Prometheus")
+        config = self.layout.state / "prometheus.yml"
+        targets = [f"{self.layout.operator}:8081", f"{self.layout.httpd}:9180"]
+        scrape = {"job_name": "luban", "static_configs": [{"targets": targets}]}
+        config.write_text(yaml.safe_dump({"global": {"scrape_interval": "2s"}, "scrape_configs": [scrape]}))
+        binary = shutil.which("prometheus")
+        if binary is None:
+            raise LabError("prometheus is not installed: run `make packages`")
+        self.prometheus.start(
+            [
+                binary,
+                f"--config.file={config}",
+                f"--storage.tsdb.path={self.layout.state / 'prometheus'}",
+                f"--web.listen-address={self.layout.prometheus}:9090",
+            ]
+        )
+
+    def sample(self) -> str:
+        """The sample LubanCluster with this lab's addresses."""
+        text = SAMPLE.read_text()
+        for octet in (2, 1, 0):  # the highest first: a replaced one must not be replaced again
+            text = text.replace(f"127.0.{DEFAULT_BASE + octet}.", f"127.0.{{{octet}}}.")
+        for octet in range(3):
+            text = text.replace(f"127.0.{{{octet}}}.", f"127.0.{self.layout.base + octet}.")
+        for name, uri in self.hosts.uris().items():
+            text = text.replace("${" + name.upper().replace("-", "_") + "_URI}", uri)
+        return text
+
+    def apply_sample(self) -> None:
+        """Create or update the sample LubanCluster."""
+        self.kubectl("apply", "-f", "-", stdin=self.sample())
+
+    def down(self) -> None:
+        """Stop everything; objects, images and logs stay for the next `up`."""
+        for daemon in (self.operator, self.agent, self.prometheus):
+            self.progress(f"stopping {daemon.name}")
+            daemon.stop()
+        self.progress("stopping the KVM hosts and their VMs")
+        self.hosts.down()
+        self.progress("stopping the control plane")
+        if any(
+            daemon.pid() for daemon in (Daemon("etcd", self.layout.state), Daemon("kube-apiserver", self.layout.state))
+        ):
+            self.control_plane.down()
+
+    def destroy(self) -> None:
+        """Stop everything and remove all that `up` made for this lab; the cache stays."""
+        self.down()
+        self.hosts.destroy()
+        shutil.rmtree(self.layout.state, ignore_errors=True)
+
+
+def luban() -> list[str]:
+    """The `luban` command of the environment that runs the lab."""
+    return [sys.executable, "-m", "luban"]
+
+
+def await_answer(daemon: Daemon, url: str, *, timeout: float = START_TIMEOUT) -> None:
+    """Return when `url` answers 200. Raises LabError with the log's end if the daemon ended or takes too long."""
+
+    def answers() -> bool:
+        if daemon.pid() is None:
+            raise LabError(f"{daemon.name} ended; its log {daemon.log} says:\n{daemon.tail()}")
+        try:
+            with urllib.request.urlopen(url, timeout=2) as answer:  # noqa: S310 - a URL of our own lab
+                return bool(answer.status == 200)
+        except (urllib.error.URLError, OSError):
+            return False
+
+    try:
+        wait_until(answers, what=f"{daemon.name} on {url}", timeout=timeout)
+    except LabError as error:
+        if daemon.pid() is None:
+            raise
+        raise LabError(f"{error}; its log {daemon.log} says:\n{daemon.tail()}") from error

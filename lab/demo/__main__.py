@@ -1,0 +1,109 @@
+"""`make demo`: bring the lab up, tell the story of Fig. 15, print the summary, clean up."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.live import Live
+
+from lab.__main__ import make_lab, print_addresses
+from lab.datacentre import DataCentre
+from lab.demo.load import Load
+from lab.demo.observer import Onlooker
+from lab.demo.plot import plot_sessions
+from lab.demo.story import Story
+from lab.demo.summary import promises, summary_table
+from lab.demo.view import View
+from lab.process import LabError
+
+FULL, UPPER, LOWER = 100, 60, 10
+HOLD_SECONDS = 3.0
+REQUEST_LIMIT = 30_000
+console = Console(highlight=False)
+
+
+@click.command()
+@click.option("--base", type=click.IntRange(1, 250), help="Third octet of the lab's addresses. Default: 16.")
+@click.option("--keep", is_flag=True, help="Leave the lab up, and say where everything is.")
+@click.option("--output", type=click.Path(path_type=Path), default=Path("demo-output"), show_default=True)
+def main(base: int | None, keep: bool, output: Path) -> None:
+    """Show the main job on real parts: grow, shrink, replace, without losing a request."""
+    lab = make_lab(base)
+    try:
+        lab.destroy()
+        lab.up()
+        kept = asyncio.run(tell(lab, output))
+    except LabError as error:
+        console.print(f"[red]error[/] {error}", soft_wrap=True)
+        kept = False
+    finally:
+        if keep:
+            print_addresses(lab)
+        else:
+            lab.destroy()
+    sys.exit(0 if kept else 1)
+
+
+async def tell(lab: DataCentre, output: Path) -> bool:
+    """Tell the story and write plot and summary; returns whether every promise was kept."""
+    load = Load(lab.addresses.service, hold=HOLD_SECONDS, limit=REQUEST_LIMIT)
+    onlooker = Onlooker(lab)
+    view = View(onlooker, load, console, upper=UPPER, lower=LOWER, full=FULL)
+    story = Story(lab, onlooker, load, view)
+    async with shown(view), watched(onlooker):
+        try:
+            await story.tell()
+        finally:
+            await load.stop()
+    output.mkdir(parents=True, exist_ok=True)
+    picture = output / "fig15.png"
+    plot_sessions(onlooker.seen, story.marks, picture, upper=UPPER, lower=LOWER)
+    console.print(summary_table(story))
+    console.print(f"plot: {picture}")
+    return all(promise.kept for promise in promises(story))
+
+
+@contextlib.asynccontextmanager
+async def watched(onlooker: Onlooker) -> AsyncIterator[None]:
+    """Look on in the background."""
+    task = asyncio.ensure_future(onlooker.run())
+    try:
+        yield
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+@contextlib.asynccontextmanager
+async def shown(view: View) -> AsyncIterator[None]:
+    """Draw live on a terminal; elsewhere print what changes."""
+    if console.is_terminal:
+        with Live(view, console=console, refresh_per_second=2):
+            yield
+        return
+    task = asyncio.ensure_future(_print_changes(view))
+    try:
+        yield
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+async def _print_changes(view: View) -> None:
+    view.begun = time.monotonic()
+    while True:
+        view.print_changes()
+        await asyncio.sleep(0.5)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""One module per real thing behind a port. Adapters never import each other."""

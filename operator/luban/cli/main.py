@@ -1,0 +1,59 @@
+"""`luban`: the operator's programs under one command."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+
+import click
+
+from luban import __version__
+from luban.logs import configure_logging
+
+LAZY = {"balancer-agent": ("luban.balancer_agent.command", "balancer_agent_command")}
+"""Commands of other programs, imported only when asked for: the agent's machine has no libvirt."""
+
+
+class _Programs(click.Group):
+    """A group whose other programs are imported on demand."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted({*super().list_commands(ctx), *LAZY})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in LAZY:
+            return super().get_command(ctx, cmd_name)
+        module, attribute = LAZY[cmd_name]
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command
+
+
+@click.group(cls=_Programs, context_settings={"auto_envvar_prefix": "LUBAN"})
+@click.version_option(__version__)
+@click.option("--verbose", is_flag=True, help="Log every step, also of the libraries.")
+def main(verbose: bool) -> None:
+    """Luban Cloud: web services in KVM virtual machines, run by Kubernetes."""
+    configure_logging(verbose=verbose)
+
+
+@main.command()
+@click.option(
+    "--kubeconfig",
+    type=click.Path(exists=True, dir_okay=False),
+    envvar="KUBECONFIG",
+    show_envvar=True,
+    help="Kubeconfig file. Default: the Pod's service account, or kubectl's own default.",
+)
+@click.option(
+    "--namespace",
+    "namespaces",
+    multiple=True,
+    help="Namespace to watch; may be given more than once. Default: all.",
+)
+@click.option("--listen-address", default="0.0.0.0", show_default=True, help="Address of /metrics and /healthz.")  # noqa: S104
+@click.option("--listen-port", default=8081, show_default=True, type=click.IntRange(1, 65535), help="Their port.")
+def controller(kubeconfig: str | None, namespaces: tuple[str, ...], listen_address: str, listen_port: int) -> None:
+    """Run the operator: keep every LubanCluster as its spec says."""
+    from luban.controller.program import Options, run
+
+    asyncio.run(run(Options(kubeconfig, namespaces, listen_address, listen_port)))

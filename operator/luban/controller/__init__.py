@@ -1,0 +1,1 @@
+"""The kopf program: handlers, wake-ups, and the wiring of adapters into the runtime."""

@@ -1,0 +1,81 @@
+"""kopf's side: which objects are watched, and which handler hands them to the manager."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import kopf
+
+from luban.api import names
+from luban.controller.manager import Manager
+
+
+def plain(body: Any) -> dict[str, Any]:
+    """A kopf body as a plain dict that does not change under us."""
+    copied: dict[str, Any] = json.loads(json.dumps(dict(body)))
+    return copied
+
+
+def build_registry(manager: Manager) -> kopf.OperatorRegistry:
+    """A registry with all handlers; kopf's global one stays empty, so that tests can have several operators."""
+    registry = kopf.OperatorRegistry()
+    _configure(registry)
+    _on_clusters(registry, manager)
+    _on_vms(registry, manager)
+    return registry
+
+
+def _configure(registry: kopf.OperatorRegistry) -> None:
+    @kopf.on.startup(registry=registry)
+    async def configure(settings: kopf.OperatorSettings, **_: Any) -> None:
+        # Events about our objects are made in runtime/events.py, on transitions only.
+        settings.posting.enabled = False
+        settings.persistence.finalizer = names.FINALIZER_CLUSTER
+        settings.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix="kopf.luban.cloud")
+        settings.persistence.diffbase_storage = kopf.AnnotationsDiffBaseStorage(prefix="kopf.luban.cloud")
+        settings.watching.server_timeout = 300
+        settings.watching.connect_timeout = 10
+        settings.watching.reconnect_backoff = 1
+        settings.networking.error_backoffs = [0.2, 0.5, 1, 2, 5]
+
+    @kopf.on.login(registry=registry)
+    def login(**kwargs: Any) -> kopf.ConnectionInfo | None:
+        return kopf.login_with_service_account(**kwargs) or kopf.login_with_kubeconfig(**kwargs)
+
+
+def _on_clusters(registry: kopf.OperatorRegistry, manager: Manager) -> None:
+    resource = (names.GROUP, names.VERSION, names.CLUSTERS)
+
+    @kopf.daemon(*resource, registry=registry, id="care", cancellation_backoff=5.0, cancellation_timeout=5.0)
+    async def care(body: kopf.Body, stopped: kopf.DaemonStopped, **_: Any) -> None:
+        flag = asyncio.Event()
+        ticking = asyncio.ensure_future(manager.care(plain(body), flag))
+        waiting = asyncio.ensure_future(stopped.wait())  # type: ignore[arg-type,func-returns-value]
+        await asyncio.wait({ticking, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        flag.set()
+        waiting.cancel()
+        await ticking
+
+    @kopf.on.delete(*resource, registry=registry, id="farewell")
+    async def farewell(body: kopf.Body, **_: Any) -> None:
+        """Drain and remove (or orphan) everything; kopf keeps the finalizer until this returns."""
+        await manager.care(plain(body), asyncio.Event())
+
+    @kopf.on.event(*resource, registry=registry, id="changed")
+    async def changed(body: kopf.Body, **kwargs: Any) -> None:
+        if kwargs["event"]["type"] == "DELETED":
+            manager.forget(body["metadata"]["uid"])
+        else:
+            manager.changed(plain(body))
+
+
+def _on_vms(registry: kopf.OperatorRegistry, manager: Manager) -> None:
+    @kopf.on.event(names.GROUP, names.VERSION, names.VMS, registry=registry, id="vm-changed")
+    async def vm_changed(body: kopf.Body, **kwargs: Any) -> None:
+        """A VM that somebody deleted must be drained now; our own status writes need no second look."""
+        metadata = body["metadata"]
+        cluster = metadata.get("labels", {}).get(names.LABEL_CLUSTER)
+        if cluster and (kwargs["event"]["type"] == "DELETED" or metadata.get("deletionTimestamp")):
+            manager.wake(metadata["namespace"], cluster)

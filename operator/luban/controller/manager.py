@@ -1,0 +1,101 @@
+"""All clusters of this operator: their runtimes, and who wakes which."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import structlog
+from pydantic import ValidationError
+
+from luban.api.cluster import LubanCluster
+from luban.ports import HostRef
+from luban.runtime.metrics import Metrics
+from luban.runtime.tick import ClusterRuntime
+from luban.runtime.wiring import Ports
+
+log = structlog.get_logger(__name__)
+
+MINIMUM_PERIOD_SECONDS = 0.5
+"""At most one tick of a cluster in so long a time, however often it is woken."""
+
+
+@dataclass
+class Entry:
+    """A cluster under care."""
+
+    runtime: ClusterRuntime
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held by the one loop that ticks it: the daemon's, or later the deletion's."""
+    watches: dict[HostRef, Callable[[], None]] = field(default_factory=dict)
+    """Unsubscribe calls of libvirt's lifecycle events, by host."""
+
+
+@dataclass
+class Manager:
+    """Starts, feeds and ends the runtimes."""
+
+    ports: Ports
+    metrics: Metrics
+    _entries: dict[str, Entry] = field(default_factory=dict)
+    """By uid of the LubanCluster."""
+
+    def take(self, body: dict[str, Any]) -> Entry:
+        """The entry of a cluster, made at first sight. Raises ValidationError if no good spec was ever seen."""
+        uid = body["metadata"]["uid"]
+        entry = self._entries.get(uid)
+        if entry is None:
+            entry = Entry(ClusterRuntime(self.ports, self.metrics, LubanCluster.parse(body)))
+            self._entries[uid] = entry
+        else:
+            entry.runtime.update(body)
+        self._watch_hosts(entry)
+        return entry
+
+    def changed(self, body: dict[str, Any]) -> None:
+        """A LubanCluster changed: tell its runtime, if it has one."""
+        if body["metadata"]["uid"] in self._entries:
+            self.take(body)
+
+    def wake(self, namespace: str, cluster: str) -> None:
+        """Something of a cluster changed: let it look at once."""
+        for entry in self._entries.values():
+            if (entry.runtime.ref.namespace, entry.runtime.ref.name) == (namespace, cluster):
+                entry.runtime.wake.set()
+
+    async def care(self, body: dict[str, Any], stopped: asyncio.Event) -> None:
+        """Tick a cluster until `stopped`, or until it is gone. An unreadable spec waits for a better one."""
+        try:
+            entry = self.take(body)
+        except ValidationError as error:
+            log.error("spec refused", cluster=_name(body), error=str(error))
+            await stopped.wait()
+            return
+        async with entry.turn:
+            await entry.runtime.run(stopped, minimum_period=MINIMUM_PERIOD_SECONDS)
+        if entry.runtime.finished:
+            self.forget(body["metadata"]["uid"])
+
+    def forget(self, uid: str) -> None:
+        """A cluster is gone."""
+        entry = self._entries.pop(uid, None)
+        if entry is None:
+            return
+        for unsubscribe in entry.watches.values():
+            unsubscribe()
+        self.metrics.forget(entry.runtime.ref)
+
+    def _watch_hosts(self, entry: Entry) -> None:
+        """Have libvirt's lifecycle events of the spec's hosts wake the cluster."""
+        wanted = {HostRef(host.name, host.uri) for host in entry.runtime.cluster.spec.hosts}
+        for gone in set(entry.watches) - wanted:
+            entry.watches.pop(gone)()
+        for host in wanted - set(entry.watches):
+            entry.watches[host] = self.ports.hypervisor.watch(host, lambda _uuid: entry.runtime.wake.set())
+
+
+def _name(body: dict[str, Any]) -> str:
+    metadata = body["metadata"]
+    return f"{metadata.get('namespace', '')}/{metadata['name']}"

@@ -1,0 +1,90 @@
+"""The operator as a program: adapters made, wired, run, and closed in order."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from dataclasses import dataclass
+
+import kopf
+import structlog
+from prometheus_client import REGISTRY
+
+from luban.adapters.balancers_http import HttpBalancers
+from luban.adapters.clock import SystemClock
+from luban.adapters.kubernetes_api import connect
+from luban.adapters.libvirt_hypervisor import LibvirtHypervisor
+from luban.adapters.probes_http import HttpProbes
+from luban.controller.handlers import build_registry
+from luban.controller.manager import Manager
+from luban.controller.web import serve
+from luban.runtime.metrics import Metrics
+from luban.runtime.wiring import Ports
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Options:
+    """Settings of the program."""
+
+    kubeconfig: str | None
+    """Path; None: the Pod's service account, or kubectl's default."""
+    namespaces: tuple[str, ...]
+    """Namespaces to watch; empty: all."""
+    listen_address: str
+    listen_port: int
+    """Where /metrics, /healthz and /readyz are served."""
+
+
+async def run(options: Options) -> None:
+    """Run the operator until SIGTERM or SIGINT; VMs and balancers go on without it."""
+    if options.kubeconfig:
+        # kopf reads its kubeconfig from the environment only.
+        os.environ["KUBECONFIG"] = options.kubeconfig
+    ports = Ports(
+        hypervisor=LibvirtHypervisor(),
+        cluster=await connect(options.kubeconfig),
+        balancers=HttpBalancers(),
+        probes=HttpProbes(),
+        clock=SystemClock(),
+    )
+    manager = Manager(ports, Metrics(REGISTRY))
+    web = await serve(REGISTRY, options.listen_address, options.listen_port)
+    stop = _stop_on_signals()
+    log.info("operator started", namespaces=list(options.namespaces) or "all", port=options.listen_port)
+    try:
+        await kopf.operator(
+            registry=build_registry(manager),
+            standalone=True,
+            clusterwide=not options.namespaces,
+            namespaces=options.namespaces,
+            stop_flag=stop,
+        )
+    finally:
+        await web.cleanup()
+        await _close(ports)
+        log.info("operator stopped")
+
+
+def _stop_on_signals() -> asyncio.Event:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    return stop
+
+
+async def _close(ports: Ports) -> None:
+    """Close every adapter, even if one of them cannot."""
+    results = await asyncio.gather(
+        ports.hypervisor.close(),
+        ports.balancers.close(),
+        ports.probes.close(),
+        ports.cluster.close(),
+        return_exceptions=True,
+    )
+    for result in results:
+        if isinstance(result, BaseException):
+            log.warning("an adapter did not close", error=repr(result))
