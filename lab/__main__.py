@@ -69,14 +69,13 @@ def status(base: int | None) -> None:
     layout = Layout.from_environment(base)
     for record in sorted((layout.state / "run").glob("*.json")):
         daemon = Daemon(record.stem, layout.state)
-        print(f"{daemon.name:24} {'pid ' + str(daemon.pid()) if daemon.pid() else 'not running'}")  # noqa: T201
+        click.echo(f"{daemon.name:24} {f'pid {daemon.pid()}' if daemon.pid() else 'not running'}")
 
 
 def print_addresses(lab: DataCentre) -> None:
     """Say where everything is."""
-    console.print(
-        f"kubectl     export KUBECONFIG={lab.layout.admin_kubeconfig} PATH={lab.control_plane.binaries.kubectl.parent}:$PATH"
-    )
+    programs = lab.control_plane.binaries.kubectl.parent
+    console.print(f"kubectl     export KUBECONFIG={lab.layout.admin_kubeconfig} PATH={programs}:$PATH", soft_wrap=True)
     console.print(f"service     {lab.addresses.service}/")
     console.print(f"balancer    {lab.addresses.agent}/v1/report")
     console.print(f"operator    {lab.addresses.operator}/metrics")

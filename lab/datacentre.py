@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import shutil
+import subprocess
 import sys
 import urllib.error
 import urllib.request
@@ -158,6 +158,13 @@ class DataCentre:
     def apply_sample(self) -> None:
         """Create or update the sample LubanCluster."""
         self.kubectl("apply", "-f", "-", stdin=self.sample())
+
+    def pull_the_plug(self, host: str, uuid: str) -> None:
+        """End a VM at once, as a power cut would. Raises LabError with virsh's words."""
+        command = ["virsh", "-q", "-c", self.hosts.uris()[host], "destroy", uuid]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+        if done.returncode != 0:
+            raise LabError(f"virsh destroy {uuid} on {host}: {done.stderr.strip()}")
 
     def down(self) -> None:
         """Stop everything; objects, images and logs stay for the next `up`."""

@@ -40,7 +40,7 @@ def _start_ticks(pid: int) -> str | None:
 
 @dataclass(frozen=True)
 class Daemon:
-    """One background program of the lab: its pid in `<state>/run/<name>.json`, its output in `<state>/log/<name>.log`."""
+    """One background program of the lab: pid in `<state>/run/<name>.json`, output in `<state>/log/<name>.log`."""
 
     name: str
     state: Path

@@ -62,7 +62,6 @@ async def tell(lab: DataCentre, output: Path) -> bool:
             await story.tell()
         finally:
             await load.stop()
-    output.mkdir(parents=True, exist_ok=True)
     picture = output / "fig15.png"
     plot_sessions(onlooker.seen, story.marks, picture, upper=UPPER, lower=LOWER)
     console.print(summary_table(story))

@@ -38,6 +38,7 @@ def plot_sessions(
         axes.annotate(word, (at - begun, axes.get_ylim()[1]), rotation=90, fontsize=7, va="top", ha="right")
     axes.set(xlabel="seconds", ylabel="active sessions", title="Sessions of each VM (Luban cloud, Fig. 15, compressed)")
     axes.legend(loc="upper right", fontsize=8)
+    path.parent.mkdir(parents=True, exist_ok=True)
     figure.tight_layout()
     figure.savefig(path, dpi=120)
     pyplot.close(figure)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -78,7 +77,7 @@ class Story:
     async def _peak(self) -> None:
         peak = self.mark("peak")
         await self.load.set_users(140)
-        await self.until(lambda it: self._decided("ScaleUp"), "decision to scale up")
+        await self.until(lambda _: self._decided("ScaleUp"), "decision to scale up")
         decided = self.mark("ScaleUp")
         self.figures["peak -> decision to grow"] = decided - peak
         known = set(self.load.outcome.first_answer)
@@ -91,14 +90,14 @@ class Story:
 
     async def _even(self) -> None:
         begun = time.monotonic()
-        await self.until(lambda it: _even(it), "sessions of the three VMs within 15 of each other")
+        await self.until(_even, "sessions of the three VMs within 15 of each other")
         self.figures["three VMs serve -> load even"] = time.monotonic() - begun
         await asyncio.sleep(SETTLE_SECONDS)
 
     async def _calm(self) -> None:
         calm = self.mark("calm")
         await self.load.set_users(9)
-        await self.until(lambda it: self._decided("ScaleDown"), "decision to scale down")
+        await self.until(lambda _: self._decided("ScaleDown"), "decision to scale down")
         decided = self.mark("ScaleDown")
         self.figures["calm -> decision to shrink (10 s window)"] = decided - calm
         await self.until(lambda it: len(it.vms) == 2 and it.serving == 2, "two VMs are left")
@@ -110,8 +109,7 @@ class Story:
         name, host, uid = victim["metadata"]["name"], victim["spec"]["host"], victim["metadata"]["uid"]
         self.killed_at = self.mark(f"{name} killed")
         self.view.console.print(f"killing {name} on {host}")
-        uri = self.lab.hosts.uris()[host]
-        subprocess.run(["virsh", "-q", "-c", uri, "destroy", uid], check=True, capture_output=True, timeout=30)
+        await asyncio.to_thread(self.lab.pull_the_plug, host, uid)
         await self.until(lambda it: name not in _enabled(it), "the balancer lets go of the dead VM")
         self.figures["kill -> out of the balancer"] = time.monotonic() - self.killed_at
         await self.until(

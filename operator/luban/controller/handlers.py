@@ -52,7 +52,7 @@ def _on_clusters(registry: kopf.OperatorRegistry, manager: Manager) -> None:
     async def care(body: kopf.Body, stopped: kopf.DaemonStopped, **_: Any) -> None:
         flag = asyncio.Event()
         ticking = asyncio.ensure_future(manager.care(plain(body), flag))
-        waiting = asyncio.ensure_future(stopped.wait())  # type: ignore[arg-type,func-returns-value]
+        waiting = asyncio.ensure_future(stopped.wait())
         await asyncio.wait({ticking, waiting}, return_when=asyncio.FIRST_COMPLETED)
         flag.set()
         waiting.cancel()

@@ -70,7 +70,7 @@ class Manager:
         try:
             entry = self.take(body)
         except ValidationError as error:
-            log.error("spec refused", cluster=_name(body), error=str(error))
+            log.warning("spec refused", cluster=_name(body), error=str(error))
             await stopped.wait()
             return
         async with entry.turn:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from aiohttp import web
+from aiohttp.typedefs import Handler
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
 
@@ -18,11 +19,11 @@ async def serve(registry: CollectorRegistry, address: str, port: int) -> web.App
     return runner
 
 
-def _metrics(registry: CollectorRegistry) -> web.RequestHandler:  # type: ignore[type-arg]
+def _metrics(registry: CollectorRegistry) -> Handler:
     async def handler(_request: web.Request) -> web.Response:
         return web.Response(body=generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
-    return handler  # type: ignore[return-value]
+    return handler
 
 
 async def _fine(_request: web.Request) -> web.Response:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from luban.api import names
@@ -76,7 +77,7 @@ def owner_reference(cluster: str, uid: str) -> dict[str, Any]:
     }
 
 
-def vm_status(body: dict[str, Any] | None, action: UpdateVM, now: float) -> dict[str, Any]:
+def vm_status(body: Mapping[str, Any] | None, action: UpdateVM, now: float) -> dict[str, Any]:
     """The status that `action` asks for; a transition is added when the phase is a new one."""
     before = LubanVM.parse(body).status if body is not None else LubanVMStatus()
     transitions = before.transitions

@@ -1,0 +1,62 @@
+# Two commands are enough: `make demo` and `make test`. Both do all their own set-up and can be run again.
+SHELL := /bin/bash
+.DELETE_ON_ERROR:
+.PHONY: help demo test lint unit real bench crds image packages setup lab-up lab-down clean
+
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+BASE_PYTHON ?= python3
+NAME ?= all
+
+help:  ## Show this help
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+demo: setup  ## The main job on real parts: grow, shrink, replace (KEEP=1 leaves the lab up)
+	$(PYTHON) -m lab.demo $(if $(KEEP),--keep)
+
+test: setup  ## Everything that CI runs: unit, contract, integration and end-to-end tests
+	$(PYTHON) -m lab.prepare
+	$(PYTHON) -m pytest tests
+
+lint: $(VENV)/.done  ## ruff, mypy --strict, import layers, CRD drift
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy operator/luban app/luban_app lab bench
+	PYTHONPATH=operator:app:. $(VENV)/bin/lint-imports
+	$(PYTHON) -m luban.api.crd --check crds
+
+unit: $(VENV)/.done  ## Unit tests alone, in seconds
+	$(PYTHON) -m pytest tests/unit
+
+bench: setup  ## Benchmarks: NAME=membership, reaction, stats; each prints one line of JSON
+	@$(PYTHON) -m bench $(NAME)
+
+crds: $(VENV)/.done  ## Write crds/*.yaml from the models
+	$(PYTHON) -m luban.api.crd crds
+
+image: setup  ## Build the guest image of the lab
+	$(PYTHON) -m lab.image.build
+
+lab-up: setup  ## Bring the lab up: control plane, KVM hosts, operator, httpd, Prometheus
+	$(PYTHON) -m lab up
+
+lab-down:  ## Stop the lab; its objects stay for the next lab-up
+	$(PYTHON) -m lab down
+
+clean:  ## Stop the lab and remove all that was made (CACHE=1: also built binaries and images)
+	@if [ -x $(PYTHON) ]; then $(PYTHON) -m lab destroy $(if $(CACHE),--cache); fi
+	rm -rf $(VENV) build demo-output .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+	rm -rf operator/*.egg-info *.egg-info
+
+setup: packages $(VENV)/.done
+
+packages:
+	@lab/install-packages
+
+# libvirt-python compiles against libvirt-dev: the packages come first.
+$(VENV)/.done: pyproject.toml constraints.txt | packages
+	@echo "Python packages: installing into $(VENV) (about a minute)"
+	$(BASE_PYTHON) -m venv $(VENV)
+	$(PYTHON) -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[app,lab,dev]'
+	@touch $@
