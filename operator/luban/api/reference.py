@@ -1,0 +1,88 @@
+"""The API reference docs/api.md, generated from the custom resource definitions.
+
+    python -m luban.api.reference [--check] docs/api.md
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from luban.api.crd import definitions
+
+HEAD = """# API reference: luban.cloud/v1alpha1
+
+Generated from the models by `make crds`; do not edit. Durations are strings ("15s", "5m"), quantities are Kubernetes
+quantities ("512Mi"). `kubectl explain` shows the same texts.
+"""
+
+
+def reference() -> str:
+    """The whole page."""
+    return "\n".join([HEAD, *(_kind(definition) for definition in definitions())])
+
+
+def _kind(definition: dict[str, Any]) -> str:
+    names = definition["spec"]["names"]
+    schema = definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+    lines = [f"## {names['kind']} (`{', '.join(names['shortNames'])}`)", "", schema.get("description", ""), ""]
+    for part in ("spec", "status"):
+        lines += [f"### {part}", "", "| field | type | default | meaning |", "|---|---|---|---|"]
+        lines += [_row(*row) for row in _fields(part, schema["properties"][part])]
+        lines += ["", *_rules(schema["properties"][part])]
+    return "\n".join(lines)
+
+
+def _fields(path: str, schema: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every field below `schema`, parents before children."""
+    for name, field in schema.get("properties", {}).items():
+        here = f"{path}.{name}"
+        yield here, field
+        yield from _fields(here, field)
+        if "items" in field:
+            yield from _fields(f"{here}[]", field["items"])
+
+
+def _row(path: str, field: dict[str, Any]) -> str:
+    default = "" if field.get("default") in (None, {}) else f"`{json.dumps(field['default'])}`"
+    words = str(field.get("description", "")).replace("|", "\\|").replace("\n", " ")
+    return f"| `{path}` | {_type(field)} | {default} | {words} |"
+
+
+def _type(field: dict[str, Any]) -> str:
+    if "enum" in field:
+        return " \\| ".join(map(str, field["enum"]))
+    if field.get("type") == "array":
+        return f"list of {_type(field['items'])}"
+    return str(field.get("type", "any"))
+
+
+def _rules(schema: dict[str, Any]) -> list[str]:
+    messages = sorted(set(_messages(schema)))
+    return ["Refused with these words:", "", *(f"* {message}" for message in messages), ""] if messages else []
+
+
+def _messages(schema: Any) -> Iterator[str]:
+    if isinstance(schema, dict):
+        yield from (rule["message"] for rule in schema.get("x-kubernetes-validations", ()))
+        for value in schema.values():
+            yield from _messages(value)
+
+
+def main(arguments: list[str]) -> int:
+    """Write the page, or with --check say whether it is up to date."""
+    path = Path(arguments[-1])
+    if "--check" not in arguments:
+        path.write_text(reference())
+        return 0
+    if path.read_text() == reference():
+        return 0
+    sys.stderr.write(f"{path} is not what the models say: run `make crds`\n")
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
