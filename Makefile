@@ -24,6 +24,7 @@ lint: $(VENV)/.done  ## ruff, mypy --strict, import layers, CRD drift
 	$(VENV)/bin/mypy operator/luban app/luban_app lab bench
 	PYTHONPATH=operator:app:. $(VENV)/bin/lint-imports
 	$(PYTHON) -m luban.api.crd --check crds
+	$(PYTHON) -m luban.api.reference --check docs/api.md
 
 unit: $(VENV)/.done  ## Unit tests alone, in seconds
 	$(PYTHON) -m pytest tests/unit
@@ -31,8 +32,9 @@ unit: $(VENV)/.done  ## Unit tests alone, in seconds
 bench: setup  ## Benchmarks: NAME=membership, reaction, stats; each prints one line of JSON
 	@$(PYTHON) -m bench $(NAME)
 
-crds: $(VENV)/.done  ## Write crds/*.yaml from the models
+crds: $(VENV)/.done  ## Write crds/*.yaml and docs/api.md from the models
 	$(PYTHON) -m luban.api.crd crds
+	$(PYTHON) -m luban.api.reference docs/api.md
 
 image: setup  ## Build the guest image of the lab
 	$(PYTHON) -m lab.image.build

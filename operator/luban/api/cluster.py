@@ -7,14 +7,32 @@ from typing import Any, Literal
 from pydantic import ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-from luban.api.common import DNS_LABEL, Condition, Duration, Model, ObjectMeta, StatusModel, rules
+from luban.api.common import (
+    DNS_LABEL,
+    URL_PATH,
+    Condition,
+    Duration,
+    Model,
+    ObjectMeta,
+    StatusModel,
+    map_list,
+    remedy,
+    rules,
+)
 from luban.api.template import VMTemplate
+
+_OCTET = r"(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
 
 
 class HostVMs(Model):
     """Limits of one host."""
 
-    model_config = rules(("self.min <= self.max", "hosts[].vms.min must not be above hosts[].vms.max"))
+    model_config = rules(
+        (
+            "self.min <= self.max",
+            "hosts[].vms.min must not be above hosts[].vms.max: lower min or raise max",
+        )
+    )
 
     min: int = Field(default=1, ge=0, le=1000)
     """VMs that stay on this host when the cluster shrinks."""
@@ -25,24 +43,48 @@ class HostVMs(Model):
 class Host(Model):
     """A KVM host."""
 
-    name: str = Field(pattern=DNS_LABEL, max_length=63)
+    name: str = Field(
+        pattern=DNS_LABEL,
+        max_length=63,
+        json_schema_extra=remedy("must be lower-case letters, digits and hyphens, such as host-b"),
+    )
     """Name of the host, unique in the list."""
-    uri: str = Field(pattern=r"^[a-z][a-z0-9+]*:///?[^\s'\"<>]*$", max_length=512)
+    uri: str = Field(
+        pattern=r"^[a-z][a-z0-9+]*:///?[^\s'\"<>]*$",
+        max_length=512,
+        json_schema_extra=remedy("must be a libvirt URI such as qemu+tls://host-b/system"),
+    )
     """libvirt connection URI, for example qemu+tls://host-b/system."""
     vms: HostVMs = HostVMs()
     """How many VMs of this cluster the host runs."""
     cordoned: bool = False
     """True: nothing new is placed here, and the VMs that are here move elsewhere one by one."""
-    forward_range: str = Field(default="", pattern=r"^$|^127\.[0-9]{1,3}\.[0-9]{1,3}\.0/24$")
-    """Only with network type User: loopback range (a /24 below 127.0.0.0/8) whose addresses forward to the VMs of this host."""
+    forward_range: str = Field(
+        default="",
+        pattern=rf"^$|^127\.{_OCTET}\.{_OCTET}\.0/24$",
+        max_length=18,
+        json_schema_extra=remedy("must be a /24 of loopback addresses such as 127.0.17.0/24, or empty"),
+    )
+    """Only with network type User: loopback range (a /24 below 127.0.0.0/8) whose addresses forward to the
+    VMs of this host."""
 
 
 class Metric(Model):
     """A gauge that each VM publishes in Prometheus' text format."""
 
-    path: str = Field(default="/metrics", pattern=r"^/[A-Za-z0-9._~/?&=%-]*$", max_length=256)
+    path: str = Field(
+        default="/metrics",
+        pattern=URL_PATH,
+        max_length=256,
+        json_schema_extra=remedy("must be a URL path such as /metrics"),
+    )
     """Path on the VM's service port."""
-    name: str = Field(default="luban_app_active_sessions", pattern=r"^[a-zA-Z_:][a-zA-Z0-9_:]*$", max_length=128)
+    name: str = Field(
+        default="luban_app_active_sessions",
+        pattern=r"^[a-zA-Z_:][a-zA-Z0-9_:]*$",
+        max_length=128,
+        json_schema_extra=remedy("must be the name of a Prometheus metric such as luban_app_active_sessions"),
+    )
     """Name of the metric; its samples are added up."""
 
 
@@ -52,7 +94,8 @@ class Sessions(Model):
     model_config = rules(
         (
             "self.lowerPercent < self.upperPercent",
-            "scaling.sessions.lowerPercent must be below scaling.sessions.upperPercent",
+            "scaling.sessions.lowerPercent must be below scaling.sessions.upperPercent: "
+            "lower the one or raise the other",
         )
     )
 
@@ -67,13 +110,14 @@ class Sessions(Model):
     lower_quorum: int = Field(default=2, ge=1, le=1000)
     """Number of idle VMs before one is removed: 2 as the paper's figure, 1 as its prose."""
     source: Literal["Balancer", "Metric"] = "Balancer"
-    """Where sessions are counted. Balancer: sticky sessions, or without a sticky cookie the requests in flight, as httpd sees them. Metric: the VM's own gauge."""
+    """Where sessions are counted. Balancer: sticky sessions, or without a sticky cookie the requests in
+    flight, as httpd sees them. Metric: the VM's own gauge."""
     metric: Metric = Metric()
     """The gauge for source Metric."""
 
 
 class ScaleBehavior(Model):
-    """How fast to move in one direction."""
+    """How fast to grow."""
 
     stabilization_window: Duration = Duration("0s")
     """The wish must have held for this long."""
@@ -83,12 +127,19 @@ class ScaleBehavior(Model):
     """Time after the last scaling in any direction before this one."""
 
 
+class ScaleDownBehavior(ScaleBehavior):
+    """How fast to shrink. A class of its own: its other default must hold too where only `step` is given."""
+
+    stabilization_window: Duration = Duration("5m")
+    """The wish must have held for this long."""
+
+
 class Behavior(Model):
     """How fast to grow and to shrink."""
 
     scale_up: ScaleBehavior = ScaleBehavior()
     """Growing."""
-    scale_down: ScaleBehavior = ScaleBehavior(stabilization_window=Duration("5m"))
+    scale_down: ScaleDownBehavior = ScaleDownBehavior()
     """Shrinking."""
 
 
@@ -128,7 +179,12 @@ class Drain(Model):
 class Listen(Model):
     """Where httpd listens."""
 
-    address: str = Field(default="", pattern=r"^$|^[0-9]{1,3}(\.[0-9]{1,3}){3}$|^\[[0-9a-fA-F:]+\]$")
+    address: str = Field(
+        default="",
+        pattern=rf"^$|^{_OCTET}(\.{_OCTET}){{3}}$|^\[[0-9a-fA-F:]+\]$",
+        max_length=64,
+        json_schema_extra=remedy("must be an IP address such as 192.0.2.10 or [2001:db8::10], or empty for all"),
+    )
     """IP address. Empty: all."""
     port: int = Field(default=8080, ge=1, le=65535)
     """TCP port."""
@@ -141,12 +197,18 @@ class Balancer(Model):
     """mod_proxy_balancer's lbmethod."""
     listen: Listen = Listen()
     """Where httpd listens."""
-    sticky_cookie: str = Field(default="", pattern=r"^[A-Za-z0-9_-]{0,64}$")
+    sticky_cookie: str = Field(
+        default="",
+        pattern=r"^[A-Za-z0-9_-]*$",
+        max_length=64,
+        json_schema_extra=remedy("must be letters, digits, hyphens and underscores, or empty for no cookie"),
+    )
     """Name of a cookie that binds a client to its VM, set by httpd. Empty: none."""
     timeout: Duration = Duration("60s")
     """Longest wait for a VM's answer."""
     load_factors: Literal["Static", "Adaptive"] = "Static"
-    """Static: every VM gets the same share. Adaptive: shares follow the free sessions (Fig. 3, lines 19-21)."""
+    """Static: every VM gets the same share. Adaptive: shares follow the free sessions (Luban cloud, Fig. 3,
+    lines 19-21)."""
     drain: Drain = Drain()
     """How a VM is taken out of service."""
 
@@ -154,19 +216,21 @@ class Balancer(Model):
 _SPEC_RULES = rules(
     (
         "self.hosts.map(h, h.vms.max).sum() >= self.scaling.minVMs",
-        "the hosts' vms.max add up to less than scaling.minVMs: raise hosts[].vms.max or lower scaling.minVMs",
+        "hosts[].vms.max add up to less than scaling.minVMs: raise hosts[].vms.max or lower scaling.minVMs",
     ),
     (
         "self.hosts.map(h, h.vms.min).sum() <= self.scaling.maxVMs",
-        "the hosts' vms.min add up to more than scaling.maxVMs: lower hosts[].vms.min or raise scaling.maxVMs",
+        "hosts[].vms.min add up to more than scaling.maxVMs: lower hosts[].vms.min or raise scaling.maxVMs",
     ),
     (
         "self.template.spec.network.type != 'User' || self.hosts.all(h, h.forwardRange != '')",
         "network type User needs hosts[].forwardRange on every host, for example 127.0.17.0/24",
     ),
     (
-        "self.template.spec.network.type != 'User' || self.hosts.all(h, self.hosts.exists_one(g, g.forwardRange == h.forwardRange))",
-        "hosts[].forwardRange must differ from host to host",
+        "self.template.spec.network.type != 'User' || "
+        "self.hosts.all(h, self.hosts.exists_one(g, g.forwardRange == h.forwardRange))",
+        "hosts[].forwardRange must differ from host to host: "
+        "give each its own /24, for example 127.0.17.0/24 and 127.0.18.0/24",
     ),
 )
 
@@ -179,7 +243,7 @@ class LubanClusterSpec(Model):
     hosts: tuple[Host, ...] = Field(
         min_length=1,
         max_length=64,
-        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
+        json_schema_extra=map_list("name"),
     )
     """KVM hosts, the preferred one first: ties in placement go to the earlier host."""
     template: VMTemplate
@@ -193,7 +257,8 @@ class LubanClusterSpec(Model):
     paused: bool = False
     """True: decisions are computed and shown, nothing is changed."""
     deletion_policy: Literal["Delete", "Orphan"] = "Delete"
-    """What happens to VMs and ConfigMaps when the cluster is deleted. Delete: drained and removed. Orphan: left running."""
+    """What happens to VMs and ConfigMaps when the cluster is deleted. Delete: drained and removed.
+    Orphan: left running."""
 
 
 class VMCounts(StatusModel):
@@ -294,18 +359,29 @@ class LubanClusterStatus(StatusModel):
     """The last decision."""
     last_scale_time: str | None = None
     """When VMs were last added or removed because of the load (RFC 3339)."""
-    conditions: tuple[Condition, ...] = ()
+    conditions: tuple[Condition, ...] = Field(default=(), json_schema_extra=map_list("type"))
     """Ready, SpecValid, HostsReachable, VMsHealthy, BalancersReady, LoadKnown, AtMaximum."""
+
+
+_NAME_RULES = rules(
+    (
+        "self.metadata.name.size() <= 40 && !self.metadata.name.contains('.')",
+        "metadata.name must have at most 40 characters and no dot: VMs, balancers and labels take it over",
+    )
+)
 
 
 class LubanCluster(Model):
     """A web service in KVM virtual machines behind Apache httpd."""
 
-    model_config = ConfigDict(extra="ignore", alias_generator=to_camel)
+    model_config = ConfigDict(extra="ignore", alias_generator=to_camel) | _NAME_RULES
 
     metadata: ObjectMeta
+    """Kubernetes' object metadata."""
     spec: LubanClusterSpec
+    """What the user asks for."""
     status: LubanClusterStatus = LubanClusterStatus()
+    """What the operator answers."""
 
     @classmethod
     def parse(cls, body: Any) -> LubanCluster:

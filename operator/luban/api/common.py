@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, JsonValue
 from pydantic.alias_generators import to_camel
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
@@ -27,6 +27,15 @@ _QUANTITY_UNITS = {
     "Ti": 2**40,
 }
 DNS_LABEL = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
+URL_PATH = r"^/[A-Za-z0-9._~/?&=%-]*$"
+
+REMEDY = "x-luban-remedy"
+"""Keyword of a field with a pattern: what the value must be. crd.py makes it a CEL rule's message."""
+
+
+def remedy(text: str) -> dict[str, JsonValue]:
+    """json_schema_extra of a field with a pattern. `text` ends a sentence about it: must be such and such."""
+    return {REMEDY: text}
 
 
 class _PatternString(str):
@@ -34,22 +43,26 @@ class _PatternString(str):
 
     __slots__ = ()
     pattern: str = ""
+    remedy: str = ""
+    """What the value must be, as the end of a sentence about the field."""
+    max_length: int = 32
+    """Bounds what the API server expects a CEL rule over it to cost."""
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: type[Any], handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.no_info_after_validator_function(cls, core_schema.str_schema(pattern=cls.pattern))
+        text = core_schema.str_schema(pattern=cls.pattern, max_length=cls.max_length)
+        return core_schema.no_info_after_validator_function(cls, text)
 
     @classmethod
-    def __get_pydantic_json_schema__(
-        cls, schema: CoreSchema, handler: GetJsonSchemaHandler
-    ) -> JsonSchemaValue:
-        return {"type": "string", "pattern": cls.pattern}
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return {"type": "string", "pattern": cls.pattern, "maxLength": cls.max_length, REMEDY: cls.remedy}
 
 
 class Duration(_PatternString):
     """A span of time as Kubernetes writes it: "15s", "5m", "1h30m", "250ms"."""
 
     pattern = _DURATION
+    remedy = "must be a duration such as 250ms, 15s, 5m or 1h30m"
 
     @property
     def seconds(self) -> float:
@@ -61,6 +74,7 @@ class Quantity(_PatternString):
     """An amount of memory or disk as Kubernetes writes it: "512Mi", "2Gi"."""
 
     pattern = _QUANTITY
+    remedy = "must be an amount of bytes such as 512Mi, 2Gi or 20G"
 
     @property
     def bytes(self) -> int:
@@ -75,7 +89,11 @@ class Model(BaseModel):
     """Base of all API models: frozen, camelCase on the wire, unknown fields refused."""
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", alias_generator=to_camel, populate_by_name=True, use_attribute_docstrings=True
+        frozen=True,
+        extra="forbid",
+        alias_generator=to_camel,
+        populate_by_name=True,
+        use_attribute_docstrings=True,
     )
 
     def wire(self) -> dict[str, Any]:
@@ -84,17 +102,20 @@ class Model(BaseModel):
 
 
 class StatusModel(Model):
-    """Base of what the operator writes: unknown fields are ignored, so that an older operator can read a newer status."""
+    """Base of what the operator writes. It ignores unknown fields: an older operator reads newer ones."""
 
     model_config = ConfigDict(extra="ignore")
 
 
+def map_list(key: str) -> dict[str, JsonValue]:
+    """json_schema_extra of a list whose items are told apart by the field `key`, which is unique in it."""
+    return {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": [key]}
+
+
 def rules(*pairs: tuple[str, str]) -> ConfigDict:
-    """Model configuration with CEL rules: pairs of (expression over `self`, message that says what to change)."""
+    """Model configuration with CEL rules: pairs of expression over `self` and message (what to change)."""
     return ConfigDict(
-        json_schema_extra={
-            "x-kubernetes-validations": [{"rule": rule, "message": message} for rule, message in pairs]
-        }
+        json_schema_extra={"x-kubernetes-validations": [{"rule": rule, "message": message} for rule, message in pairs]}
     )
 
 

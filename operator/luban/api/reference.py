@@ -1,6 +1,6 @@
 """The API reference docs/api.md, generated from the custom resource definitions.
 
-    python -m luban.api.reference [--check] docs/api.md
+python -m luban.api.reference [--check] docs/api.md
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from luban.api.crd import definitions
+from luban.api.crd import KINDS, definition
 
 HEAD = """# API reference: luban.cloud/v1alpha1
 
@@ -22,12 +22,12 @@ quantities ("512Mi"). `kubectl explain` shows the same texts.
 
 def reference() -> str:
     """The whole page."""
-    return "\n".join([HEAD, *(_kind(definition) for definition in definitions())])
+    return "\n".join([HEAD, *(_kind(definition(kind)) for kind in KINDS)])
 
 
-def _kind(definition: dict[str, Any]) -> str:
-    names = definition["spec"]["names"]
-    schema = definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+def _kind(crd: dict[str, Any]) -> str:
+    names = crd["spec"]["names"]
+    schema = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
     lines = [f"## {names['kind']} (`{', '.join(names['shortNames'])}`)", "", schema.get("description", ""), ""]
     for part in ("spec", "status"):
         lines += [f"### {part}", "", "| field | type | default | meaning |", "|---|---|---|---|"]
@@ -47,7 +47,10 @@ def _fields(path: str, schema: dict[str, Any]) -> Iterator[tuple[str, dict[str, 
 
 
 def _row(path: str, field: dict[str, Any]) -> str:
-    default = "" if field.get("default") in (None, {}) else f"`{json.dumps(field['default'])}`"
+    # An object's default is the sum of its fields' defaults, which stand in their own rows.
+    default = (
+        "" if "default" not in field or isinstance(field["default"], dict) else f"`{json.dumps(field['default'])}`"
+    )
     words = str(field.get("description", "")).replace("|", "\\|").replace("\n", " ")
     return f"| `{path}` | {_type(field)} | {default} | {words} |"
 

@@ -1,12 +1,14 @@
-"""The VM template: what one virtual machine of a cluster looks like. Names follow KubeVirt where it has one."""
+"""The VM template: what one virtual machine of a cluster looks like. Names follow KubeVirt's."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from luban.api.common import Duration, Model, Quantity, rules
+from luban.api.common import URL_PATH, Duration, Model, Quantity, remedy, rules
+
+_NAME_REMEDY = remedy("must be letters, digits, dots, hyphens and underscores")
 
 
 class CPU(Model):
@@ -14,8 +16,9 @@ class CPU(Model):
 
     cores: int = Field(default=1, ge=1, le=128)
     """Number of virtual CPUs."""
-    model: str = Field(default="", pattern=r"^[A-Za-z0-9_.-]{0,64}$")
-    """libvirt CPU model or mode (host-passthrough, host-model, max, qemu64, ...). Empty: host-model under KVM, max under QEMU."""
+    model: str = Field(default="", pattern=r"^[A-Za-z0-9_.-]*$", max_length=64, json_schema_extra=_NAME_REMEDY)
+    """libvirt CPU model or mode (host-passthrough, host-model, max, qemu64, ...). Empty: host-model under
+    KVM, max under QEMU."""
 
 
 class Memory(Model):
@@ -26,11 +29,11 @@ class Memory(Model):
 
 
 class KernelBoot(Model):
-    """Direct kernel boot: start a kernel from volumes of the image's pool instead of the image's boot loader."""
+    """Direct kernel boot: a kernel from volumes of the image's pool instead of the image's boot loader."""
 
-    kernel_volume: str = Field(pattern=r"^[A-Za-z0-9_.-]{1,128}$")
+    kernel_volume: str = Field(pattern=r"^[A-Za-z0-9_.-]+$", max_length=128, json_schema_extra=_NAME_REMEDY)
     """Volume that holds the kernel image."""
-    initrd_volume: str = Field(default="", pattern=r"^[A-Za-z0-9_.-]{0,128}$")
+    initrd_volume: str = Field(default="", pattern=r"^[A-Za-z0-9_.-]*$", max_length=128, json_schema_extra=_NAME_REMEDY)
     """Volume that holds the initial RAM disk. Empty: none."""
     kernel_args: str = Field(default="", max_length=1024)
     """Kernel command line. `luban.vm=<name>` is appended."""
@@ -44,7 +47,7 @@ class Domain(Model):
     memory: Memory = Memory()
     """Memory."""
     virt_type: Literal["Auto", "KVM", "QEMU"] = "Auto"
-    """KVM: hardware virtualisation. QEMU: software emulation. Auto: KVM where the host's CPU has it, else QEMU."""
+    """KVM: hardware virtualisation. QEMU: software emulation. Auto: KVM where the CPU has it, else QEMU."""
     kernel_boot: KernelBoot | None = None
     """Direct kernel boot. Unset: boot from the image."""
 
@@ -52,9 +55,9 @@ class Domain(Model):
 class Image(Model):
     """The base image. Each VM gets a copy-on-write overlay of it."""
 
-    pool: str = Field(default="default", pattern=r"^[A-Za-z0-9_.-]{1,64}$")
+    pool: str = Field(default="default", pattern=r"^[A-Za-z0-9_.-]+$", max_length=64, json_schema_extra=_NAME_REMEDY)
     """libvirt storage pool, the same name on every host; the overlays are made there too."""
-    volume: str = Field(pattern=r"^[A-Za-z0-9_.-]{1,128}$")
+    volume: str = Field(pattern=r"^[A-Za-z0-9_.-]+$", max_length=128, json_schema_extra=_NAME_REMEDY)
     """Volume of the pool that holds the base image (qcow2)."""
     size: Quantity = Quantity("8Gi")
     """Size of each VM's disk; at least the base image's."""
@@ -67,12 +70,17 @@ class Network(Model):
         (
             "self.type == 'User' || self.source != ''",
             "network.source must name the host's bridge (type Bridge) or libvirt network (type Network)",
-        )
+        ),
+        (
+            "self.type != 'Bridge' || self.source != 'default'",
+            "network.source must name the host's bridge, for example br0, when network.type is Bridge",
+        ),
     )
 
     type: Literal["Bridge", "Network", "User"] = "Network"
-    """Bridge: a bridge device of the host. Network: a libvirt network. User: QEMU user-mode networking with a forward from a loopback address (one machine, laptop or lab)."""
-    source: str = Field(default="default", pattern=r"^[A-Za-z0-9_.-]{0,64}$")
+    """Bridge: a bridge device of the host. Network: a libvirt network. User: QEMU user-mode networking with a
+    forward from a loopback address (one machine, laptop or lab)."""
+    source: str = Field(default="default", pattern=r"^[A-Za-z0-9_.-]*$", max_length=64, json_schema_extra=_NAME_REMEDY)
     """Name of the bridge or of the libvirt network; not used by type User."""
 
 
@@ -93,7 +101,12 @@ class CloudInit(Model):
 class HTTPGet(Model):
     """An HTTP GET probe."""
 
-    path: str = Field(default="/healthz", pattern=r"^/[A-Za-z0-9._~/?&=%-]*$", max_length=256)
+    path: str = Field(
+        default="/healthz",
+        pattern=URL_PATH,
+        max_length=256,
+        json_schema_extra=remedy("must be a URL path such as /healthz"),
+    )
     """Path to request; an answer of 200 to 399 is a success."""
 
 
@@ -131,10 +144,20 @@ class VMTemplateSpec(Model):
     """Seconds between the ACPI power button and a hard stop."""
 
 
+LabelValue = Annotated[str, Field(max_length=63, pattern=r"^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$")]
+
+
 class TemplateMeta(Model):
     """Metadata for the LubanVMs."""
 
-    labels: dict[str, str] = Field(default_factory=dict)
+    model_config = rules(
+        (
+            "self.labels.all(key, !key.startsWith('luban.cloud/'))",
+            "template.metadata.labels must not start with luban.cloud/: the operator sets those itself",
+        ),
+    )
+
+    labels: dict[str, LabelValue] = Field(default={}, max_length=32)
     """Labels that every LubanVM of the cluster carries."""
 
 

@@ -1,4 +1,4 @@
-"""LubanVM: one virtual machine. Written by the operator; a user may delete one, it is drained and replaced."""
+"""LubanVM: one virtual machine. Written by the operator; a user may delete it, it is drained and replaced."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-from luban.api.common import DNS_LABEL, Model, ObjectMeta, StatusModel, rules
+from luban.api.common import DNS_LABEL, Model, ObjectMeta, StatusModel, remedy, rules
 from luban.api.template import VMTemplateSpec
 
 Phase = Literal["Pending", "Provisioning", "Booting", "Ready", "Draining", "Stopping", "Failed", "Lost"]
@@ -16,15 +16,34 @@ Phase = Literal["Pending", "Provisioning", "Booting", "Ready", "Draining", "Stop
 class LubanVMSpec(Model):
     """What was decided when the VM was created. Never changes."""
 
-    model_config = rules(("self == oldSelf", "a LubanVM's spec cannot be changed; delete the LubanVM, it is drained and replaced"))
+    model_config = rules(
+        (
+            "self == oldSelf",
+            "spec of a LubanVM cannot be changed: change the LubanCluster's template, "
+            "then delete the LubanVM; it is drained and replaced",
+        )
+    )
 
-    cluster_name: str = Field(pattern=DNS_LABEL, max_length=63)
+    cluster_name: str = Field(
+        pattern=DNS_LABEL,
+        max_length=63,
+        json_schema_extra=remedy("must be the name of a LubanCluster in the same namespace"),
+    )
     """LubanCluster in the same namespace that the VM belongs to."""
-    host: str = Field(pattern=DNS_LABEL, max_length=63)
+    host: str = Field(
+        pattern=DNS_LABEL,
+        max_length=63,
+        json_schema_extra=remedy("must be the name of one of the LubanCluster's hosts"),
+    )
     """Host that the VM is placed on."""
     host_uri: str = Field(alias="hostURI", max_length=512)
     """libvirt URI of that host, so that the VM can be cleaned up after the host left the cluster's spec."""
-    address: str = Field(default="", pattern=r"^$|^[0-9]{1,3}(\.[0-9]{1,3}){3}$")
+    address: str = Field(
+        default="",
+        pattern=r"^$|^[0-9]{1,3}(\.[0-9]{1,3}){3}$",
+        max_length=15,
+        json_schema_extra=remedy("must be an IPv4 address, or empty"),
+    )
     """Address given to the VM beforehand (network type User). Empty: observed later."""
     template: VMTemplateSpec
     """The template as it was when the VM was created."""
@@ -43,7 +62,9 @@ class LubanVMStatus(StatusModel):
     """What the operator observed."""
 
     phase: Phase = "Pending"
-    """Pending: to be made. Provisioning: overlay and domain are being made. Booting: started, not ready yet. Ready: answers its probe. Draining: takes no new requests. Stopping: shutting down. Failed: did not start. Lost: stopped by itself."""
+    """Pending: to be made. Provisioning: overlay and domain are being made. Booting: started, not ready yet.
+    Ready: answers its probe. Draining: takes no new requests. Stopping: shutting down. Failed: did not start.
+    Lost: stopped by itself."""
     reason: str = ""
     """CamelCase reason of the phase."""
     message: str = ""
@@ -62,8 +83,11 @@ class LubanVM(Model):
     model_config = ConfigDict(extra="ignore", alias_generator=to_camel)
 
     metadata: ObjectMeta
+    """Kubernetes' object metadata."""
     spec: LubanVMSpec
+    """What was decided when the VM was created. Never changes."""
     status: LubanVMStatus = LubanVMStatus()
+    """What the operator observed."""
 
     @classmethod
     def parse(cls, body: Any) -> LubanVM:

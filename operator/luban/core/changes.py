@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from luban.api.cluster import Host, LubanClusterSpec
 from luban.core.model import CreateVM, DeleteVM, Memory, VMRecord
-from luban.core.placement import Occupancy, choose_host, choose_victim
+from luban.core.placement import Occupancy, choose_host, choose_victim, removable, spares
+from luban.core.scaling import Space
 from luban.core.state import State
 
 MAX_SURGE = 1
@@ -25,58 +28,82 @@ class Census:
     memory: Memory
     now: float
 
+    @cached_property
     def occupancy(self) -> dict[str, Occupancy]:
-        """Per host of the spec. Lost VMs hold nothing: their domains are off."""
-        held = [vm for vm in self.state.vms if vm.phase != "Lost"]
-        return {
-            host.name: Occupancy(
-                self.state.live_per_host[host.name], sum(vm.host == host.name for vm in held)
-            )
-            for host in self.spec.hosts
-        }
+        """Per host of the spec and of a VM. Lost VMs hold nothing: their domains are off."""
+        live = Counter(vm.host for vm in self.state.live)
+        failed = Counter(vm.host for vm in self.state.failed)
+        held = Counter(vm.host for vm in self.state.vms if vm.phase != "Lost")
+        names = {host.name for host in self.spec.hosts} | held.keys()
+        return {name: Occupancy(live[name], held[name], failed[name]) for name in names}
 
-    @property
+    @cached_property
     def total(self) -> int:
         """VMs whose domain may run, those on their way out included."""
         return sum(vm.phase != "Lost" for vm in self.state.vms)
 
-    @property
-    def has_room(self) -> bool:
-        """Whether a host can take another VM."""
-        return self.choose_host() is not None
+    @cached_property
+    def chosen_host(self) -> Host | None:
+        """Where the next VM goes; None: no host has room."""
+        return choose_host(
+            [host for host in self.spec.hosts if _has_address(self, host)],
+            self.occupancy,
+            reachable=self.state.reachable,
+            avoid=self._avoided,
+        )
 
-    def choose_host(self) -> Host | None:
-        """Where the next VM goes."""
-        avoid = [host for host, until in self.memory.avoid.items() if until > self.now]
-        return choose_host(self.spec.hosts, self.occupancy(), reachable=self.state.reachable, avoid=avoid)
+    @property
+    def _avoided(self) -> set[str]:
+        """Hosts where a VM failed lately. Those that still show it are known even after a restart."""
+        remembered = {host for host, until in self.memory.avoid.items() if until > self.now}
+        return remembered | {vm.host for vm in self.state.vms if vm.phase == "Failed"}
 
     @property
-    def removable(self) -> int:
-        """VMs that live on hosts above their minimum."""
-        live = self.state.live_per_host
-        return sum(max(0, live[host.name] - host.vms.min) for host in self.spec.hosts)
+    def space(self) -> Space:
+        """What the hosts can take and give."""
+        names = {vm.host for vm in self.state.live if self.may_stop(vm)}
+        movable = (vm for vm in self.state.serving if vm.host in names)
+        return Space(
+            has_host=self.chosen_host is not None,
+            removable=sum(removable(name, self.spec.hosts, self.occupancy) for name in names),
+            movable=frozenset(vm.name for vm in movable if spares(vm, self.spec.hosts, self.occupancy)),
+        )
+
+    def may_stop(self, vm: VMRecord) -> bool:
+        """Whether an own decision may stop the VM: not if nobody knows how it is, unless the user emptied its host."""
+        return self.state.reachable(vm.host) or self._emptied(vm.host)
+
+    def _emptied(self, host: str) -> bool:
+        """Whether the user wants nothing on the host: it is cordoned or left the spec."""
+        return host not in self._open_hosts
+
+    @cached_property
+    def _open_hosts(self) -> frozenset[str]:
+        return frozenset(host.name for host in self.spec.hosts if not host.cordoned)
 
     def outdated(self, vm: VMRecord) -> bool:
         """Whether the VM must be replaced: another template, a cordoned host, a host that left the spec."""
-        hosts = {host.name: host for host in self.spec.hosts}
-        host = hosts.get(vm.host)
-        return host is None or host.cordoned or vm.template != self.spec.template.spec
+        return self._emptied(vm.host) or (vm.template != self.spec.template.spec and self.state.reachable(vm.host))
 
-    @property
+    @cached_property
     def outdated_live(self) -> tuple[VMRecord, ...]:
         """Live VMs that must be replaced."""
         return tuple(vm for vm in self.state.live if self.outdated(vm))
 
     def without(self, vm: VMRecord) -> Census:
         """The same after `vm` was asked to leave."""
-        vms = tuple(
-            replace(it, deleting_since=self.now) if it.name == vm.name else it for it in self.state.vms
-        )
-        return replace(self, state=State(replace(self.state.observation, vms=vms)))
+        vms = tuple(replace(it, deleting_since=self.now) if it.name == vm.name else it for it in self.state.vms)
+        return self._with(vms)
+
+    def after(self, vm: VMRecord) -> Census:
+        """The same when nothing of `vm` is left."""
+        return self._with(tuple(it for it in self.state.vms if it.name != vm.name))
 
     def including(self, vm: VMRecord) -> Census:
         """The same after `vm` was created."""
-        vms = (*self.state.observation.vms, vm)
+        return self._with((*self.state.observation.vms, vm))
+
+    def _with(self, vms: tuple[VMRecord, ...]) -> Census:
         return replace(self, state=State(replace(self.state.observation, vms=vms)))
 
 
@@ -91,36 +118,68 @@ def departures(census: Census, desired: int) -> list[DeleteVM]:
 
 
 def _next_departure(census: Census, desired: int) -> tuple[VMRecord, str] | None:
-    live, outdated = census.state.live, census.outdated_live
-    if len(live) > desired:
-        return _excess(census, desired, outdated)
-    if outdated and census.total >= census.spec.scaling.max_vms and _all_serve(census, desired):
-        # No room for a surge below maxVMs: the first outdated VM makes room for its successor.
-        return _pick(census, outdated, "Outdated")
+    if len(census.state.live) > desired:
+        return _excess(census, desired)
+    if census.outdated_live and not _can_surge(census) and _at_rest(census):
+        return _make_room(census)
     return None
 
 
-def _all_serve(census: Census, desired: int) -> bool:
-    return len(census.state.serving) >= desired and not census.state.draining
+def _can_surge(census: Census) -> bool:
+    return census.total < census.spec.scaling.max_vms and census.chosen_host is not None
 
 
-def _excess(census: Census, desired: int, outdated: Sequence[VMRecord]) -> tuple[VMRecord, str] | None:
-    """Above the wanted number: what serves nobody goes first; what serves only if enough others do."""
+def _at_rest(census: Census) -> bool:
+    """Whether nothing is on its way out, and all that is up to date serves: a rollout stops at its first failure."""
     state = census.state
-    successors = tuple(vm for vm in state.starting if not census.outdated(vm))
-    waiting = () if outdated and len(state.live) <= desired + MAX_SURGE else successors
-    idle = (*state.failed, *(vm for vm in state.starting if census.outdated(vm)), *waiting)
-    if idle and (choice := _pick(census, idle, "AboveDesired")):
-        return choice
-    if len(state.serving) - 1 < desired:
-        return None
-    old = tuple(vm for vm in state.serving if census.outdated(vm))
-    return _pick(census, old, "Outdated") or _pick(census, state.serving, "AboveDesired")
+    settled = state.serving_names | {vm.name for vm in census.outdated_live}
+    leaving = any(state.reachable(vm.host) for vm in state.draining)
+    return not leaving and all(vm.name in settled for vm in state.live)
 
 
-def _pick(census: Census, candidates: Sequence[VMRecord], reason: str) -> tuple[VMRecord, str] | None:
+def _make_room(census: Census) -> tuple[VMRecord, str] | None:
+    """No VM above the wanted number fits: an outdated one makes room for its successor, one that never served first."""
+    state = census.state
+    replaceable = [vm for vm in census.outdated_live if census.after(vm).chosen_host is not None]
+    idle = [vm for vm in replaceable if vm.phase != "Ready"]
+    all_serve = len(state.serving) == len(state.live)
+    return _pick(census, idle or (replaceable if all_serve else []), "Outdated", keep_minima=False)
+
+
+def _excess(census: Census, desired: int) -> tuple[VMRecord, str] | None:
+    """Above the wanted number: what never served goes first; another, only if enough others serve.
+
+    A VM that a silent balancer does not know may serve all the same: it never counts as one that never served.
+    """
+    state, outdated = census.state, {vm.name for vm in census.outdated_live}
+    idle = [vm for vm in (*state.failed, *state.booting) if census.may_stop(vm)]
+    spare = [vm for vm in state.ready if census.may_stop(vm) and _others_serve(state, vm, desired)]
+    old_idle = [vm for vm in idle if vm.name in outdated]
+    old_spare = [vm for vm in spare if vm.name in outdated]
+    if outdated and len(state.live) <= desired + MAX_SURGE:
+        idle, spare = [], []
+    return (
+        _pick(census, old_idle, "Outdated", keep_minima=False)
+        or _pick(census, old_spare, "Outdated")
+        or _pick(census, old_spare, "Outdated", keep_minima=False)
+        or _pick(census, idle, "AboveDesired")
+        or _pick(census, spare, "AboveDesired")
+    )
+
+
+def _others_serve(state: State, vm: VMRecord, desired: int) -> bool:
+    return len(state.serving) - (vm.name in state.serving_names) >= desired
+
+
+def _pick(
+    census: Census, candidates: Sequence[VMRecord], reason: str, *, keep_minima: bool = True
+) -> tuple[VMRecord, str] | None:
     victim = choose_victim(
-        candidates, census.spec.hosts, census.state.live_per_host, census.state.observation.sessions
+        candidates,
+        census.spec.hosts,
+        census.occupancy,
+        census.state.observation.sessions,
+        keep_minima=keep_minima,
     )
     return (victim, reason) if victim is not None else None
 
@@ -128,8 +187,8 @@ def _pick(census: Census, candidates: Sequence[VMRecord], reason: str) -> tuple[
 def arrivals(census: Census, cluster: str, desired: int) -> list[CreateVM]:
     """VMs to create: what is missing, one successor for outdated ones, and one for a host below its minimum."""
     created: list[CreateVM] = []
-    while (reason := _reason_to_create(census, desired)) and (host := census.choose_host()) is not None:
-        if reason == "HostBelowMinimum" and census.state.live_per_host[host.name] >= host.vms.min:
+    while (reason := _reason_to_create(census, desired)) and (host := census.chosen_host) is not None:
+        if reason == "HostBelowMinimum" and census.occupancy[host.name].live >= host.vms.min:
             break
         action = _create(census, cluster, host, reason)
         created.append(action)
@@ -152,9 +211,8 @@ def _reason_to_create(census: Census, desired: int) -> str:
 
 
 def _host_below_minimum(census: Census) -> bool:
-    live = census.state.live_per_host
     return any(
-        live[host.name] < host.vms.min
+        census.occupancy[host.name].live < host.vms.min
         for host in census.spec.hosts
         if not host.cordoned and census.state.reachable(host.name)
     )
@@ -174,6 +232,11 @@ def _new_name(census: Census, cluster: str) -> str:
         if name not in taken:
             return name
         attempt += 1
+
+
+def _has_address(census: Census, host: Host) -> bool:
+    """Whether the host has an address left for one more VM, or needs none."""
+    return census.spec.template.spec.network.type != "User" or bool(_free_address(census, host))
 
 
 def _free_address(census: Census, host: Host) -> str:

@@ -10,9 +10,7 @@ MISSES_TOLERATED = 3
 """Readiness probes that a VM may miss in a row before the cluster says so."""
 
 
-def conditions_of(
-    state: State, decision: Decision, desired: int, misses: dict[str, int]
-) -> tuple[ConditionState, ...]:
+def conditions_of(state: State, decision: Decision, desired: int, misses: dict[str, int]) -> tuple[ConditionState, ...]:
     """All conditions but SpecValid, which the runtime knows, in a stable order."""
     parts = (
         _hosts_reachable(state),
@@ -20,23 +18,22 @@ def conditions_of(
         _balancers_ready(state),
         _load_known(state),
     )
-    return (_ready(state, desired, parts), *parts, _at_maximum(decision))
+    return (_ready(state, decision, desired, parts), *parts, _at_maximum(decision))
 
 
 def phase_of(state: State, desired: int, conditions: tuple[ConditionState, ...]) -> ClusterPhase:
     """The state of a cluster that is neither paused nor being deleted."""
     if not state.serving:
         return "Pending"
-    if any(
-        it.status is False and it.type in {"HostsReachable", "VMsHealthy", "BalancersReady"}
-        for it in conditions
-    ):
+    if any(it.status is False and it.type in {"HostsReachable", "VMsHealthy", "BalancersReady"} for it in conditions):
         return "Degraded"
     settled = len(state.serving) == desired and not state.starting and not state.draining
     return "Ready" if settled else "Progressing"
 
 
-def _ready(state: State, desired: int, parts: tuple[ConditionState, ...]) -> ConditionState:
+def _ready(state: State, decision: Decision, desired: int, parts: tuple[ConditionState, ...]) -> ConditionState:
+    if decision.reason == "Deleting":
+        return ConditionState("Ready", False, "Deleting", decision.message)
     serving = len(state.serving)
     message = f"{serving} of {desired} VMs serve"
     if serving >= desired:
@@ -65,9 +62,7 @@ def _vms_healthy(state: State, misses: dict[str, int]) -> ConditionState:
         return _failing(state, trying)
     silent = sorted(name for name, count in misses.items() if count >= MISSES_TOLERATED)
     if silent:
-        message = (
-            f"{', '.join(silent)}: no answer to the readiness probe; httpd sends nothing there meanwhile"
-        )
+        message = f"{', '.join(silent)}: no answer to the readiness probe; httpd sends nothing there meanwhile"
         return ConditionState("VMsHealthy", False, "NotAnswering", message)
     return ConditionState("VMsHealthy", True, "AllHealthy")
 
@@ -91,9 +86,7 @@ def _load_known(state: State) -> ConditionState:
     unknown = [vm.name for vm in state.serving if vm.name not in state.observation.sessions]
     if not unknown:
         return ConditionState("LoadKnown", True, "AllKnown")
-    return ConditionState(
-        "LoadKnown", False, "SessionsUnknown", f"sessions of {', '.join(unknown)} are unknown"
-    )
+    return ConditionState("LoadKnown", False, "SessionsUnknown", f"sessions of {', '.join(unknown)} are unknown")
 
 
 def _at_maximum(decision: Decision) -> ConditionState:

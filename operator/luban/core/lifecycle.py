@@ -26,7 +26,8 @@ from luban.core.model import (
 from luban.core.state import State
 
 OFF_STATES = frozenset({"Off", "Crashed"})
-NEVER_SERVED = frozenset({"Pending", "Provisioning", "Booting", "Failed", "Lost"})
+NEVER_SERVED = frozenset({"Pending", "Provisioning", "Booting", "Failed"})
+PAST_DRAINING = frozenset({"Stopping", "Lost"})
 
 
 @dataclass(frozen=True)
@@ -51,10 +52,8 @@ def next_step(vm: VMRecord, state: State, *, now: float, drain_timeout: float) -
             return _provision(vm, state, now)
         case "Booting":
             return _boot(vm, state, now)
-        case "Failed":
+        case "Failed" | "Lost":
             return _retire(vm, now)
-        case "Lost":
-            return Step("Lost", (DeleteVM(vm.name, vm.reason or "Lost"),))
         case "Ready" | "Draining" | "Stopping":
             return _serve(vm, state)
 
@@ -67,17 +66,25 @@ def _enter(vm: VMRecord, state: State, phase: Phase, reason: str, message: str =
 def _provision(vm: VMRecord, state: State, now: float) -> Step:
     if state.runs(vm):
         return Step("Booting", (_enter(vm, state, "Booting", "DomainRunning"),))
+    ensure = EnsureDomain(vm, "DomainMissing" if state.domain(vm) is None else "DomainOff")
+    if vm.phase == "Pending":
+        return Step("Provisioning", (_enter(vm, state, "Provisioning", "Placed"), ensure))
     failure = state.observation.failures.get(vm.name)
     if failure is not None and failure.permanent:
         return _fail(vm, state, failure.reason, failure.message)
-    if failure is not None and now - vm.created > vm.template.startup_timeout.seconds:
-        return _fail(
-            vm, state, failure.reason, f"not started within {vm.template.startup_timeout}: {failure.message}"
-        )
-    ensure = EnsureDomain(vm, "DomainMissing")
-    if vm.phase == "Pending":
-        return Step("Provisioning", (_enter(vm, state, "Provisioning", "Placed"), ensure))
+    if now - vm.phase_since > vm.template.startup_timeout.seconds:
+        reason, message = _why_not_started(vm, state)
+        return _fail(vm, state, reason, f"not started on {vm.host} within {vm.template.startup_timeout}: {message}")
     return Step("Provisioning", (ensure,))
+
+
+def _why_not_started(vm: VMRecord, state: State) -> tuple[str, str]:
+    failure = state.observation.failures.get(vm.name)
+    if failure is not None:
+        return failure.reason, failure.message
+    if state.domain(vm) is not None:
+        return "DomainStopped", "the domain stops as soon as it is started; see its console"
+    return "StartupTimeout", "its domain was never seen"
 
 
 def _boot(vm: VMRecord, state: State, now: float) -> Step:
@@ -102,9 +109,10 @@ def _serve(vm: VMRecord, state: State) -> Step:
         domain = state.domain(vm)
         what = "crashed" if domain is not None and domain.state == "Crashed" else "stopped by itself"
         message = f"the domain {what} on {vm.host}; a new VM takes its place"
-        return Step(
-            "Lost", (_enter(vm, state, "Lost", "DomainStopped", message), DeleteVM(vm.name, "DomainStopped"))
-        )
+        return Step("Lost", (_enter(vm, state, "Lost", "DomainStopped", message), DeleteVM(vm.name, "DomainStopped")))
+    if vm.phase != "Ready":
+        # Nobody asks it to leave: someone else wrote this phase.
+        return Step("Ready", (_enter(vm, state, "Ready", "NotDeleted"),))
     return Step("Ready", _refresh(vm, state))
 
 
@@ -120,37 +128,45 @@ def _fail(vm: VMRecord, state: State, reason: str, message: str) -> Step:
 
 
 def _retire(vm: VMRecord, now: float) -> Step:
-    if now - vm.phase_since < vm.template.failed_retention.seconds:
+    """A failed VM is kept for a while, so that someone can find out why; a lost one shows nothing any more."""
+    if vm.phase == "Failed" and now - vm.phase_since < vm.template.failed_retention.seconds:
         return Step("Failed")
-    return Step("Failed", (DeleteVM(vm.name, vm.reason or "Failed"),))
+    return Step(vm.phase, (DeleteVM(vm.name, vm.reason or vm.phase),))
 
 
 def _leave(vm: VMRecord, state: State, *, now: float, drain_timeout: float) -> Step:
     """Drain, stop, remove, let go: one step nearer each time."""
     if not vm.has_finalizer:
         return Step(vm.phase)
+    drains = vm.phase not in PAST_DRAINING and must_drain(vm, state)
     if not state.reachable(vm.host):
-        return Step(vm.phase) if vm.phase in NEVER_SERVED else Step("Draining", _begin_drain(vm, state))
+        return Step("Draining", _begin_drain(vm, state)) if drains else Step(vm.phase)
     domain = state.domain(vm)
     if domain is None or domain.state in OFF_STATES:
         return Step(vm.phase, _remove(vm))
     if vm.phase == "Stopping":
         return _insist(vm, now)
-    if must_drain(vm) and not _drained(vm, state, now, drain_timeout):
+    if drains and not state.drained(vm) and not _waited(vm, now, drain_timeout):
         return Step("Draining", _begin_drain(vm, state))
-    why = "Drained" if must_drain(vm) else "NeverServed"
-    stop = (ShutdownDomain(vm, why), _enter(vm, state, "Stopping", why))
-    return Step("Stopping", stop)
+    why = _why_stopped(vm, state, drains)
+    return Step("Stopping", (ShutdownDomain(vm, why), _enter(vm, state, "Stopping", why)))
 
 
-def must_drain(vm: VMRecord) -> bool:
-    """Whether requests may be in flight on it."""
-    return vm.phase not in NEVER_SERVED
+def must_drain(vm: VMRecord, state: State) -> bool:
+    """Whether requests may be in flight on it. A balancer may know it even before its status says Ready."""
+    return vm.phase not in NEVER_SERVED or state.may_get_requests(vm)
 
 
-def _drained(vm: VMRecord, state: State, now: float, timeout: float) -> bool:
-    begun = vm.deleting_since if vm.deleting_since is not None else now
-    return state.drained(vm) or now - begun > timeout
+def _waited(vm: VMRecord, now: float, timeout: float) -> bool:
+    """Whether it has been draining for too long. The clock starts with the phase, not with the deletion: nobody may
+    have been there to drain it."""
+    return vm.phase == "Draining" and now - vm.phase_since > timeout
+
+
+def _why_stopped(vm: VMRecord, state: State, drains: bool) -> str:
+    if not drains:
+        return "NeverServed"
+    return "Drained" if state.drained(vm) else "DrainTimeout"
 
 
 def _begin_drain(vm: VMRecord, state: State) -> tuple[Action, ...]:

@@ -43,7 +43,7 @@ def member_state(vm: VMRecord, phase: str, leaving: bool) -> MemberState | None:
         case "Draining":
             return "Draining"
         case "Stopping":
-            return "Disabled"
+            return "Disabled" if vm.was_ready else None
         case _:
             return None
 
@@ -58,5 +58,10 @@ def _factors(
         return {}
     enabled = [name for name, member in states.items() if member == "Enabled"]
     sessions = {name: state.observation.sessions.get(name) for name in enabled}
-    known = {name: current[name].load_factor for name in enabled if name in current}
+    # A member that was not enabled has no share yet that it could keep.
+    known = {name: current[name].load_factor for name in enabled if _takes_requests(current.get(name))}
     return adaptive_factors(sessions, spec.scaling.sessions.max_per_vm, known)
+
+
+def _takes_requests(member: Member | None) -> bool:
+    return member is not None and member.state == "Enabled"

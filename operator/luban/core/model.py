@@ -101,7 +101,7 @@ class MemberReport:
     in_flight: int = 0
     """Requests that it is serving for this balancer now."""
     sessions: int = 0
-    """Active sessions: distinct sticky sessions of the last minute, or the requests in flight without a sticky cookie."""
+    """Active sessions: distinct sticky sessions of the last minute; without a sticky cookie the requests in flight."""
     drained: bool = False
     """Takes nothing new, and nothing is in flight any more."""
     served: int = 0

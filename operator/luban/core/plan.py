@@ -22,9 +22,9 @@ from luban.core.model import (
     UpdateVM,
     VMRecord,
 )
-from luban.core.scaling import judge
+from luban.core.scaling import judge, next_look
 from luban.core.state import State
-from luban.core.times import rfc3339, seconds_of
+from luban.core.times import rfc3339
 
 BUSY_SECONDS = 1.0
 """Time to the next look while something is on its way."""
@@ -53,27 +53,29 @@ def plan(
         return _farewell(spec, state, memory, now)
     steps = _steps(spec, state, now)
     after = _after(state, steps, now)
-    memory = _remember(spec, state, steps, memory, now)
+    memory = _remember(state, steps, memory, now)
     census = Census(spec, after, memory, now)
-    verdict = judge(spec, after, memory, now, has_host=census.has_room, removable=census.removable)
+    verdict = judge(spec, after, memory, now, census.space)
     leaving = departures(census, verdict.desired)
+    steps = _standing_still(state, steps, leaving)
     arriving = arrivals(_without(census, leaving), cluster, verdict.desired)
-    actions = (
+    wanted = (
         *_flatten(steps),
         *leaving,
         *arriving,
         *_publish(spec, after, steps, frozenset(it.name for it in leaving)),
         *_orphans(spec, state, memory),
     )
+    actions = () if spec.paused else wanted
     conditions = conditions_of(after, verdict.decision, verdict.desired, verdict.memory.misses)
     return Plan(
-        actions=() if spec.paused else actions,
+        actions=actions,
         decision=verdict.decision,
         conditions=conditions,
         phase="Paused" if spec.paused else phase_of(after, verdict.desired, conditions),
         desired=verdict.desired,
         memory=replace(verdict.memory, orphans=_orphan_uuids(state)),
-        requeue_after=_requeue(spec, after, actions, verdict.decision, now),
+        requeue_after=_requeue(spec, after, actions, verdict.memory, now),
     )
 
 
@@ -100,18 +102,27 @@ def _deletes(step: Step) -> bool:
     return any(isinstance(action, DeleteVM) for action in step.actions)
 
 
-def _remember(
-    spec: LubanClusterSpec, state: State, steps: dict[str, Step], memory: Memory, now: float
-) -> Memory:
-    """Update what is counted: hosts to avoid, probes missed."""
+def _standing_still(state: State, steps: dict[str, Step], leaving: list[DeleteVM]) -> dict[str, Step]:
+    """The steps without those of VMs that this plan asks to leave: nothing is started to be stopped at once."""
+    phases = {vm.name: vm.phase for vm in state.vms}
+    return steps | {it.name: Step(phases[it.name]) for it in leaving}
+
+
+def _remember(state: State, steps: dict[str, Step], memory: Memory, now: float) -> Memory:
+    """Update what is counted: hosts to avoid, probes missed. A VM that was not probed keeps its count."""
     failing = {vm.host: now + AVOID_SECONDS for vm in state.vms if _fails_now(vm.phase, steps[vm.name])}
     avoid = {host: until for host, until in memory.avoid.items() if until > now} | failing
-    probed = {vm.name for vm in state.vms if vm.phase == "Ready" and vm.name in state.observation.probes}
+    probes = state.observation.probes
     misses = {
-        name: 0 if state.observation.probes[name] else memory.misses.get(name, 0) + 1
-        for name in sorted(probed)
+        vm.name: count for vm in state.ready if (count := _count(memory.misses.get(vm.name, 0), probes.get(vm.name)))
     }
     return replace(memory, avoid=avoid, misses=misses)
+
+
+def _count(misses: int, answer: bool | None) -> int:
+    if answer is None:
+        return misses
+    return 0 if answer else misses + 1
 
 
 def _fails_now(phase: str, step: Step) -> bool:
@@ -152,11 +163,7 @@ def _publish(
 def _orphan_uuids(state: State) -> frozenset[str]:
     known = {vm.uid for vm in state.vms}
     return frozenset(
-        uuid
-        for host in state.observation.hosts
-        if host.reachable
-        for uuid in host.domains
-        if uuid not in known
+        uuid for host in state.observation.hosts if host.reachable for uuid in host.domains if uuid not in known
     )
 
 
@@ -173,57 +180,52 @@ def _orphans(spec: LubanClusterSpec, state: State, memory: Memory) -> tuple[Acti
     )
 
 
-def _requeue(
-    spec: LubanClusterSpec, state: State, actions: tuple[Action, ...], decision: Decision, now: float
-) -> float:
+def _requeue(spec: LubanClusterSpec, state: State, actions: tuple[Action, ...], memory: Memory, now: float) -> float:
     """Seconds to the next look, if nothing wakes the loop earlier."""
     if actions or state.starting or state.draining:
         return BUSY_SECONDS
-    waits = [spec.scaling.interval.seconds, CALM_SECONDS]
-    if decision.eligible_at is not None:
-        waits.append(max(BUSY_SECONDS, seconds_of(decision.eligible_at) - now))
-    return min(waits)
+    return min(CALM_SECONDS, max(BUSY_SECONDS, next_look(spec, memory, now)))
 
 
 def _farewell(spec: LubanClusterSpec, state: State, memory: Memory, now: float) -> Plan:
     """The cluster is being deleted: let every VM go (or live on without us), then the balancers' ConfigMaps."""
-    orphan = spec.deletion_policy == "Orphan"
-    actions = _set_free(state) if orphan else _dissolve(spec, state, memory, now)
+    actions = _set_free(spec, state, now) if spec.deletion_policy == "Orphan" else _dissolve(spec, state, memory, now)
+    left = sum(vm.has_finalizer for vm in state.vms)
+    message = f"the cluster is being deleted, deletionPolicy {spec.deletion_policy}: {left} VMs left"
     decision = Decision(
         at=memory.decision.at if memory.decision and memory.decision.reason == "Deleting" else rfc3339(now),
         verdict="Hold",
         reason="Deleting",
-        message=f"the cluster is being deleted, deletionPolicy {spec.deletion_policy}: {len(state.vms)} VMs left",
+        message=message,
     )
-    left = any(vm.has_finalizer for vm in state.vms)
+    orphans = _orphan_uuids(state)
     return Plan(
         actions=actions,
         decision=decision,
         conditions=conditions_of(state, decision, 0, {}),
         phase="Deleting",
         desired=0,
-        memory=replace(memory, decision=decision, desired=0, orphans=_orphan_uuids(state)),
+        memory=replace(memory, decision=decision, desired=0, orphans=orphans),
         requeue_after=BUSY_SECONDS,
-        finished=not actions and not left and (orphan or not _orphan_uuids(state)),
+        finished=not actions and not left and (spec.deletion_policy == "Orphan" or not orphans),
     )
 
 
-def _set_free(state: State) -> tuple[Action, ...]:
-    return tuple(
-        OrphanVM(vm.name, "Orphan") for vm in state.vms if vm.has_finalizer and vm.deleting_since is None
-    )
+def _set_free(spec: LubanClusterSpec, state: State, now: float) -> tuple[Action, ...]:
+    """Let VMs live on without us. One that was asked to leave before still leaves."""
+    steps = _steps(spec, state, now)
+    leaving = {vm.name: steps[vm.name] for vm in state.draining}
+    freed = tuple(OrphanVM(vm.name, "Orphan") for vm in state.vms if vm.has_finalizer and vm.deleting_since is None)
+    standing = {vm.name: Step(vm.phase) for vm in state.vms} | leaving
+    publications = _publish(spec, state, standing, frozenset()) if leaving else ()
+    return (*_flatten(leaving), *freed, *publications)
 
 
 def _dissolve(spec: LubanClusterSpec, state: State, memory: Memory, now: float) -> tuple[Action, ...]:
-    steps = _steps(spec, state, now)
-    leaving = tuple(
-        DeleteVM(vm.name, "ClusterDeleted")
-        for vm in state.vms
-        if vm.deleting_since is None and not _deletes(steps[vm.name])
-    )
-    kept = {name: step for name, step in steps.items() if name not in {it.name for it in leaving}}
     orphans = _orphans(spec, state, memory)
-    if state.vms or _orphan_uuids(state):
-        names = frozenset(it.name for it in leaving)
-        return (*_flatten(kept), *leaving, *_publish(spec, _after(state, steps, now), steps, names), *orphans)
-    return tuple(RemoveBalancer(name, "ClusterDeleted") for name in sorted(state.observation.published))
+    if not state.vms and not _orphan_uuids(state):
+        return tuple(RemoveBalancer(name, "ClusterDeleted") for name in sorted(state.observation.published))
+    leaving = [DeleteVM(vm.name, "ClusterDeleted") for vm in state.vms if vm.deleting_since is None]
+    steps = _standing_still(state, _steps(spec, state, now), leaving)
+    publications = _publish(spec, state, steps, frozenset(it.name for it in leaving))
+    return (*_flatten(steps), *leaving, *publications, *orphans)

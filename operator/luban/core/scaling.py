@@ -9,11 +9,22 @@ from luban.api.cluster import Decision, LubanClusterSpec
 from luban.core.model import Memory
 from luban.core.sessions import Room, Wish, decide
 from luban.core.state import State
-from luban.core.times import rfc3339
-
+from luban.core.times import rfc3339, seconds_of
 
 STANDING = frozenset({"Hold", "AtMaximum"})
 """Verdicts that describe a state and so keep the time at which it began."""
+
+
+@dataclass(frozen=True)
+class Space:
+    """What the hosts can take and give."""
+
+    has_host: bool
+    """Whether any host can take another VM."""
+    removable: int
+    """VMs that can go without leaving a host below its own minimum."""
+    movable: frozenset[str]
+    """Names of the serving ones among them."""
 
 
 @dataclass(frozen=True)
@@ -25,31 +36,32 @@ class Verdict:
     memory: Memory
 
 
-def judge(
-    spec: LubanClusterSpec, state: State, memory: Memory, now: float, *, has_host: bool, removable: int
-) -> Verdict:
+def judge(spec: LubanClusterSpec, state: State, memory: Memory, now: float, space: Space) -> Verdict:
     """Ask the policy if its interval has passed; otherwise the last decision stands."""
     desired = _carried(spec, state, memory)
     if not _due(spec, memory, now) and memory.decision is not None and spec.scaling.policy != "Manual":
         return Verdict(memory.decision, desired, replace(memory, desired=desired))
-    room = Room(
-        total=max(desired, len(state.live)),
-        starting=len(state.starting) + len(state.failed) + max(0, desired - len(state.live)),
-        minimum=minimum(spec),
-        maximum=spec.scaling.max_vms,
-        has_host=has_host,
-        up_step=spec.scaling.behavior.scale_up.step,
-        down_step=spec.scaling.behavior.scale_down.step,
-        removable=removable,
-    )
-    wish = _wish(spec, state, room, desired)
+    wish = _wish(spec, state, desired, space)
     return _settle(spec, wish, desired, replace(memory, evaluated=now), now)
+
+
+def next_look(spec: LubanClusterSpec, memory: Memory, now: float) -> float:
+    """Seconds until the policy is asked again."""
+    if memory.evaluated is None:
+        return 0.0
+    due = memory.evaluated + spec.scaling.interval.seconds
+    eligible = _eligible(memory)
+    return max(0.0, (due if eligible is None else min(due, eligible)) - now)
 
 
 def _carried(spec: LubanClusterSpec, state: State, memory: Memory) -> int:
     """The wanted number before this decision: what was settled on, or what lives, within the spec's limits."""
     last = memory.desired if memory.desired is not None else len(state.live)
-    return min(max(last, minimum(spec)), spec.scaling.max_vms)
+    return _within(spec, last)
+
+
+def _within(spec: LubanClusterSpec, wanted: int) -> int:
+    return min(max(wanted, minimum(spec)), spec.scaling.max_vms)
 
 
 def minimum(spec: LubanClusterSpec) -> int:
@@ -59,22 +71,50 @@ def minimum(spec: LubanClusterSpec) -> int:
 
 
 def _due(spec: LubanClusterSpec, memory: Memory, now: float) -> bool:
-    return memory.evaluated is None or now - memory.evaluated >= spec.scaling.interval.seconds
+    """Whether the interval has passed, or a wish that waited has become eligible, or the clock was set back."""
+    if memory.evaluated is None or not 0 <= now - memory.evaluated < spec.scaling.interval.seconds:
+        return True
+    eligible = _eligible(memory)
+    return eligible is not None and eligible <= now
 
 
-def _wish(spec: LubanClusterSpec, state: State, room: Room, desired: int) -> Wish:
+def _eligible(memory: Memory) -> float | None:
+    at = memory.decision.eligible_at if memory.decision is not None else None
+    return seconds_of(at) if at is not None else None
+
+
+def _wish(spec: LubanClusterSpec, state: State, desired: int, space: Space) -> Wish:
     if spec.scaling.policy == "Manual":
         return _manual(spec, desired)
     serving = [vm.name for vm in state.serving]
-    return decide(serving, state.observation.sessions, spec.scaling.sessions, room)
+    return decide(serving, state.observation.sessions, spec.scaling.sessions, _room(spec, state, desired, space))
+
+
+def _room(spec: LubanClusterSpec, state: State, desired: int, space: Space) -> Room:
+    """One that starts on a host which does not answer may never serve: growing does not wait for it."""
+    coming = sum(state.reachable(vm.host) for vm in (*state.starting, *state.failed))
+    missing = max(0, desired - len(state.live))
+    return Room(
+        total=desired,
+        starting=coming + missing,
+        minimum=minimum(spec),
+        maximum=spec.scaling.max_vms,
+        has_host=space.has_host or len(state.live) > desired,
+        up_step=spec.scaling.behavior.scale_up.step,
+        down_step=spec.scaling.behavior.scale_down.step,
+        removable=space.removable,
+        movable=space.movable,
+    )
 
 
 def _manual(spec: LubanClusterSpec, desired: int) -> Wish:
     """spec.replicas decides, within minVMs and maxVMs."""
-    asked = spec.replicas if spec.replicas is not None else desired
-    lowest, highest = minimum(spec), spec.scaling.max_vms
-    wanted = min(max(asked, lowest), highest)
-    message = f"spec.replicas asks for {asked}, kept within {lowest} and {highest}: {wanted}"
+    if spec.replicas is None:
+        return Wish("Hold", "Manual", f"spec.replicas is not set, so {desired} VMs stay")
+    wanted = _within(spec, spec.replicas)
+    message = f"spec.replicas asks for {spec.replicas} VMs"
+    if wanted != spec.replicas:
+        message += f", kept within {minimum(spec)} and {spec.scaling.max_vms}: {wanted}"
     if wanted == desired:
         return Wish("Hold", "Manual", message)
     return Wish("ScaleUp" if wanted > desired else "ScaleDown", "Manual", message, wanted - desired)
@@ -85,22 +125,20 @@ def _settle(spec: LubanClusterSpec, wish: Wish, desired: int, memory: Memory, no
     memory = _track(wish, memory, now)
     if wish.delta == 0:
         return _close(wish, desired, memory, now)
+    if spec.paused:
+        return _close(_held(wish, "Paused", "spec.paused is set"), desired, memory, now)
     if wish.delta < 0 and spec.scaling.pause_scale_in:
-        paused = replace(
-            wish,
-            verdict="Hold",
-            reason="ScaleInPaused",
-            message=f"{wish.message}; scaling.pauseScaleIn is set",
-        )
-        return _close(paused, desired, memory, now)
+        return _close(_held(wish, "ScaleInPaused", "scaling.pauseScaleIn is set"), desired, memory, now)
     eligible, waiting = _eligible_at(spec, wish, memory, now)
     if waiting and eligible > now:
-        held = replace(
-            wish, verdict="Hold", reason=waiting, message=f"{wish.message}; waiting until {rfc3339(eligible)}"
-        )
-        return _close(held, desired, memory, now, eligible)
+        return _close(_held(wish, waiting, f"waiting until {rfc3339(eligible)}"), desired, memory, now, eligible)
     scaled = replace(memory, last_scale=now, up_since=None, down_since=None)
-    return _close(wish, desired + wish.delta, scaled, now)
+    return _close(wish, _within(spec, desired + wish.delta), scaled, now)
+
+
+def _held(wish: Wish, reason: str, why: str) -> Wish:
+    """The wish as a Hold that says what keeps it back."""
+    return replace(wish, verdict="Hold", reason=reason, message=f"{wish.verdict} because {wish.message}; {why}")
 
 
 def _track(wish: Wish, memory: Memory, now: float) -> Memory:
@@ -128,11 +166,7 @@ def _eligible_at(
 
 def _close(wish: Wish, desired: int, memory: Memory, now: float, eligible: float | None = None) -> Verdict:
     last = memory.decision
-    same = (
-        last is not None
-        and (last.verdict, last.reason) == (wish.verdict, wish.reason)
-        and wish.verdict in STANDING
-    )
+    same = last is not None and (last.verdict, last.reason) == (wish.verdict, wish.reason) and wish.verdict in STANDING
     decision = Decision(
         at=last.at if same and last is not None else rfc3339(now),
         verdict=wish.verdict,

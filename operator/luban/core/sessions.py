@@ -27,8 +27,9 @@ class Room:
     """What else the policy needs to know about the cluster."""
 
     total: int
-    """N: serving and starting VMs."""
+    """N: VMs that serve or are wanted to."""
     starting: int
+    """Those of N that do not serve yet, but are on their way."""
     minimum: int
     maximum: int
     has_host: bool
@@ -36,7 +37,9 @@ class Room:
     up_step: int = 1
     down_step: int = 1
     removable: int = 0
-    """VMs on hosts above their own minimum."""
+    """VMs that can go without leaving a host below its own minimum."""
+    movable: frozenset[str] | None = None
+    """Names of the serving ones among them; None: all."""
 
 
 def percent(sessions: int, maximum: int) -> int:
@@ -44,9 +47,17 @@ def percent(sessions: int, maximum: int) -> int:
     return 100 * sessions // maximum
 
 
-def load_inputs(
-    serving: Sequence[str], sessions: Mapping[str, int], limits: Sessions
-) -> tuple[DecisionInput, ...]:
+def exceeds(sessions: int | None, limits: Sessions) -> bool:
+    """Line 2: p_i >= U, of the exact share."""
+    return sessions is not None and 100 * sessions >= limits.upper_percent * limits.max_per_vm
+
+
+def falls_below(sessions: int | None, limits: Sessions) -> bool:
+    """Line 4: p_i <= L, of the exact share."""
+    return sessions is not None and 100 * sessions <= limits.lower_percent * limits.max_per_vm
+
+
+def load_inputs(serving: Sequence[str], sessions: Mapping[str, int], limits: Sessions) -> tuple[DecisionInput, ...]:
     """One input per serving VM; unknown loads stay unset."""
     return tuple(
         DecisionInput(vm=name)
@@ -64,30 +75,29 @@ def decide(serving: Sequence[str], sessions: Mapping[str, int], limits: Sessions
     """
     inputs = load_inputs(serving, sessions, limits)
     if not inputs:
-        return Wish("Hold", "NothingServes", "no VM serves yet, so there is no load to judge", inputs=inputs)
-    unknown = [item for item in inputs if item.percent is None]
+        return Wish("Hold", "NothingServes", "no VM serves yet, so there is no load to judge")
+    unknown = [item for item in inputs if item.sessions is None]
     if 2 * len(unknown) > len(inputs):
         return Wish("Hold", "LoadUnknown", f"sessions of {_names(unknown)} are unknown", inputs=inputs)
-    exceed = [item for item in inputs if item.percent is not None and item.percent >= limits.upper_percent]
+    exceed = [item for item in inputs if exceeds(item.sessions, limits)]
     if 100 * len(exceed) >= limits.upper_quorum_percent * len(inputs):
         return _grow(exceed, inputs, limits, room)
-    below = [item for item in inputs if item.percent is not None and item.percent <= limits.lower_percent]
+    below = [item for item in inputs if falls_below(item.sessions, limits)]
     if len(below) >= limits.lower_quorum:
         return _shrink(below, unknown, inputs, limits, room)
     return Wish("Hold", *_why_hold(inputs, limits), inputs=inputs)
 
 
-def _grow(
-    exceed: Sequence[DecisionInput], inputs: tuple[DecisionInput, ...], limits: Sessions, room: Room
-) -> Wish:
-    """Lines 7-12: all exceed."""
-    loads = f"{_figures(exceed)}, all at or above {limits.upper_percent} %"
+def _grow(exceed: Sequence[DecisionInput], inputs: tuple[DecisionInput, ...], limits: Sessions, room: Room) -> Wish:
+    """Lines 7-12: all exceed, or the share that the quorum asks for."""
+    loads = f"{_figures(exceed, limits)}: {_all_or_share(limits)} at or above {limits.upper_percent} %"
     if room.total >= room.maximum:
         return Wish("AtMaximum", "MaxVMs", f"{loads}, but maxVMs {room.maximum} is reached", inputs=inputs)
     if not room.has_host:
         return Wish("AtMaximum", "NoHostHasRoom", f"{loads}, but no host can take another VM", inputs=inputs)
     if room.starting:
-        return Wish("Hold", "WarmingUp", f"{loads}; {room.starting} VM not serving yet", inputs=inputs)
+        message = f"{loads}; of {room.total} wanted VMs {room.starting} do not serve yet"
+        return Wish("Hold", "WarmingUp", message, inputs=inputs)
     delta = min(room.up_step, room.maximum - room.total)
     return Wish("ScaleUp", "AllAboveUpper", loads, delta, inputs)
 
@@ -99,40 +109,65 @@ def _shrink(
     limits: Sessions,
     room: Room,
 ) -> Wish:
-    """Lines 13-17: enough VMs are idle."""
-    loads = f"{_figures(below)}, at or below {limits.lower_percent} %"
+    """Lines 13-17: enough VMs are idle. A VM that does not serve yet holds nothing up: it would be the first to go."""
+    loads = f"{_figures(below, limits)}: at or below {limits.lower_percent} %"
     if room.total <= room.minimum:
-        return Wish("Hold", "MinVMs", f"{loads}, but minVMs {room.minimum} is reached", inputs=inputs)
+        message = f"{loads}, but the minimum of {room.minimum} VMs is reached"
+        return Wish("Hold", "MinVMs", message, inputs=inputs)
     if unknown:
-        return Wish(
-            "Hold", "LoadUnknown", f"{loads}, but sessions of {_names(unknown)} are unknown", inputs=inputs
-        )
-    if room.starting:
-        return Wish("Hold", "WarmingUp", f"{loads}, but {room.starting} VM does not serve yet", inputs=inputs)
+        message = f"{loads}, but sessions of {_names(unknown)} are unknown"
+        return Wish("Hold", "LoadUnknown", message, inputs=inputs)
     delta = min(room.down_step, room.total - room.minimum, room.removable)
-    if delta < 1:
-        return Wish("Hold", "HostMinimum", f"{loads}, but every host is at its vms.min", inputs=inputs)
+    if delta < 1 or not _may_go(below, limits, room):
+        message = f"{loads}, but no host with an idle VM is above its vms.min"
+        return Wish("Hold", "HostMinimum", message, inputs=inputs)
     return Wish("ScaleDown", "EnoughBelowLower", loads, -delta, inputs)
+
+
+def _may_go(below: Sequence[DecisionInput], limits: Sessions, room: Room) -> bool:
+    """The prose of lines 13-17, which is the reading of `lowerQuorum` 1: the idle VM's own host must run another."""
+    if limits.lower_quorum > 1 or room.movable is None:
+        return True
+    return any(item.vm in room.movable for item in below)
 
 
 def _why_hold(inputs: Sequence[DecisionInput], limits: Sessions) -> tuple[str, str]:
     """Reason and message that name the VM that keeps the verdict from turning, and its figure."""
-    lightest = min(inputs, key=lambda item: (item.percent is not None, item.percent or 0))
-    if lightest.percent is None:
-        return "LoadUnknown", f"sessions of {lightest.vm} are unknown"
-    figure = f"{lightest.vm} is at {lightest.percent} %"
-    if any(item.percent is not None and item.percent >= limits.upper_percent for item in inputs):
-        return "NotAllAboveUpper", f"{figure}, all must be at or above {limits.upper_percent} %"
-    if lightest.percent <= limits.lower_percent:
-        return (
-            "TooFewBelowLower",
-            f"{figure}, {limits.lower_quorum} must be at or below {limits.lower_percent} %",
-        )
-    return "WithinBand", f"{figure}, between {limits.lower_percent} % and {limits.upper_percent} %"
+    unknown = [item for item in inputs if item.sessions is None]
+    if unknown:
+        return "LoadUnknown", f"sessions of {_names(unknown)} are unknown"
+    ordered = sorted(inputs, key=lambda item: item.sessions or 0)
+    if exceeds(ordered[-1].sessions, limits):
+        blocker = [item for item in ordered if not exceeds(item.sessions, limits)][_spared(inputs, limits)]
+        rule = f"{_all_or_share(limits)} must be at or above {limits.upper_percent} %"
+        return "NotAllAboveUpper", f"{_figure(blocker, limits)}, {rule}"
+    if falls_below(ordered[0].sessions, limits):
+        # One that is idle already, if fewer VMs serve than must be idle.
+        blocker = ordered[min(limits.lower_quorum, len(ordered)) - 1]
+        rule = f"{limits.lower_quorum} VMs must be at or below {limits.lower_percent} %"
+        return "TooFewBelowLower", f"{_figure(blocker, limits)}, {rule}"
+    band = f"between {limits.lower_percent} % and {limits.upper_percent} %"
+    return "WithinBand", f"{_figure(ordered[0], limits)}, {band}"
 
 
-def _figures(items: Sequence[DecisionInput]) -> str:
-    return ", ".join(f"{item.vm} {item.percent} %" for item in items)
+def _spared(inputs: Sequence[DecisionInput], limits: Sessions) -> int:
+    """How many VMs need not exceed for the quorum to be reached."""
+    return len(inputs) * (100 - limits.upper_quorum_percent) // 100
+
+
+def _all_or_share(limits: Sessions) -> str:
+    share = limits.upper_quorum_percent
+    return "all" if share == 100 else f"{share} % of the VMs"
+
+
+def _figures(items: Sequence[DecisionInput], limits: Sessions) -> str:
+    return ", ".join(_figure(item, limits) for item in items)
+
+
+def _figure(item: DecisionInput, limits: Sessions) -> str:
+    """The VM and its load, with a tenth of a percent where there is one."""
+    share = 100 * (item.sessions or 0) / limits.max_per_vm
+    return f"{item.vm} is at {share:.1f} %".replace(".0 %", " %")
 
 
 def _names(items: Sequence[DecisionInput]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -38,13 +37,27 @@ class State:
     @cached_property
     def serving(self) -> tuple[VMRecord, ...]:
         """Ready and attached to at least one balancer."""
-        return tuple(vm for vm in self.live if vm.phase == "Ready" and self.attached(vm))
+        return tuple(vm for vm in self.ready if self.attached(vm))
+
+    @cached_property
+    def serving_names(self) -> frozenset[str]:
+        """Names of those that serve."""
+        return frozenset(vm.name for vm in self.serving)
+
+    @cached_property
+    def ready(self) -> tuple[VMRecord, ...]:
+        """Live and ready, attached or not."""
+        return tuple(vm for vm in self.live if vm.phase == "Ready")
 
     @cached_property
     def starting(self) -> tuple[VMRecord, ...]:
         """Live, not serving yet, and not failed."""
-        serving = {vm.name for vm in self.serving}
-        return tuple(vm for vm in self.live if vm.name not in serving and vm.phase != "Failed")
+        return tuple(vm for vm in self.live if vm.name not in self.serving_names and vm.phase != "Failed")
+
+    @cached_property
+    def booting(self) -> tuple[VMRecord, ...]:
+        """Live, and never ready so far: nobody misses one that goes."""
+        return tuple(vm for vm in self.live if vm.phase in STARTING_PHASES)
 
     @cached_property
     def draining(self) -> tuple[VMRecord, ...]:
@@ -60,16 +73,6 @@ class State:
     def hosts(self) -> dict[str, HostObservation]:
         """Hosts by name."""
         return {host.name: host for host in self.observation.hosts}
-
-    @cached_property
-    def live_per_host(self) -> Counter[str]:
-        """Live VMs by host."""
-        return Counter(vm.host for vm in self.live)
-
-    @cached_property
-    def all_per_host(self) -> Counter[str]:
-        """All VMs by host, those on their way out included: they still hold memory."""
-        return Counter(vm.host for vm in self.vms)
 
     def reachable(self, host: str) -> bool:
         """Whether the host was observed and answers."""
@@ -93,13 +96,27 @@ class State:
 
     def member(self, balancer: BalancerReport, vm: VMRecord) -> MemberReport | None:
         """A balancer's word on a VM."""
-        return next((member for member in balancer.members if member.name == vm.name), None)
+        return self._members[balancer.name].get(vm.name)
+
+    @cached_property
+    def _members(self) -> dict[str, dict[str, MemberReport]]:
+        """By balancer, then by VM."""
+        return {
+            balancer.name: {member.name: member for member in balancer.members}
+            for balancer in self.observation.balancers
+        }
+
+    @cached_property
+    def _published(self) -> dict[str, frozenset[str]]:
+        """By balancer: VMs that it was told to send requests to."""
+        return {
+            name: frozenset(member.name for member in published.members if member.state == "Enabled")
+            for name, published in self.observation.published.items()
+        }
 
     def attachments(self, vm: VMRecord) -> tuple[str, ...]:
         """Balancers that send new requests to the VM. One that does not answer keeps its last known word."""
-        return tuple(
-            balancer.name for balancer in self.observation.balancers if self._attached_to(balancer, vm)
-        )
+        return tuple(balancer.name for balancer in self.observation.balancers if self._attached_to(balancer, vm))
 
     def _attached_to(self, balancer: BalancerReport, vm: VMRecord) -> bool:
         if not balancer.reachable:
@@ -111,12 +128,25 @@ class State:
         """Whether any balancer sends new requests to the VM."""
         return bool(self.attachments(vm))
 
+    def may_get_requests(self, vm: VMRecord) -> bool:
+        """Whether a balancer was told to send requests to the VM, or is seen to do so."""
+        return self.attached(vm) or any(vm.name in enabled for enabled in self._published.values())
+
     def drained(self, vm: VMRecord) -> bool:
         """Whether every balancer is known to have nothing in flight on the VM and to send nothing new."""
         return all(self._drained_from(balancer, vm) for balancer in self.observation.balancers)
 
     def _drained_from(self, balancer: BalancerReport, vm: VMRecord) -> bool:
+        """Draining is final. Disabled or unknown may be the word of a balancer that was told to enable the VM since,
+        so it counts only from one that carried out what it was told last."""
         if not balancer.reachable:
             return False
         member = self.member(balancer, vm)
-        return member is None or (member.state != "Enabled" and member.drained)
+        if member is not None and (member.state == "Enabled" or not member.drained):
+            return False
+        return (member is not None and member.state == "Draining") or self._told_to_stop(balancer, vm)
+
+    def _told_to_stop(self, balancer: BalancerReport, vm: VMRecord) -> bool:
+        published = self.observation.published.get(balancer.name)
+        in_force = published is not None and published.version == balancer.applied
+        return in_force and vm.name not in self._published[balancer.name]

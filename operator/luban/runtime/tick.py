@@ -25,6 +25,8 @@ log = structlog.get_logger(__name__)
 
 RETRY_SECONDS = 2.0
 """Time to the next tick after one that could not be finished."""
+FAULT_SECONDS = 10.0
+"""Time to the next tick after a fault of our own: rare enough not to flood the log."""
 SPEC_VALID = ConditionState("SpecValid", True, "Valid")
 
 
@@ -67,7 +69,11 @@ class ClusterRuntime:
         self.wake.set()
 
     async def tick(self) -> float:
-        """Do one tick; returns the seconds until the next if nothing wakes us. Never raises LubanError."""
+        """Do one tick; returns the seconds until the next if nothing wakes us. Never raises an Exception.
+
+        A fault of our own is logged with its traceback and counted; the cluster keeps its loop, for the next tick
+        starts from observation again.
+        """
         with self.metrics.ticks.labels(self.ref.namespace, self.ref.name).time():
             try:
                 return await self._tick()
@@ -75,6 +81,10 @@ class ClusterRuntime:
                 self.metrics.errors.labels(self.ref.namespace, self.ref.name, error.reason).inc()
                 log.warning("tick failed", cluster=str(self.ref), reason=error.reason, error=error.message)
                 return RETRY_SECONDS
+            except Exception:
+                self.metrics.errors.labels(self.ref.namespace, self.ref.name, "InternalError").inc()
+                log.exception("tick failed by a fault of the operator", cluster=str(self.ref))
+                return FAULT_SECONDS
 
     async def _tick(self) -> float:
         seen = await self.observer.observe(self.cluster, self.applier.failures)

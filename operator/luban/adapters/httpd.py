@@ -1,0 +1,255 @@
+"""An Apache httpd of our own: its files and its process.
+
+httpd finds its slots by name in a hosts file of ours (libnss_wrapper, loaded into httpd alone), so that pointing a
+slot at another VM needs neither root nor a reload. It runs in a session of its own and outlives the agent, which
+finds it again by its pid file.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import structlog
+
+from luban.errors import ConfigurationRefused, PermanentError, TemporaryError
+from luban.render.httpd import PID_FILE
+
+log = structlog.get_logger(__name__)
+
+NSS_WRAPPER = "libnss_wrapper.so"
+BINARIES = ("apache2", "httpd", "/usr/sbin/apache2", "/usr/sbin/httpd", "/usr/local/apache2/bin/httpd")
+COMMAND_SECONDS = 30.0
+"""Longest run of `apache2 -t` or `-k graceful`; on an idle machine 0.1 s."""
+TERMINATE_SECONDS = 5.0
+POLL_SECONDS = 0.02
+LOG_BYTES = 8 << 20
+"""A log that grew past this is emptied."""
+_LONGEST_WORDS = 2000
+
+
+def find_httpd(given: str = "") -> str:
+    """Path of the httpd program: the given one, or the first of the usual ones. Raises PermanentError."""
+    for candidate in (given,) if given else BINARIES:
+        if path := shutil.which(candidate):
+            return path
+    raise PermanentError("HttpdNotFound", f"no httpd at {given or ', '.join(BINARIES)}: install apache2-bin")
+
+
+class Httpd:
+    """One httpd with its folder. The folder must be accessible to httpd's children (user nobody, if we are root)."""
+
+    def __init__(self, binary: str, folder: Path) -> None:
+        self.folder = folder
+        self._binary = binary
+        self._process: subprocess.Popen[bytes] | None = None
+        self._pid: int | None = None
+
+    @property
+    def config(self) -> Path:
+        """The configuration that httpd reads when it starts and on a graceful restart."""
+        return self.folder / "httpd.conf"
+
+    @property
+    def hosts(self) -> Path:
+        """Where the slots' names point."""
+        return self.folder / "hosts"
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of the running httpd, else None."""
+        if self._process is not None and self._process.poll() is not None:
+            self._process = None
+        if self._pid is not None and not self._is_ours(self._pid):
+            self._pid = None
+        return self._pid
+
+    def adopt(self) -> bool:
+        """Find an httpd that an earlier agent started. True if there is one."""
+        try:
+            pid = int((self.folder / PID_FILE).read_text())
+        except (FileNotFoundError, ValueError):
+            return False
+        self._pid = pid if self._is_ours(pid) else None
+        return self._pid is not None
+
+    def write_hosts(self, addresses: Mapping[str, str]) -> None:
+        """Point host names at IP addresses. Running children follow within a second."""
+        text = "".join(f"{address} {name}\n" for name, address in addresses.items())
+        # libnss_wrapper reads the file again when its time in whole seconds changed: never repeat one.
+        before = self.hosts.stat().st_mtime if self.hosts.exists() else 0.0
+        moment = max(time.time(), int(before) + 1.0)
+        _replace(self.hosts, text, mode=0o644, moment=moment)
+
+    def write_config(self, text: str) -> None:
+        """Replace the configuration file. httpd does not look at it before it starts or is told to."""
+        _replace(self.config, text, mode=0o600)
+
+    async def check(self, text: str) -> None:
+        """Let httpd check a configuration. Raises ConfigurationRefused with httpd's own words."""
+        candidate = self.folder / "candidate.conf"
+        _replace(candidate, text, mode=0o600)
+        code, words = await self._run("-t", "-f", str(candidate))
+        if "cannot be preloaded" in words:
+            raise PermanentError("NssWrapperNotFound", f"{NSS_WRAPPER} is missing: install libnss-wrapper")
+        if code != 0:
+            raise ConfigurationRefused("HttpdRefused", words.replace(str(candidate), "httpd.conf"))
+
+    async def start(self) -> None:
+        """Start httpd with the configuration file as it is; children of an httpd that died are ended first."""
+        await self._end_leftovers()
+        self._spawn()
+
+    def _spawn(self) -> None:
+        with (self.folder / "stderr.log").open("wb") as errors:
+            self._process = subprocess.Popen(
+                [self._binary, "-f", str(self.config), "-DFOREGROUND"],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=errors,
+                env=self._environment(),
+                cwd=self.folder,
+                umask=0o077,
+                start_new_session=True,
+            )
+        self._pid = self._process.pid
+
+    async def graceful(self) -> None:
+        """Let httpd read the configuration again. Raises ConfigurationRefused; httpd then runs on as it was."""
+        # Not a bare SIGUSR1: with a bad configuration that ends httpd.
+        code, words = await self._run("-f", str(self.config), "-k", "graceful")
+        if code != 0:
+            raise ConfigurationRefused("HttpdRefused", words)
+
+    async def stop(self, patience: float) -> None:
+        """Stop accepting, let requests in flight end for `patience` seconds, then insist."""
+        for number, seconds in ((signal.SIGWINCH, patience), (signal.SIGTERM, TERMINATE_SECONDS)):
+            if (pid := self.pid) is not None:
+                _signal(pid, number)
+                await self.wait(seconds)
+        await self._end_leftovers()
+        self._pid = None
+
+    async def wait(self, timeout: float | None = None) -> bool:
+        """Return when httpd has ended (True) or after `timeout` seconds (False)."""
+        if (pid := self.pid) is None:
+            return True
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(_ended(pid), timeout)
+        return self.pid is None
+
+    def last_words(self) -> str:
+        """What httpd wrote when it failed to start."""
+        try:
+            return (self.folder / "stderr.log").read_text(errors="replace")[-_LONGEST_WORDS:].strip()
+        except FileNotFoundError:
+            return ""
+
+    def _environment(self) -> dict[str, str]:
+        return {**os.environ, "LD_PRELOAD": NSS_WRAPPER, "NSS_WRAPPER_HOSTS": str(self.hosts)}
+
+    async def _run(self, *arguments: str) -> tuple[int, str]:
+        """Run the program once; its exit code and what it printed."""
+        process = await asyncio.create_subprocess_exec(
+            self._binary,
+            *arguments,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            env=self._environment(),
+            cwd=self.folder,
+        )
+        try:
+            output, _ = await asyncio.wait_for(process.communicate(), COMMAND_SECONDS)
+        except TimeoutError as error:
+            process.kill()
+            await process.wait()
+            raise TemporaryError("HttpdHangs", f"{self._binary} {' '.join(arguments)} does not end") from error
+        return process.returncode or 0, output.decode(errors="replace").strip()[-_LONGEST_WORDS:]
+
+    def _is_ours(self, pid: int) -> bool:
+        """Whether a process is an httpd with our configuration file; a pid alone may be someone else's by now."""
+        try:
+            arguments = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        except OSError:
+            return False
+        return b"-f" in arguments and os.fsencode(self.config) in arguments
+
+    async def _end_leftovers(self) -> None:
+        """End children whose parent was killed: they would hold the port, and serve with an old state.
+
+        They listen to no other signal: only their parent can ask them to finish.
+        """
+        while leftovers := [pid for pid in _processes() if self._is_ours(pid)]:
+            for pid in leftovers:
+                _signal(pid, signal.SIGKILL)
+            if self._process is not None:
+                self._process.poll()
+            await asyncio.sleep(POLL_SECONDS)
+
+
+class LogTail:
+    """Reads what was appended to a log since the last time, and keeps the log from growing without bound."""
+
+    def __init__(self, path: Path, *, from_start: bool = False) -> None:
+        self._path = path
+        self._offset = 0 if from_start or not path.exists() else path.stat().st_size
+        self._rest = b""
+
+    def lines(self) -> list[str]:
+        """Complete new lines."""
+        try:
+            with self._path.open("r+b") as file:
+                file.seek(self._offset)
+                data = file.read()
+                self._offset += len(data)
+                if self._offset > LOG_BYTES:
+                    # httpd appends: after this it goes on at the beginning.
+                    file.truncate(0)
+                    self._offset = 0
+        except FileNotFoundError:
+            return []
+        *complete, self._rest = (self._rest + data).split(b"\n")
+        return [line.decode(errors="replace") for line in complete]
+
+
+def _replace(path: Path, text: str, *, mode: int, moment: float | None = None) -> None:
+    """Replace a file in one step. Not synced to disk: after a crash of the machine everything is made anew."""
+    fresh = path.with_name(f".{path.name}.new")
+    fresh.write_text(text)
+    fresh.chmod(mode)
+    if moment is not None:
+        os.utime(fresh, (moment, moment))
+    fresh.replace(path)
+
+
+def _processes() -> Iterable[int]:
+    return (int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdecimal())
+
+
+def _signal(pid: int, number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, number)
+
+
+async def _ended(pid: int) -> None:
+    """Return when a process, child of ours or not, has ended."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    loop = asyncio.get_running_loop()
+    ended = asyncio.Event()
+    loop.add_reader(descriptor, ended.set)
+    try:
+        await ended.wait()
+    finally:
+        loop.remove_reader(descriptor)
+        os.close(descriptor)

@@ -1,0 +1,262 @@
+"""ports.Cluster on a real API server."""
+
+from __future__ import annotations
+
+import base64
+import datetime
+import hashlib
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any
+
+from luban.adapters.kubernetes_api.calls import (
+    APPLY_PATCH,
+    CLUSTERS,
+    CONFIG_MAPS,
+    EVENTS,
+    JSON_PATCH,
+    LEASES,
+    MERGE_PATCH,
+    SECRETS,
+    VMS,
+    Call,
+    Resource,
+)
+from luban.adapters.kubernetes_api.transport import Transport, open_transport
+from luban.api import names
+from luban.core.model import ClusterRef
+from luban.errors import Conflict, NotFound, PermanentError
+
+REPORTER = "luban.cloud/operator"
+"""Events name it as their source."""
+EDIT_ATTEMPTS = 5
+_NOTE_LIMIT = 1024
+"""Characters that an Event's message may have."""
+
+Metadata = dict[str, Any]
+
+
+async def connect(kubeconfig: str | None = None, context: str | None = None) -> KubernetesCluster:
+    """Prepare access to the API server; nothing is sent yet. To be closed after use.
+
+    `kubeconfig` is a path. None: $KUBECONFIG, else inside a Pod its ServiceAccount, else ~/.kube/config.
+    Raises PermanentError InvalidKubeconfig.
+    """
+    return KubernetesCluster(await open_transport(kubeconfig, context))
+
+
+class KubernetesCluster:
+    """The Kubernetes API; see ports.Cluster for what each call promises."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._transport.close()
+
+    async def list_vms(self, cluster: ClusterRef) -> list[dict[str, Any]]:
+        """LubanVM objects of the cluster.
+
+        Without a resourceVersion a LIST is consistent: it shows every write that was answered before.
+        """
+        selector = f"{names.LABEL_CLUSTER}={cluster.name}"
+        answer = await self._transport.send(Call("list", VMS, cluster.namespace, query={"labelSelector": selector}))
+        return list(answer["items"])
+
+    async def create_vm(self, cluster: ClusterRef, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Create a LubanVM."""
+        return await self._transport.send(
+            Call("create", VMS, cluster.namespace, query={"fieldManager": names.FIELD_MANAGER}, body=dict(body))
+        )
+
+    async def delete_vm(self, cluster: ClusterRef, name: str) -> None:
+        """Ask for a LubanVM's deletion."""
+        with suppress(NotFound):
+            await self._transport.send(Call("delete", VMS, cluster.namespace, name))
+
+    async def patch_vm_status(self, cluster: ClusterRef, name: str, status: Mapping[str, Any]) -> None:
+        """Replace a LubanVM's status."""
+        await self._replace_status(VMS, cluster.namespace, name, status)
+
+    async def patch_cluster_status(self, cluster: ClusterRef, status: Mapping[str, Any]) -> None:
+        """Replace the LubanCluster's status."""
+        await self._replace_status(CLUSTERS, cluster.namespace, cluster.name, status)
+
+    async def release_vm(self, cluster: ClusterRef, name: str) -> None:
+        """Remove our finalizer from a LubanVM."""
+        await self._edit_vm(cluster, name, _without_finalizer)
+
+    async def orphan_vm(self, cluster: ClusterRef, name: str) -> None:
+        """Remove our finalizer and the owner reference from a LubanVM."""
+        await self._edit_vm(cluster, name, lambda old: _without_finalizer(old) | _without_owner(old))
+
+    async def apply_config_map(
+        self, cluster: ClusterRef, name: str, data: Mapping[str, str], labels: Mapping[str, str]
+    ) -> None:
+        """Create or replace a ConfigMap. A ClusterRef without a uid leaves it without an owner.
+
+        Raises PermanentError ForeignConfigMap if there is one that does not carry our label: it is left alone.
+        """
+        found = await self._read(CONFIG_MAPS, cluster.namespace, name)
+        if found is not None and not _is_ours(found, cluster):
+            raise PermanentError(
+                "ForeignConfigMap",
+                f"ConfigMap {cluster.namespace}/{name} is in the way: it does not carry the label "
+                f"{names.LABEL_CLUSTER}={cluster.name}, so it is not ours; delete it or give it another name",
+            )
+        await self._transport.send(_apply(cluster, name, data, labels))
+
+    async def read_config_map(self, cluster: ClusterRef, name: str) -> dict[str, str] | None:
+        """Data of a ConfigMap; None: not there."""
+        found = await self._read(CONFIG_MAPS, cluster.namespace, name)
+        return None if found is None else dict(found.get("data") or {})
+
+    async def delete_config_map(self, cluster: ClusterRef, name: str) -> None:
+        """Delete a ConfigMap of ours; one that does not carry our label is left alone."""
+        found = await self._read(CONFIG_MAPS, cluster.namespace, name)
+        if found is None or not _is_ours(found, cluster):
+            return
+        # Only the one that we looked at: another of that name may be somebody else's.
+        options = {"preconditions": {"uid": found["metadata"]["uid"]}}
+        with suppress(NotFound):
+            await self._transport.send(Call("delete", CONFIG_MAPS, cluster.namespace, name, body=options))
+
+    async def read_secret(self, cluster: ClusterRef, name: str, key: str) -> str:
+        """Text of a Secret's key. Raises PermanentError SecretNotFound, SecretKeyNotFound, SecretNotText."""
+        where = f"Secret {cluster.namespace}/{name}"
+        found = await self._read(SECRETS, cluster.namespace, name)
+        if found is None:
+            raise PermanentError("SecretNotFound", f"{where} is not there: create it")
+        if key not in (found.get("data") or {}):
+            raise PermanentError("SecretKeyNotFound", f"{where} has no key {key}: add it")
+        try:
+            return base64.b64decode(found["data"][key]).decode()
+        except UnicodeDecodeError as error:
+            raise PermanentError("SecretNotText", f"{where}, key {key}, is not UTF-8 text: {error}") from error
+
+    async def balancer_endpoint(self, cluster: ClusterRef, balancer: str) -> str | None:
+        """Base URL of a balancer's agent; None: none has reported."""
+        found = await self._read(LEASES, cluster.namespace, balancer)
+        annotations = (found or {}).get("metadata", {}).get("annotations") or {}
+        return annotations.get(names.ANNOTATION_AGENT_ENDPOINT) or None
+
+    async def event(
+        self, cluster: ClusterRef, *, kind: str, name: str, uid: str, type_: str, reason: str, message: str
+    ) -> None:
+        """Record an Event. The same once more does not add one but makes the first one recent again."""
+        about = {"kind": kind, "namespace": cluster.namespace, "name": name, "uid": uid}
+        body = _event(about, type_, reason, message[:_NOTE_LIMIT])
+        try:
+            await self._transport.send(Call("create", EVENTS, cluster.namespace, body=body))
+        except Conflict:
+            again = Call(
+                "patch",
+                EVENTS,
+                cluster.namespace,
+                body["metadata"]["name"],
+                body={"lastTimestamp": body["lastTimestamp"]},
+                content_type=MERGE_PATCH,
+            )
+            with suppress(NotFound):
+                await self._transport.send(again)
+
+    async def _read(self, resource: Resource, namespace: str, name: str) -> dict[str, Any] | None:
+        try:
+            return await self._transport.send(Call("get", resource, namespace, name))
+        except NotFound:
+            return None
+
+    async def _replace_status(self, resource: Resource, namespace: str, name: str, status: Mapping[str, Any]) -> None:
+        # `add` replaces the whole status; a merge patch would keep fields that are no longer set.
+        patch = [{"op": "add", "path": "/status", "value": dict(status)}]
+        with suppress(NotFound):
+            await self._transport.send(
+                Call("patch", resource.status, namespace, name, body=patch, content_type=JSON_PATCH)
+            )
+
+    async def _edit_vm(self, cluster: ClusterRef, name: str, change: Callable[[Metadata], Metadata]) -> None:
+        """Patch metadata with what `change` makes of it, on exactly the version that it saw."""
+        for attempt in range(1, EDIT_ATTEMPTS + 1):
+            found = await self._read(VMS, cluster.namespace, name)
+            changed = change(found["metadata"]) if found else {}
+            if found is None or not changed:
+                return
+            version = {"resourceVersion": found["metadata"]["resourceVersion"]}
+            patch = {"metadata": changed | version}
+            try:
+                await self._transport.send(
+                    Call("patch", VMS, cluster.namespace, name, body=patch, content_type=MERGE_PATCH)
+                )
+            except NotFound:
+                return
+            except Conflict:
+                if attempt == EDIT_ATTEMPTS:
+                    raise
+            else:
+                return
+
+
+def _without_finalizer(old: Metadata) -> Metadata:
+    """What to patch so that our finalizer goes and all others stay; empty: nothing."""
+    finalizers = old.get("finalizers") or []
+    if names.FINALIZER_VM not in finalizers:
+        return {}
+    return {"finalizers": [item for item in finalizers if item != names.FINALIZER_VM]}
+
+
+def _without_owner(old: Metadata) -> Metadata:
+    """What to patch so that no LubanCluster owns it; empty: nothing."""
+    owners = old.get("ownerReferences") or []
+    others = [owner for owner in owners if owner["kind"] != "LubanCluster"]
+    return {"ownerReferences": others} if len(others) < len(owners) else {}
+
+
+def _is_ours(found: Mapping[str, Any], cluster: ClusterRef) -> bool:
+    labels = found["metadata"].get("labels") or {}
+    return bool(labels.get(names.LABEL_CLUSTER) == cluster.name)
+
+
+def _apply(cluster: ClusterRef, name: str, data: Mapping[str, str], labels: Mapping[str, str]) -> Call:
+    """Server-side apply: keys that we applied before and leave out now are removed."""
+    metadata: Metadata = {
+        "name": name,
+        "namespace": cluster.namespace,
+        "labels": {**labels, names.LABEL_CLUSTER: cluster.name},
+    }
+    if cluster.uid:
+        owner = {"apiVersion": names.API_VERSION, "kind": "LubanCluster", "name": cluster.name}
+        metadata["ownerReferences"] = [{**owner, "uid": cluster.uid, "controller": True}]
+    return Call(
+        "patch",
+        CONFIG_MAPS,
+        cluster.namespace,
+        name,
+        query={"fieldManager": names.FIELD_MANAGER, "force": "true"},
+        body={"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": dict(data)},
+        content_type=APPLY_PATCH,
+    )
+
+
+def _event(about: Mapping[str, str], type_: str, reason: str, message: str) -> dict[str, Any]:
+    """An Event whose name follows from what it says, so that the same event has the same name."""
+    said = "\0".join((about["uid"], type_, reason, message))
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    return {
+        "apiVersion": "v1",
+        "kind": "Event",
+        "metadata": {
+            "name": f"{about['name']}.{hashlib.sha256(said.encode()).hexdigest()[:16]}",
+            "namespace": about["namespace"],
+        },
+        "involvedObject": {"apiVersion": names.API_VERSION, **about},
+        "type": type_,
+        "reason": reason,
+        "message": message,
+        "firstTimestamp": now,
+        "lastTimestamp": now,
+        "count": 1,
+        "source": {"component": REPORTER},
+        "reportingComponent": REPORTER,
+        "reportingInstance": names.FIELD_MANAGER,
+    }

@@ -1,0 +1,152 @@
+"""How a request reaches the API server: credentials, deadline, retries; answers as plain dicts."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import yaml
+from kubernetes.aio import config as kubernetes_config
+from kubernetes.aio.client import ApiClient, Configuration
+from tenacity import (
+    AsyncRetrying,
+    RetryCallState,
+    retry_if_exception_type,
+    stop_after_attempt,
+    wait_random_exponential,
+)
+
+from luban.adapters.kubernetes_api.calls import Call
+from luban.adapters.kubernetes_api.errors import LIBRARY_ERRORS, UnavailableError, from_answer, from_exception
+from luban.api import names
+from luban.errors import PermanentError, TemporaryError
+
+DEADLINE = 10.0
+"""Seconds for a call with all its retries."""
+CONNECT_TIMEOUT = 3.0
+"""Seconds for one attempt to connect, so that a lost packet leaves time for another attempt."""
+ATTEMPTS = 4
+BACKOFF = 0.2
+"""Seconds: the first wait is random below this, each further one below twice the one before."""
+LONGEST_WAIT = 2.0
+"""Seconds between two attempts at most, whatever the API server asks for."""
+_POD_TOKEN = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
+
+
+class Transport:
+    """Sends calls. One connection pool, to be closed after use."""
+
+    def __init__(self, api: ApiClient, *, deadline: float = DEADLINE, backoff: float = BACKOFF) -> None:
+        self._api = api
+        self._api.user_agent = names.FIELD_MANAGER
+        self._deadline = deadline
+        self._backoff = wait_random_exponential(multiplier=backoff, max=LONGEST_WAIT)
+
+    async def send(self, call: Call) -> dict[str, Any]:
+        """Send a call and return the answer's object. Raises a LubanError for everything but 2xx, after `deadline` too.
+
+        Idempotent calls are sent again after connection errors, 429 and 5xx; others never, for nobody knows whether
+        a lost request was carried out.
+        """
+        try:
+            async with asyncio.timeout(self._deadline):
+                return await self._send_again(call) if call.idempotent else await self._send_once(call)
+        except TimeoutError as error:
+            raise TemporaryError("Timeout", f"{call}: not done within {self._deadline:g} s") from error
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._api.close()  # type: ignore[no-untyped-call]
+
+    async def _send_again(self, call: Call) -> dict[str, Any]:
+        retrying = AsyncRetrying(
+            stop=stop_after_attempt(ATTEMPTS),
+            wait=self._wait,
+            retry=retry_if_exception_type(UnavailableError),
+            reraise=True,
+        )
+        return await retrying(self._send_once, call)
+
+    def _wait(self, state: RetryCallState) -> float:
+        """Seconds until the next attempt: what the API server asks for, or a growing random time."""
+        error = state.outcome.exception() if state.outcome else None
+        asked = error.retry_after if isinstance(error, UnavailableError) else 0.0
+        return min(max(asked, self._backoff(state)), LONGEST_WAIT)
+
+    async def _send_once(self, call: Call) -> dict[str, Any]:
+        try:
+            status, text, headers = await self._exchange(call)
+            answer = json.loads(text) if status < 300 else {}
+        except TimeoutError as error:
+            raise UnavailableError(
+                "APIServerUnreachable", f"{call}: no connection within {CONNECT_TIMEOUT:g} s"
+            ) from error
+        except LIBRARY_ERRORS as error:
+            raise from_exception(call, error) from error
+        if status >= 300:
+            raise from_answer(call, status, text, headers)
+        return dict(answer)
+
+    async def _exchange(self, call: Call) -> tuple[int, str, Any]:
+        """Status, text and headers of the answer.
+
+        This is below the client's generated methods: those parse answers into objects, and we want what was sent.
+        """
+        method, url, headers, body, _ = await self._api.param_serialize(
+            call.method,
+            call.path,
+            path_params={"namespace": call.namespace, "name": call.name},
+            query_params=list(call.query.items()),
+            header_params={"Accept": "application/json", "Content-Type": call.content_type},
+            body=call.body,
+            auth_settings=["BearerToken"],
+        )
+        timeout = aiohttp.ClientTimeout(sock_connect=CONNECT_TIMEOUT)
+        response = await self._api.call_api(method, url, headers, body, _request_timeout=timeout)
+        content = await response.read()  # type: ignore[no-untyped-call]
+        return response.status, content.decode(errors="replace"), response.headers
+
+
+async def open_transport(kubeconfig: str | None, context: str | None) -> Transport:
+    """Read credentials; nothing is sent yet.
+
+    `kubeconfig` is a path. None: $KUBECONFIG, else inside a Pod its ServiceAccount, else ~/.kube/config.
+    Raises PermanentError InvalidKubeconfig.
+    """
+    path = kubeconfig or os.environ.get("KUBECONFIG")
+    if path is None and context is None and _in_pod():
+        return Transport(ApiClient(_from_pod()))
+    return Transport(ApiClient(await _from_file(path or str(Path.home() / ".kube" / "config"), context)))
+
+
+def _in_pod() -> bool:
+    return "KUBERNETES_SERVICE_HOST" in os.environ and _POD_TOKEN.exists()
+
+
+def _from_pod() -> Configuration:
+    configuration = Configuration()
+    kubernetes_config.load_incluster_config(configuration)  # type: ignore[no-untyped-call]
+    return configuration
+
+
+def _exists(path: str) -> bool:
+    """Whether any file of a list as in $KUBECONFIG is there."""
+    return any(Path(part).expanduser().exists() for part in path.split(os.pathsep) if part)
+
+
+async def _from_file(path: str, context: str | None) -> Configuration:
+    if not _exists(path):
+        raise PermanentError("InvalidKubeconfig", f"{path} is not there: give the path of a kubeconfig")
+    configuration = Configuration()
+    try:
+        await kubernetes_config.load_kube_config(  # type: ignore[no-untyped-call]
+            config_file=path, context=context, client_configuration=configuration, persist_config=False
+        )
+    # The library takes a kubeconfig apart without checking it first: a broken one raises nearly anything.
+    except (*LIBRARY_ERRORS, yaml.YAMLError, TypeError, KeyError, AttributeError) as error:
+        raise PermanentError("InvalidKubeconfig", f"{path} cannot be used as a kubeconfig: {error}") from error
+    return configuration

@@ -1,0 +1,233 @@
+"""What libvirt's errors mean to us. The only place that looks at libvirt's error codes.
+
+libvirt has about 110 codes, and many failures share VIR_ERR_INTERNAL_ERROR; so a step that knows better says what a
+failure of it means (`otherwise`), and only codes with one meaning everywhere are in the table.
+"""
+
+from __future__ import annotations
+
+import errno
+import re
+import shlex
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import NamedTuple, ParamSpec, TypeVar
+
+import libvirt
+
+from luban.errors import ForeignDomain, HostUnreachable, LubanError, PermanentError, TemporaryError
+from luban.ports import HostRef
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Verdict(NamedTuple):
+    """Class and reason of the error that a libvirt error becomes."""
+
+    error: type[LubanError]
+    reason: str
+
+
+UNREACHABLE = Verdict(HostUnreachable, "HostUnreachable")
+REFUSED = Verdict(PermanentError, "DomainRefused")
+NO_NETWORK = Verdict(PermanentError, "NetworkNotFound")
+FULL = Verdict(PermanentError, "StoragePoolFull")
+START_FAILED = Verdict(TemporaryError, "StartFailed")
+CALL_FAILED = Verdict(TemporaryError, "LibvirtError")
+
+_GONE = frozenset(
+    {
+        libvirt.VIR_ERR_NO_DOMAIN,
+        libvirt.VIR_ERR_NO_DOMAIN_METADATA,
+        libvirt.VIR_ERR_NO_NETWORK,
+        libvirt.VIR_ERR_NO_STORAGE_POOL,
+        libvirt.VIR_ERR_NO_STORAGE_VOL,
+    }
+)
+_UNSUPPORTED = frozenset(
+    {
+        libvirt.VIR_ERR_NO_SUPPORT,
+        libvirt.VIR_ERR_INVALID_ARG,
+        libvirt.VIR_ERR_ARGUMENT_UNSUPPORTED,
+        libvirt.VIR_ERR_OPERATION_UNSUPPORTED,
+    }
+)
+_BY_CODE = {
+    libvirt.VIR_ERR_RPC: UNREACHABLE,
+    libvirt.VIR_ERR_INVALID_CONN: UNREACHABLE,
+    libvirt.VIR_ERR_NO_NETWORK: NO_NETWORK,
+    libvirt.VIR_ERR_NO_STORAGE_POOL: Verdict(PermanentError, "PoolNotFound"),
+    libvirt.VIR_ERR_CONFIG_UNSUPPORTED: REFUSED,
+    libvirt.VIR_ERR_XML_ERROR: REFUSED,
+    libvirt.VIR_ERR_XML_DETAIL: REFUSED,
+    libvirt.VIR_ERR_XML_INVALID_SCHEMA: REFUSED,
+    libvirt.VIR_ERR_CPU_INCOMPATIBLE: REFUSED,
+    libvirt.VIR_ERR_ACCESS_DENIED: REFUSED,
+}
+_BY_DOMAIN = {libvirt.VIR_FROM_RPC: UNREACHABLE, libvirt.VIR_FROM_CPU: REFUSED}
+_TIMESTAMP = re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+Z ")
+"""QEMU dates its messages; ours go into a status, which is written only when it changes."""
+_NO_SPACE = ("No space left on device", "Not enough free space")
+
+
+def _errno(error: libvirt.libvirtError) -> int:
+    """The operating system's error number, where libvirt passes one on; 0: none."""
+    is_system = error.get_error_code() == libvirt.VIR_ERR_SYSTEM_ERROR
+    return int(error.get_int1()) if is_system else 0
+
+
+def _says_full(error: libvirt.libvirtError) -> bool:
+    """qemu-img's and the pool driver's own failures reach us as text only."""
+    return _errno(error) == errno.ENOSPC or any(words in str(error) for words in _NO_SPACE)
+
+
+def _verdict(error: libvirt.libvirtError, otherwise: Verdict) -> Verdict:
+    by_domain = _BY_DOMAIN.get(error.get_error_domain())
+    if by_domain is not None:
+        return by_domain
+    if _says_full(error):
+        return FULL
+    if _errno(error) == errno.ENODEV:
+        # "Cannot get interface MTU on 'br9': No such device": the bridge is missing.
+        return NO_NETWORK
+    return _BY_CODE.get(error.get_error_code(), otherwise)
+
+
+def translate(error: libvirt.libvirtError, host: HostRef, doing: str, otherwise: Verdict = CALL_FAILED) -> LubanError:
+    """Our error for libvirt's. `doing` says in words what was tried; libvirt's own message follows."""
+    verdict = _verdict(error, otherwise)
+    return verdict.error(verdict.reason, f"host {host.name}: {doing}: {_TIMESTAMP.sub('', str(error))}")
+
+
+@contextmanager
+def doing(host: HostRef, what: str, otherwise: Verdict = CALL_FAILED) -> Iterator[None]:
+    """Translate whatever libvirt raises inside."""
+    try:
+        yield
+    except libvirt.libvirtError as error:
+        raise translate(error, host, what, otherwise) from error
+
+
+def find(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:
+    """The result of a lookup, or None if there is no such thing."""
+    try:
+        return call(*args, **kwargs)
+    except libvirt.libvirtError as error:
+        if error.get_error_code() in _GONE:
+            return None
+        raise
+
+
+def attempt(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:
+    """The result of a call whose failure means only that there is none; a lost connection still raises."""
+    try:
+        return call(*args, **kwargs)
+    except libvirt.libvirtError as error:
+        if _verdict(error, CALL_FAILED) is UNREACHABLE:
+            raise
+        return None
+
+
+def first_supported(*calls: Callable[[], T]) -> T:
+    """Try calls in turn until one is not refused as unsupported: older daemons know fewer flags."""
+    for call in calls[:-1]:
+        try:
+            return call()
+        except libvirt.libvirtError as error:
+            if error.get_error_code() not in _UNSUPPORTED:
+                raise
+    return calls[-1]()
+
+
+def is_supported(call: Callable[[], object]) -> bool:
+    """Make a call that a driver may not know; False if it does not."""
+    try:
+        call()
+    except libvirt.libvirtError as error:
+        if error.get_error_code() in _UNSUPPORTED:
+            return False
+        raise
+    return True
+
+
+def exists_already(error: libvirt.libvirtError) -> bool:
+    """Whether a volume could not be made because it is there."""
+    return error.get_error_code() == libvirt.VIR_ERR_STORAGE_VOL_EXIST or "already exists" in str(error)
+
+
+def _virsh(host: HostRef) -> str:
+    return f"virsh -c {shlex.quote(host.uri)}"
+
+
+def not_opened(error: libvirt.libvirtError, host: HostRef) -> LubanError:
+    """Our error for a connection that could not be opened."""
+    if error.get_error_code() in {*_UNSUPPORTED, libvirt.VIR_ERR_NO_CONNECT, libvirt.VIR_ERR_XML_ERROR}:
+        return invalid_uri(host, str(error))
+    if error.get_error_domain() == libvirt.VIR_FROM_URI:
+        return invalid_uri(host, str(error))
+    return unreachable(host, str(error))
+
+
+def unreachable(host: HostRef, why: str) -> HostUnreachable:
+    """The daemon does not answer."""
+    return HostUnreachable("HostUnreachable", f"host {host.name} ({host.uri}): {why}")
+
+
+def invalid_uri(host: HostRef, why: str) -> PermanentError:
+    """The URI cannot work as it is."""
+    return PermanentError(
+        "InvalidURI",
+        f"host {host.name}: {host.uri!r} is not a libvirt URI that can be used: {why}; "
+        "correct hosts[].uri, for example qemu+tls://host-b/system",
+    )
+
+
+def pool_not_found(host: HostRef, pool: str, *, inactive: bool) -> PermanentError:
+    """The storage pool is missing or stopped."""
+    state, remedy = ("is not active", "") if inactive else ("does not exist", f"pool-define-as {pool} ..., ")
+    return PermanentError(
+        "PoolNotFound",
+        f"host {host.name}: storage pool {pool!r} {state}; remedy: {_virsh(host)} {remedy}pool-start {pool}",
+    )
+
+
+def image_not_found(host: HostRef, pool: str, volume: str) -> PermanentError:
+    """A volume that VMs are made from is missing."""
+    return PermanentError(
+        "ImageNotFound",
+        f"host {host.name}: storage pool {pool!r} has no volume {volume!r}; remedy: "
+        f"{_virsh(host)} vol-create-as {pool} {volume} 1 && "
+        f"{_virsh(host)} vol-upload --pool {pool} {volume} FILE",
+    )
+
+
+def pool_full(host: HostRef, pool: str, *, available: int, needed: int) -> PermanentError:
+    """Too little space to begin with. Sizes in bytes."""
+    return PermanentError(
+        "StoragePoolFull",
+        f"host {host.name}: storage pool {pool!r} has {available} bytes free, at least {needed} are needed; "
+        "free some space or enlarge the pool",
+    )
+
+
+def network_not_found(host: HostRef, network: str, *, inactive: bool) -> PermanentError:
+    """The libvirt network is missing or stopped."""
+    state = "is not active" if inactive else "does not exist"
+    return PermanentError(
+        "NetworkNotFound",
+        f"host {host.name}: libvirt network {network!r} {state}; remedy: {_virsh(host)} net-start {network}",
+    )
+
+
+def foreign_domain(host: HostRef, name: str, why: str) -> ForeignDomain:
+    """A domain stands in the way that is not ours; it stays as it is."""
+    return ForeignDomain(
+        "ForeignDomain",
+        f"host {host.name}: domain {name!r} {why} and is left alone; rename or undefine it if it is not needed",
+    )
+
+
+def refused(host: HostRef, name: str, why: str) -> PermanentError:
+    """The domain cannot be had on this host."""
+    return PermanentError("DomainRefused", f"host {host.name}: domain {name!r}: {why}")

@@ -1,0 +1,258 @@
+"""The balancer agent: follows its ConfigMap, keeps httpd at it, watches members, answers questions."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import re
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from luban.adapters.httpd import LogTail, find_httpd
+from luban.adapters.kubernetes_watch import ConfigMapSource, EndpointLease, open_api
+from luban.adapters.probes_http import HttpProbes
+from luban.api.names import balancer_name
+from luban.balancer_agent.converge import Converger, Inputs
+from luban.balancer_agent.health import Check, HealthChecks
+from luban.balancer_agent.loader import Loader
+from luban.balancer_agent.memory import Store, secret
+from luban.balancer_agent.metrics import Metrics
+from luban.balancer_agent.server import HttpdServer, Server
+from luban.balancer_agent.sessions import SessionWindow
+from luban.balancer_agent.sources import DOCUMENT_KEY, FolderSource, Source
+from luban.balancer_agent.web import Web
+from luban.core.model import BalancerReport
+from luban.errors import LubanError
+from luban.ports import Probes
+from luban.render.balancer import parse_balancer_json
+from luban.render.httpd import ERROR_LOG, SESSION_LOG, Runtime
+
+log = structlog.get_logger(__name__)
+
+ANNOUNCE_SECONDS = 300.0
+ANNOUNCE_RETRY_SECONDS = 10.0
+_HARMLESS = re.compile(r"^\[[^]]*\] \[\w+:(notice|info)\]")
+STALLED_SECONDS = 60.0
+"""The agent counts as dead when its last look at httpd began longer ago than this."""
+
+
+@dataclass(frozen=True)
+class AgentOptions:
+    """How an agent is started; `luban balancer-agent --help` says what each option means."""
+
+    cluster: str
+    state_dir: Path
+    namespace: str = "default"
+    index: int = 0
+    httpd_binary: str = ""
+    listen_address: str = ""
+    manager_address: str = ""
+    manager_port: int = 9181
+    report_address: str = "0.0.0.0"  # noqa: S104 (the operator asks from another machine)
+    report_port: int = 9180
+    advertise: str = ""
+    kubeconfig: str = ""
+    config_dir: Path | None = None
+    stop_seconds: int = 20
+
+    @property
+    def name(self) -> str:
+        """Name of the balancer."""
+        return balancer_name(self.cluster, self.index)
+
+
+async def run(options: AgentOptions, stop: asyncio.Event) -> None:
+    """Run until `stop` is set; then httpd finishes its requests and ends. Raises PermanentError if it cannot begin."""
+    structlog.contextvars.bind_contextvars(cluster=options.cluster, balancer=options.name)
+    runtime = _runtime(options)
+    server = HttpdServer(find_httpd(options.httpd_binary), runtime)
+    async with contextlib.AsyncExitStack() as stack:
+        stack.push_async_callback(server.close)
+        source, announce = await _outside(options, stack)
+        agent = Agent(options, runtime, server, source)
+        stack.push_async_callback(agent.close)
+        await agent.run(stop, announce)
+
+
+def _runtime(options: AgentOptions) -> Runtime:
+    """Make the state folder: httpd's children (nobody, if we are root) must get through it to the hosts file."""
+    folder = options.state_dir.resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o711)
+    return Runtime(
+        folder=str(folder),
+        manager_address=options.manager_address or _loopback(options.report_address),
+        manager_port=options.manager_port,
+        secret=secret(folder),
+        listen_address=options.listen_address,
+        stop_seconds=options.stop_seconds,
+    )
+
+
+def _loopback(address: str) -> str:
+    """The address itself if only this machine reaches it, else 127.0.0.1."""
+    return address if ipaddress.ip_address(address).is_loopback else "127.0.0.1"
+
+
+async def _outside(
+    options: AgentOptions, stack: contextlib.AsyncExitStack
+) -> tuple[Source, Callable[[str], Awaitable[bool]] | None]:
+    """Where the configuration comes from, and how to tell the operator where we are."""
+    if options.config_dir is not None:
+        return FolderSource(options.config_dir), None
+    api = await open_api(options.kubeconfig)
+    stack.push_async_callback(api.close)
+    lease = EndpointLease(api, options.namespace, options.cluster, options.index)
+    return ConfigMapSource(api, options.namespace, options.name), lease.announce
+
+
+class Agent:
+    """All parts of one agent."""
+
+    def __init__(
+        self, options: AgentOptions, runtime: Runtime, server: Server, source: Source, probes: Probes | None = None
+    ) -> None:
+        self._options = options
+        self._server = server
+        self._source = source
+        self._wake = asyncio.Event()
+        self._probes = probes or HttpProbes()
+        self._health = HealthChecks(self._probes, self._wake.set)
+        self._metrics = Metrics()
+        folder = Path(runtime.folder)
+        self._sessions = SessionWindow()
+        self._session_log = LogTail(folder / SESSION_LOG, from_start=True)
+        self._error_log = LogTail(folder / ERROR_LOG)
+        clock = asyncio.get_running_loop().time
+        self._clock = clock
+        self._store = Store(folder)
+        self._loader = Loader(server, runtime, self._store, self._metrics, clock)
+        inputs = Inputs(clock, lambda: self._sessions.counts(time.time()), lambda: self._health.failing)
+        self._converger = Converger(server, self._loader, self._store, self._metrics, inputs)
+        self._document_problem = ""
+        self._looked_at = clock()
+        self._status: Mapping[str, str] = {}
+        self._web = Web(self, self._metrics.registry, self._read_status)
+        self._metrics.publish(self.report, lambda: self._status)
+
+    async def run(self, stop: asyncio.Event, announce: Callable[[str], Awaitable[bool]] | None = None) -> None:
+        """Run until `stop` is set, then stop httpd."""
+        if self._loader.adopt():
+            log.info("adopted a running httpd")
+        await self._web.listen(self._options.report_address, self._options.report_port)
+        tasks = [asyncio.create_task(self._follow()), asyncio.create_task(self._converge())]
+        if announce is not None:
+            tasks.append(asyncio.create_task(self._announce(announce)))
+        stopping = asyncio.create_task(stop.wait())
+        try:
+            done, _ = await asyncio.wait([*tasks, stopping], return_when=asyncio.FIRST_COMPLETED)
+            for task in done - {stopping}:
+                task.result()
+        finally:
+            for task in (*tasks, stopping):
+                task.cancel()
+            await asyncio.gather(*tasks, stopping, return_exceptions=True)
+        log.info("stopping httpd", patience=self._options.stop_seconds)
+        await self._server.stop(self._options.stop_seconds + 1.0)
+
+    async def close(self) -> None:
+        """Let go of everything but httpd."""
+        await self._web.close()
+        await self._health.close()
+        await self._probes.close()
+
+    def report(self) -> BalancerReport:
+        """What the balancer does now."""
+        report = self._converger.report(self._options.name)
+        if not self._document_problem:
+            return report
+        return BalancerReport(**{**vars(report), "ready": False, "message": self._document_problem})
+
+    def alive(self) -> bool:
+        """Whether the agent still looks at httpd regularly."""
+        return self._clock() - self._looked_at < STALLED_SECONDS
+
+    def serving(self) -> bool:
+        """Whether httpd answered at the last look."""
+        return self._server.running and bool(self._converger.seen.live)
+
+    async def _follow(self) -> None:
+        """Take on each new document."""
+        async for data in self._source.changes():
+            self._document_problem = self._accept(data)
+            self._wake.set()
+
+    def _accept(self, data: Mapping[str, str] | None) -> str:
+        """Take on a document; what is wrong with it, if anything. httpd goes on with the last good one."""
+        if data is None or DOCUMENT_KEY not in data:
+            return f"ConfigMap {self._options.name} is not there, or has no {DOCUMENT_KEY}"
+        try:
+            self._converger.accept(parse_balancer_json(data[DOCUMENT_KEY]))
+        except ValueError as error:
+            log.error("configuration not accepted", error=str(error))  # noqa: TRY400 (the message says it all)
+            return str(error)
+        return ""
+
+    async def _converge(self) -> None:
+        """Look at httpd whenever something happens, and regularly."""
+        while True:
+            self._wake.clear()
+            self._looked_at = self._clock()
+            self._read_logs()
+            delay = await self._converger.step()
+            self._follow_health()
+            await self._pause(delay)
+
+    async def _pause(self, delay: float) -> None:
+        """Wait for the next reason to look: time, a new document, a health check's verdict, the end of httpd."""
+        reasons: list[asyncio.Task[Any]] = [asyncio.create_task(self._wake.wait())]
+        if self._server.running:
+            reasons.append(asyncio.create_task(self._server.ended()))
+        try:
+            await asyncio.wait(reasons, timeout=delay, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for reason in reasons:
+                reason.cancel()
+            await asyncio.gather(*reasons, return_exceptions=True)
+
+    def _read_logs(self) -> None:
+        self._sessions.add(self._session_log.lines())
+        for line in self._error_log.lines():
+            (log.info if _HARMLESS.search(line) else log.warning)("httpd says", line=line)
+
+    def _follow_health(self) -> None:
+        """Check the members that take requests."""
+        document, live = self._store.memory.document, self._converger.seen.live
+        if document is None:
+            return
+        ask = document.settings
+        checks = {
+            slot.serves: Check(
+                slot.address,
+                slot.port,
+                ask.health_path,
+                float(ask.health_interval_seconds),
+                float(ask.health_timeout_seconds),
+            )
+            for slot in self._store.table
+            if slot.wanted == "Enabled" and slot.name in live and "D" not in live[slot.name].state.flags
+        }
+        self._health.follow(checks)
+
+    async def _read_status(self) -> None:
+        try:
+            self._status = await self._server.status()
+        except LubanError:
+            self._status = {}
+
+    async def _announce(self, announce: Callable[[str], Awaitable[bool]]) -> None:
+        """Keep our Lease naming our endpoint: written once, and again only if it is gone or changed."""
+        while True:
+            done = await announce(self._options.advertise)
+            await asyncio.sleep(ANNOUNCE_SECONDS if done else ANNOUNCE_RETRY_SECONDS)

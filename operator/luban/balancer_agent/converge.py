@@ -1,0 +1,229 @@
+"""Making httpd what it should be: look, decide, act, look again. Level-triggered: any step may be the first one."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
+
+import structlog
+
+from luban.adapters.httpd_connections import Endpoint
+from luban.adapters.httpd_manager import LiveSlot, SlotState
+from luban.balancer_agent.loader import Loader
+from luban.balancer_agent.memory import Store
+from luban.balancer_agent.metrics import Metrics, kind_of
+from luban.balancer_agent.quiet import SAMPLE_SECONDS, Quiet
+from luban.balancer_agent.report import Seen, member_reports
+from luban.balancer_agent.server import Server
+from luban.balancer_agent.slots import (
+    SETTLE_SECONDS,
+    Facts,
+    Slot,
+    View,
+    changes,
+    out_of_service,
+    placed,
+    resized,
+)
+from luban.core.model import BalancerReport
+from luban.errors import LubanError
+from luban.render.balancer import BalancerDocument, route_of
+
+log = structlog.get_logger(__name__)
+
+IDLE_SECONDS = 1.0
+"""Time between two looks when nothing is under way."""
+RETRY_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Where the converger finds what neither httpd nor its own memory knows."""
+
+    clock: Callable[[], float]
+    """Monotonic seconds."""
+    sessions: Callable[[], Mapping[str, int]]
+    """Sticky sessions of the last minute by route."""
+    failing: Callable[[], Collection[str]]
+    """Members that fail their health check."""
+
+
+class Converger:
+    """One httpd on its way to one document. `step` is called again and again, never twice at the same time."""
+
+    def __init__(self, server: Server, loader: Loader, store: Store, metrics: Metrics, inputs: Inputs) -> None:
+        self._server = server
+        self._loader = loader
+        self._store = store
+        self._metrics = metrics
+        self._inputs = inputs
+        self.seen = Seen()
+        self.applied = ""
+        """Version of the document that httpd has carried out in full."""
+        self.problem = "no configuration yet"
+        """Why httpd does not serve as wanted; empty: it does."""
+        self._pointed: dict[tuple[str, str], float] = {}
+        self._asked: dict[str, float] = {}
+
+    def accept(self, document: BalancerDocument) -> None:
+        """Take on what is wanted from now on."""
+        memory = self._store.memory
+        before, wanted = memory.document, document.settings
+        if document == before:
+            return
+        now = self._inputs.clock()
+        known = {member.name: member for member in before.members} if before else {}
+        self._asked.update({member.name: now for member in document.members if known.get(member.name) != member})
+        table = memory.table
+        if before is None or (before.settings.slots, before.settings.vm_port) != (wanted.slots, wanted.vm_port):
+            table = resized(table, wanted.slots, wanted.vm_port)
+        self._store.update(replace(memory, document=document, table=table))
+        self._loader.reconsider()
+        log.info("configuration accepted", version=document.version, members=len(document.members))
+
+    async def step(self) -> float:
+        """One look and all that follows from it. Returns seconds until the next one is due."""
+        document = self._store.memory.document
+        if document is None:
+            return IDLE_SECONDS
+        try:
+            delay = await self._step(document)
+            self._say(self._loader.problem)
+        except LubanError as error:
+            self._say(error.message)
+            delay = RETRY_SECONDS
+        return delay
+
+    def _say(self, problem: str) -> None:
+        if problem and problem != self.problem:
+            log.warning("httpd does not serve as wanted", problem=problem)
+        self.problem = problem
+        self._metrics.ready.set(int(not problem))
+
+    async def _step(self, document: BalancerDocument) -> float:
+        if not self._server.running:
+            if (delay := self._loader.start_delay()) > 0:
+                return delay
+            await self._start(document)
+        live = await self._server.slots()
+        facts = self._look(live)
+        table = placed(self._store.table, document.members, facts)
+        self._store.update(replace(self._store.memory, table=table))
+        view = self._view()
+        self._loader.write(view)
+        self._note_pointed()
+        if await self._loader.reload(view):
+            live = await self._server.slots()
+        return self._conclude(document, await self._apply(live, view), view)
+
+    async def _start(self, document: BalancerDocument) -> None:
+        """Start httpd. It has no addresses in mind yet, so every member is settled, and its counters are at zero."""
+        table = placed(self._store.table, document.members, Facts())
+        fresh = tuple(replace(slot, settled=slot.member is not None, served_before=0) for slot in table)
+        self._store.update(replace(self._store.memory, table=fresh))
+        self.seen = Seen(sessions=self.seen.sessions)
+        await self._loader.start(self._view())
+
+    def _look(self, live: Mapping[str, LiveSlot]) -> Facts:
+        """Note what is in flight, and derive what may be decided upon."""
+        now = self._inputs.clock()
+        connections = self._count_connections()
+        facts = Facts(live)
+        closed = {slot.name: slot for slot in self._store.table if slot.member and facts.takes_nothing(slot)}
+        quiet = {
+            name: self.seen.quiet.get(name, Quiet(now)).after(self._in_flight(slot, connections), now)
+            for name, slot in closed.items()
+        }
+        self.seen = Seen(live, connections, quiet, self._sessions(), self._loader.sticky)
+        rested = {name for (name, _), moment in self._pointed.items() if now - moment >= SETTLE_SECONDS}
+        return Facts(live, {name for name, seen in quiet.items() if seen.drained}, rested)
+
+    def report(self, name: str) -> BalancerReport:
+        """What there is to say now; connections are counted anew, the rest is as old as the last step."""
+        try:
+            self.seen = replace(self.seen, connections=self._count_connections())
+        except LubanError as error:
+            log.debug("connections not counted", error=error.message)
+        return BalancerReport(
+            name=name,
+            reachable=True,
+            ready=not self.problem,
+            applied=self.applied,
+            message=self.problem,
+            members=member_reports(self._store.table, self.seen, self._inputs.failing()),
+        )
+
+    def _count_connections(self) -> Counter[Endpoint]:
+        """Open connections to every member, now."""
+        return self._server.connections({slot.endpoint for slot in self._store.table if slot.member})
+
+    def _in_flight(self, slot: Slot, connections: Counter[Endpoint]) -> int:
+        """Requests in flight on a closed slot. An address that a newer VM has by now says nothing about the old one."""
+        successor = any(
+            not other.leaving and other.index != slot.index and other.endpoint == slot.endpoint
+            for other in self._store.table
+        )
+        return 0 if successor else connections[slot.endpoint]
+
+    def _sessions(self) -> dict[str, int]:
+        counts = self._inputs.sessions()
+        return {
+            slot.member.name: counts.get(route_of(slot.member.name), 0) for slot in self._store.table if slot.member
+        }
+
+    def _view(self) -> View:
+        failing = out_of_service(self._inputs.failing(), self._store.table)
+        return View(self._loader.sticky, self._sessions(), failing)
+
+    def _note_pointed(self) -> None:
+        """Remember since when slots that have not settled point where they do."""
+        now = self._inputs.clock()
+        waiting = [(slot.name, slot.address) for slot in self._store.table if slot.member and not slot.settled]
+        self._pointed = {key: self._pointed.get(key, now) for key in waiting}
+
+    async def _apply(self, live: Mapping[str, LiveSlot], view: View) -> Mapping[str, LiveSlot]:
+        """Set what is not as it should be, and read back: httpd answers the same whether it obeyed or not."""
+        wrong = changes(self._store.table, live, view)
+        if not wrong:
+            return live
+        for slot, state in wrong:
+            await self._server.set(slot.name, slot.port, state)
+        after = await self._server.slots()
+        for slot, state in wrong:
+            if slot.name in after and after[slot.name].state == state:
+                self._confirm(slot, live[slot.name].state, state)
+            else:
+                log.warning("httpd did not take a change", slot=slot.name, wanted=sorted(state.flags))
+        return after
+
+    def _confirm(self, slot: Slot, before: SlotState, after: SlotState) -> None:
+        self._metrics.changed(before, after)
+        log.info("member changed", member=slot.serves, slot=slot.name, change=kind_of(before, after))
+        done = bool(after.flags & frozenset("DN")) == (slot.wanted != "Enabled")
+        if done and (asked := self._asked.pop(slot.serves, None)) is not None:
+            self._metrics.change_seconds.observe(self._inputs.clock() - asked)
+
+    def _conclude(self, document: BalancerDocument, live: Mapping[str, LiveSlot], view: View) -> float:
+        """Say how far things are, and when to look again."""
+        table, facts = self._store.table, Facts(live)
+        closed = {slot.name for slot in table if facts.takes_nothing(slot)}
+        self.seen = replace(
+            self.seen, live=live, quiet={name: quiet for name, quiet in self.seen.quiet.items() if name in closed}
+        )
+        opening = [slot for slot in table if slot.wanted == "Enabled" and not slot.settled]
+        wrong = changes(table, live, view)
+        known = all(slot.name in live for slot in table)
+        if known and self._loader.in_force and not wrong and not opening:
+            self.applied = document.version
+        if wrong or opening or self._draining():
+            return SAMPLE_SECONDS
+        if not self._loader.in_force and not self._loader.problem:
+            return min(IDLE_SECONDS, self._loader.reload_delay())
+        return IDLE_SECONDS
+
+    def _draining(self) -> bool:
+        """Whether any closed slot is not known to be drained."""
+        facts, quiet = Facts(self.seen.live), self.seen.quiet
+        closed = (slot for slot in self._store.table if slot.member and facts.takes_nothing(slot))
+        return any(slot.name not in quiet or not quiet[slot.name].drained for slot in closed)

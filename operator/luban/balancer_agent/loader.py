@@ -1,0 +1,176 @@
+"""httpd's files, and what it has loaded of them: starts, graceful restarts, and the mirror of its present state."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import structlog
+
+from luban.adapters.httpd_connections import Endpoint
+from luban.balancer_agent.memory import Skeleton, Store
+from luban.balancer_agent.metrics import Metrics
+from luban.balancer_agent.server import Server
+from luban.balancer_agent.slots import View, lines, ports_of
+from luban.errors import ConfigurationRefused, LubanError
+from luban.render.balancer import BalancerDocument, BalancerSettings
+from luban.render.httpd import Runtime, slot_host, slotted_config
+
+log = structlog.get_logger(__name__)
+
+RELOAD_SECONDS = 5.0
+"""Least time between two graceful restarts: they cost clients' connections, and close together they crash children."""
+LONGEST_PAUSE = 30.0
+"""Between two attempts to start httpd."""
+
+
+class Loader:
+    """Keeps httpd running with the wanted settings, or with the last good ones if httpd refuses the wanted."""
+
+    def __init__(
+        self, server: Server, runtime: Runtime, store: Store, metrics: Metrics, clock: Callable[[], float]
+    ) -> None:
+        self._server = server
+        self._runtime = runtime
+        self._store = store
+        self._metrics = metrics
+        self._clock = clock
+        self._hosts: dict[str, str] = {}
+        self._config = ""
+        self._refused: tuple[Skeleton, str] | None = None
+        self._reload_after = 0.0
+        self._start_after = 0.0
+        self._failures = 0
+
+    @property
+    def problem(self) -> str:
+        """Why the wanted settings are not in force and will not be; empty: they are, or soon."""
+        return self._refused[1] if self._refused and self._refused[0] == self._wanted() else ""
+
+    @property
+    def in_force(self) -> bool:
+        """Whether httpd has loaded what is wanted."""
+        return self._store.memory.in_force == self._wanted()
+
+    @property
+    def sticky(self) -> bool:
+        """Whether httpd binds clients to members."""
+        return (self._store.memory.in_force or self._wanted()).settings.sticky_cookie != ""
+
+    def start_delay(self) -> float:
+        """Seconds until httpd may be started again after it failed to."""
+        return max(0.0, self._start_after - self._clock())
+
+    def reconsider(self) -> None:
+        """Try again at once what failed: something new is wanted."""
+        self._start_after = self._clock()
+        self._failures = 0
+
+    def adopt(self) -> bool:
+        """Go on with an httpd that an earlier agent started. False if there is none."""
+        memory = self._store.memory
+        if not self._server.adopt():
+            return False
+        self._config = self._server.config_text()
+        skeleton = memory.in_force
+        if skeleton and _without_members(self._config) != _without_members(self._text(skeleton, View())):
+            # Another version of this program wrote it: it has to be loaded anew.
+            self._store.update(replace(memory, in_force=None))
+        self._reload_after = self._clock() + RELOAD_SECONDS
+        return True
+
+    async def start(self, view: View) -> None:
+        """Start httpd with the wanted settings, or the last good ones. Raises LubanError if neither works."""
+        self._failures += 1
+        self._start_after = self._clock() + min(LONGEST_PAUSE, 2.0**self._failures / 2)
+        skeleton = await self._acceptable(view)
+        self._store.update(replace(self._store.memory, in_force=skeleton))
+        self.write(view)
+        await self._server.start()
+        self._metrics.starts.inc()
+        self._failures = 0
+        self._reload_after = self._clock() + RELOAD_SECONDS
+        log.info("httpd started", slots=len(skeleton.ports))
+
+    async def _acceptable(self, view: View) -> Skeleton:
+        wanted, last = self._wanted(), self._store.memory.in_force
+        try:
+            await self._server.check(self._text(wanted, view))
+        except ConfigurationRefused as error:
+            self._refuse(wanted, error)
+            if last is None or last == wanted:
+                raise
+            await self._server.check(self._text(last, view))
+            return last
+        return wanted
+
+    def write(self, view: View) -> None:
+        """Bring the hosts file and the configuration file up to date; httpd is not told."""
+        hosts = {slot_host(slot.name): slot.address for slot in self._store.table}
+        if hosts != self._hosts:
+            self._server.write_hosts(hosts)
+            self._hosts = hosts
+        if skeleton := self._store.memory.in_force:
+            self._write_config(self._text(skeleton, view))
+
+    async def reload(self, view: View) -> bool:
+        """Let httpd load the wanted settings if it has others and the time has come. True if it did."""
+        wanted = self._wanted()
+        if self.in_force or self.problem or self.reload_delay() > 0:
+            return False
+        before = self._config
+        try:
+            text = self._text(wanted, view)
+            await self._server.check(text, self._new_endpoint(wanted.settings))
+            self._write_config(text)
+            await self._server.graceful()
+        except ConfigurationRefused as error:
+            self._write_config(before)
+            self._refuse(wanted, error)
+            return False
+        finally:
+            self._reload_after = self._clock() + RELOAD_SECONDS
+        self._store.update(replace(self._store.memory, in_force=wanted))
+        self._metrics.reloads.labels("loaded").inc()
+        log.info("httpd loaded new settings", slots=len(wanted.ports))
+        return True
+
+    def reload_delay(self) -> float:
+        """Seconds until httpd may be told to load what it has not loaded yet."""
+        return max(0.0, self._reload_after - self._clock())
+
+    def _refuse(self, skeleton: Skeleton, error: LubanError) -> None:
+        self._refused = skeleton, error.message
+        self._metrics.reloads.labels("refused").inc()
+        log.error("httpd refuses the wanted settings, the old ones stay", words=error.message)
+
+    def _wanted(self) -> Skeleton:
+        return Skeleton(self._document().settings, ports_of(self._store.table))
+
+    def _document(self) -> BalancerDocument:
+        document = self._store.memory.document
+        if document is None:
+            raise LookupError("nothing is wanted yet")
+        return document
+
+    def _new_endpoint(self, settings: BalancerSettings) -> Endpoint | None:
+        """Where httpd would have to begin to listen."""
+        last = self._store.memory.in_force
+        before = self._endpoint(last.settings) if last else None
+        return self._endpoint(settings) if before != self._endpoint(settings) else None
+
+    def _endpoint(self, settings: BalancerSettings) -> Endpoint:
+        return self._runtime.listen_address or settings.listen_address, settings.listen_port
+
+    def _text(self, skeleton: Skeleton, view: View) -> str:
+        return slotted_config(skeleton.settings, lines(self._store.table, skeleton.ports, view), self._runtime)
+
+    def _write_config(self, text: str) -> None:
+        if text != self._config:
+            self._server.write_config(text)
+            self._config = text
+
+
+def _without_members(text: str) -> str:
+    """What of a configuration httpd cannot be told but by a reload; the slots' ports are remembered elsewhere."""
+    return "\n".join(line for line in text.splitlines() if "BalancerMember" not in line)

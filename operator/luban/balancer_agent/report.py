@@ -1,0 +1,70 @@
+"""What the agent says about its members, from the table and the last look at httpd: pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from luban.adapters.httpd_connections import Endpoint
+from luban.adapters.httpd_manager import LiveSlot
+from luban.balancer_agent.quiet import Quiet
+from luban.balancer_agent.slots import Slot, Table
+from luban.core.model import MemberReport, MemberState
+
+
+@dataclass(frozen=True)
+class Seen:
+    """The last look at httpd."""
+
+    live: Mapping[str, LiveSlot] = field(default_factory=dict)
+    """Slots by name."""
+    connections: Counter[Endpoint] = field(default_factory=Counter)
+    quiet: Mapping[str, Quiet] = field(default_factory=dict)
+    """By slot name, for closed slots with a member."""
+    sessions: Mapping[str, int] = field(default_factory=dict)
+    """Sticky sessions of the last minute by member."""
+    sticky: bool = False
+    """Whether there are sticky sessions. If not, requests in flight count as sessions."""
+
+
+def member_reports(table: Table, seen: Seen, failing: Collection[str]) -> tuple[MemberReport, ...]:
+    """One report per member, those included that are not wanted any more but may have requests in flight."""
+    held: dict[str, list[Slot]] = {}
+    # A member that moved to another address has two slots: the one that is not leaving comes first.
+    for slot in sorted(table, key=lambda slot: slot.leaving):
+        if slot.member:
+            held.setdefault(slot.serves, []).append(slot)
+    return tuple(_report(name, held[name], seen, name in failing) for name in sorted(held))
+
+
+def _report(name: str, slots: Sequence[Slot], seen: Seen, failing: bool) -> MemberReport:
+    first, live = slots[0], seen.live.get(slots[0].name)
+    in_flight = sum(seen.connections[endpoint] for endpoint in {slot.endpoint for slot in slots})
+    return MemberReport(
+        name=name,
+        state=_state(live),
+        address=first.address,
+        port=first.port,
+        healthy=not failing and not (live is not None and live.in_error),
+        in_flight=in_flight,
+        sessions=seen.sessions.get(name, 0) if seen.sticky else in_flight,
+        drained=all(slot.name in seen.quiet and seen.quiet[slot.name].drained for slot in slots),
+        served=sum(_served(slot, seen.live.get(slot.name)) for slot in slots),
+    )
+
+
+def _state(live: LiveSlot | None) -> MemberState:
+    """What httpd does with a slot, in the operator's words. One that it does not know takes nothing."""
+    if live is None:
+        return "Disabled"
+    if "N" in live.state.flags:
+        return "Draining"
+    return "Disabled" if "D" in live.state.flags else "Enabled"
+
+
+def _served(slot: Slot, live: LiveSlot | None) -> int:
+    """Requests of this member. A reload sets httpd's counter back to zero."""
+    if live is None:
+        return 0
+    return live.served - slot.served_before if live.served >= slot.served_before else live.served

@@ -1,0 +1,344 @@
+"""Apache httpd configuration of a balancer. Two forms from one renderer:
+
+* plain: members by address. A plain `apache2 -f` can serve from it; the ConfigMap shows it to people.
+* slotted: members behind declared slots whose names the balancer agent points at VMs, so that a change of membership
+  needs no reload (a reload closes clients' connections).
+
+The figures below were measured; see docs/decisions. What may reach the text is decided in luban.render.balancer.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from luban.core.model import Member, MemberState
+from luban.render.balancer import (
+    HIGHEST_PORT,
+    BalancerDocument,
+    BalancerSettings,
+    check_address,
+    check_member,
+    check_number,
+    check_text,
+    document_json,
+    parse_balancer_json,
+    route_of,
+    settings_of,
+)
+
+__all__ = [
+    "BalancerDocument",
+    "BalancerSettings",
+    "Runtime",
+    "SlotLine",
+    "config_map_data",
+    "parse_balancer_json",
+    "plain_config",
+    "settings_of",
+    "slot_host",
+    "slot_name",
+    "slotted_config",
+]
+
+BALANCER = "vms"
+"""Name of the balancer inside httpd: balancer://vms."""
+SLOT_DOMAIN = "slot.invalid"
+"""Slots are called s001.slot.invalid and so on: a domain that no DNS server answers for (RFC 2606)."""
+PARKED_ADDRESS = "255.255.255.255"
+"""Where free slots point: no TCP connection can be opened to it, and no packet leaves for it."""
+MANAGER_PATH = "/balancer-manager"
+STATUS_PATH = "/server-status"
+TOKEN_HEADER = "X-Luban-Token"  # noqa: S105 (the name of a header, not a secret)
+SESSION_LOG = "sessions.log"
+ERROR_LOG = "error.log"
+PID_FILE = "httpd.pid"
+
+LONGEST_HEALTH_PATH = 63
+"""mod_proxy_hcheck can hold no longer one; the plain form then does without health checks."""
+STATUS_FLAGS: dict[MemberState, str] = {"Enabled": "", "Draining": "N", "Disabled": "D"}
+"""httpd's letters. N: no requests but those of existing sticky sessions. D: none."""
+
+_FOLDER = re.compile(r"/[A-Za-z0-9._/@+=-]{0,200}")
+_SECRET = re.compile(r"[0-9a-f]{16,64}")
+_SLOT = re.compile(r"s[0-9]{3,5}")
+_ROUTE = re.compile(r"[A-Za-z0-9_-]{1,60}")
+_FLAGS = re.compile(r"D?N?|ND")
+
+_MODULE_FOLDERS = ("/usr/lib/apache2/modules", "/usr/local/apache2/modules", "/usr/lib64/httpd/modules")
+"""Debian, the official image, Fedora."""
+_MODULES = (
+    "mpm_event",
+    "unixd",
+    "authz_core",
+    "log_config",
+    "env",
+    "headers",
+    "setenvif",
+    "unique_id",
+    "reqtimeout",
+    "slotmem_shm",
+    "proxy",
+    "proxy_http",
+    "proxy_balancer",
+)
+_PLAIN_MODULES = ("watchdog", "proxy_hcheck")
+_SLOTTED_MODULES = ("status",)
+
+_SERVER = """\
+ServerTokens Prod
+ServerSignature Off
+TraceEnable Off
+# Only used when root starts httpd: its children become nobody.
+User #65534
+Group #65534
+<Directory "/">
+    AllowOverride None
+    Require all denied
+</Directory>"""
+
+_CAPACITY = """\
+# Threads well above the peak: a httpd without an idle thread closes idle keep-alive connections of clients.
+# All children from the start and none ever retired, because a retired child closes its clients' connections too;
+# ServerLimit leaves room for the children of earlier generations that still finish requests.
+StartServers 8
+ThreadsPerChild 128
+ThreadLimit 128
+MaxRequestWorkers 1024
+MinSpareThreads 128
+MaxSpareThreads 1024
+ServerLimit 32
+MaxConnectionsPerChild 0
+ListenBacklog 4096
+Timeout 60
+KeepAlive On
+MaxKeepAliveRequests 0
+KeepAliveTimeout 30
+RequestReadTimeout handshake=0 header=20-40,MinRate=500 body=0"""
+
+
+@dataclass(frozen=True)
+class SlotLine:
+    """A slot as the slotted form declares it. Raises ValueError for a value not allowed."""
+
+    name: str
+    """s001, s002 and so on."""
+    port: int
+    route: str
+    flags: str = "D"
+    """httpd's status letters, see STATUS_FLAGS; both may be set."""
+    load_factor: int = 1
+
+    def __post_init__(self) -> None:
+        check_text("slot", _SLOT, self.name)
+        check_text("route", _ROUTE, self.route)
+        check_text("flags", _FLAGS, self.flags)
+        check_number("port", self.port, HIGHEST_PORT)
+        check_number("load factor", self.load_factor, 100)
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """What only the agent beside httpd knows. Raises ValueError for a value not allowed."""
+
+    folder: str
+    """Absolute path of the folder for pid file, logs and shared memory."""
+    manager_address: str
+    """IP address of the private listener for balancer-manager and server-status."""
+    manager_port: int
+    secret: str
+    """Hex digits: nonce of the balancer-manager, and token that each request to the private listener carries."""
+    listen_address: str = ""
+    """Overrides the settings' address unless empty."""
+    stop_seconds: int = 20
+    """A graceful stop waits so long for requests in flight."""
+
+    def __post_init__(self) -> None:
+        check_text("folder", _FOLDER, self.folder)
+        check_text("secret", _SECRET, self.secret)
+        check_address("manager address", self.manager_address)
+        check_number("manager port", self.manager_port, HIGHEST_PORT)
+        check_number("stop time", self.stop_seconds, 3600)
+        if self.listen_address:
+            check_address("listen address", self.listen_address)
+
+
+def slot_name(index: int) -> str:
+    """Name of a slot, counted from 1: s001."""
+    return f"s{index:03d}"
+
+
+def slot_host(name: str) -> str:
+    """Host name of a slot."""
+    return f"{name}.{SLOT_DOMAIN}"
+
+
+def config_map_data(settings: BalancerSettings, members: Sequence[Member]) -> dict[str, str]:
+    """Data of a balancer's ConfigMap: the plain form for people, `balancer.json` for the agent."""
+    return {"httpd.conf": plain_config(settings, members), "balancer.json": document_json(settings, members)}
+
+
+def plain_config(settings: BalancerSettings, members: Sequence[Member]) -> str:
+    """A complete configuration with the members by address.
+
+    `apache2 -C "Define LUBAN_RUN <folder>"` moves pid file and shared memory, `-C "Define LUBAN_MODULES <folder>"`
+    says where the modules are. Errors go to standard error. Raises ValueError for a member that is not allowed.
+    """
+    for member in members:
+        check_member(member)
+    health = _health_check(settings)
+    return _document(
+        f"# Balancer of LubanCluster {settings.cluster}. Generated: changes here are overwritten.",
+        _define("LUBAN_RUN", "/run/apache2"),
+        *_common(settings, "${LUBAN_RUN}", "/dev/stderr", settings.listen_address, _PLAIN_MODULES),
+        _balancer(settings, (_plain_member(settings, member) + health for member in members)),
+        _front(settings, settings.listen_address),
+    )
+
+
+def slotted_config(settings: BalancerSettings, slots: Iterable[SlotLine], runtime: Runtime) -> str:
+    """The configuration of an agent's httpd, with the slots in the state in which httpd must start."""
+    address = runtime.listen_address or settings.listen_address
+    log = f'CustomLog "{runtime.folder}/{SESSION_LOG}" luban_session env=BALANCER_SESSION_ROUTE'
+    return _document(
+        f"# Balancer of LubanCluster {settings.cluster}. Generated by its agent: changes here are overwritten.",
+        *_common(settings, runtime.folder, f"{runtime.folder}/{ERROR_LOG}", address, _SLOTTED_MODULES),
+        f"Listen {_endpoint(runtime.manager_address, runtime.manager_port)}",
+        f"GracefulShutdownTimeout {runtime.stop_seconds}",
+        _balancer(settings, (_slot(settings, slot) for slot in slots), f" nonce={runtime.secret}"),
+        _front(settings, address, log if settings.sticky_cookie else ""),
+        _manager(runtime),
+    )
+
+
+def _document(*sections: str) -> str:
+    return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def _common(
+    settings: BalancerSettings, folder: str, error_log: str, address: str, modules: Sequence[str]
+) -> tuple[str, ...]:
+    """Everything but the balancer itself. The modules come first: the rest is written in their directives."""
+    return (
+        _load((*_MODULES, *modules, f"lbmethod_{settings.method}")),
+        f'ServerRoot "{folder}"\nDefaultRuntimeDir "{folder}"\nPidFile "{folder}/{PID_FILE}"\n'
+        f'ErrorLog "{error_log}"\nLogLevel warn\nServerName balancer.invalid\n{_SERVER}',
+        _CAPACITY,
+        f"Listen {_endpoint(address, settings.listen_port)}",
+    )
+
+
+def _define(name: str, value: str) -> str:
+    """A default that `-C "Define ..."` overrides."""
+    return f"<IfDefine !{name}>\n    Define {name} {value}\n</IfDefine>"
+
+
+def _load(modules: Iterable[str]) -> str:
+    """LoadModule lines; distributions keep modules in different folders, and build some of them in."""
+    folders = "\n".join(
+        f"<IfFile {folder}/mod_proxy.so>\n{_define('LUBAN_MODULES', folder)}\n</IfFile>" for folder in _MODULE_FOLDERS
+    )
+    lines = "\n".join(
+        f"<IfModule !{name}_module>\n    LoadModule {name}_module ${{LUBAN_MODULES}}/mod_{name}.so\n</IfModule>"
+        for name in modules
+    )
+    return f"{folders}\n{lines}"
+
+
+def _balancer(settings: BalancerSettings, members: Iterable[str], extra: str = "") -> str:
+    sticky = f" stickysession={settings.sticky_cookie}" if settings.sticky_cookie else ""
+    lines = "".join(f"    {member}\n" for member in members)
+    # maxattempts: without it a request that found one dead member is not tried on another.
+    return (
+        "# Off: what a graceful restart finds is this file, which holds the present state of each member.\n"
+        "BalancerPersist Off\n"
+        f"<Proxy balancer://{BALANCER}>\n{lines}"
+        f"    ProxySet lbmethod={settings.method} maxattempts=3{sticky}{extra}\n"
+        "</Proxy>"
+    )
+
+
+def _plain_member(settings: BalancerSettings, member: Member) -> str:
+    host = f"{_bracketed(member.address)}:{member.port}"
+    return _member(settings, host, route_of(member.name), STATUS_FLAGS[member.state], member.load_factor)
+
+
+def _slot(settings: BalancerSettings, slot: SlotLine) -> str:
+    # addressttl: httpd looks a slot's name up again after this many seconds.
+    host = f"{slot_host(slot.name)}:{slot.port}"
+    return _member(settings, host, slot.route, slot.flags, slot.load_factor) + " addressttl=1"
+
+
+def _member(settings: BalancerSettings, host: str, route: str, flags: str, load_factor: int) -> str:
+    """A BalancerMember line.
+
+    disablereuse: established connections then are requests in flight, and backends that close idle connections do no
+    harm. connectiontimeout, retry, ping: a dead member is passed over within a second and tried again after two.
+    Not set: failonstatus and failontimeout, with which one bad URL of the application takes all members out.
+    """
+    status = f" status=+{flags}" if flags else ""
+    return (
+        f"BalancerMember http://{host} route={route} loadfactor={load_factor}{status} "
+        f"timeout={settings.timeout_seconds} connectiontimeout=1 retry=2 ping=2 disablereuse=on"
+    )
+
+
+def _health_check(settings: BalancerSettings) -> str:
+    """mod_proxy_hcheck's parameters. Only for members by address: it never looks a name up again."""
+    if len(settings.health_path) > LONGEST_HEALTH_PATH:
+        return ""
+    interval = settings.health_interval_seconds
+    return f" hcmethod=GET hcuri={settings.health_path} hcinterval={interval} hcpasses=1 hcfails=1"
+
+
+def _front(settings: BalancerSettings, address: str, session_log: str = "") -> str:
+    """The virtual host that clients talk to."""
+    lines = [
+        "ServerName balancer.invalid",
+        # VMs must see the name that the client asked for, not the slot's.
+        "ProxyPreserveHost On",
+        "RequestHeader unset Proxy early",
+        *_sticky(settings.sticky_cookie),
+        *([session_log] if session_log else []),
+        f"ProxyPass / balancer://{BALANCER}/",
+    ]
+    return _virtual_host(_endpoint(address or "*", settings.listen_port), lines)
+
+
+def _sticky(cookie: str) -> list[str]:
+    """Set the cookie whenever the member that answers is not the one that the client's cookie names."""
+    if not cookie:
+        return []
+    return [
+        f'Header add Set-Cookie "{cookie}=%{{UNIQUE_ID}}e.%{{BALANCER_WORKER_ROUTE}}e; Path=/; HttpOnly; '
+        'SameSite=Lax" env=BALANCER_ROUTE_CHANGED',
+        # Read by the agent: second, member that answered, member that the cookie names, cookie.
+        f'LogFormat "%{{sec}}t %{{BALANCER_WORKER_ROUTE}}e %{{BALANCER_SESSION_ROUTE}}e %{{{cookie}}}C" luban_session',
+    ]
+
+
+def _manager(runtime: Runtime) -> str:
+    """The private virtual host of balancer-manager and server-status."""
+    # The nonce alone protects nothing: the manager prints it to everyone who may look at it.
+    require = f"Require expr \"req('{TOKEN_HEADER}') == '{runtime.secret}'\""
+    lines = ["ServerName manager.invalid"]
+    for path, handler in ((MANAGER_PATH, "balancer-manager"), (STATUS_PATH, "server-status")):
+        lines += [f"<Location {path}>", f"    SetHandler {handler}", f"    {require}", "</Location>"]
+    return _virtual_host(_endpoint(runtime.manager_address, runtime.manager_port), lines)
+
+
+def _virtual_host(endpoint: str, lines: Iterable[str]) -> str:
+    body = "".join(f"    {line}\n" for line in lines)
+    return f"<VirtualHost {endpoint}>\n{body}</VirtualHost>"
+
+
+def _endpoint(address: str, port: int) -> str:
+    """`address:port`, or the port alone for all addresses."""
+    return f"{_bracketed(address)}:{port}" if address else str(port)
+
+
+def _bracketed(address: str) -> str:
+    """An address as it stands in a URL."""
+    return f"[{address}]" if address != "*" and ipaddress.ip_address(address).version == 6 else address

@@ -1,0 +1,469 @@
+"""What ports.Cluster promises, held by the fake and by the adapter on a real API server.
+
+The adapter works as the operator's ServiceAccount, so that these tests also show that manifests/base grants enough.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import pytest
+
+from lab.controlplane import ControlPlane
+from luban.adapters.kubernetes_api import connect
+from luban.api import LubanCluster, LubanClusterStatus, LubanVM, LubanVMSpec, LubanVMStatus, names
+from luban.core.model import ClusterRef
+from luban.errors import Conflict, PermanentError
+from luban.ports import Cluster
+from tests.fakes.cluster import FakeCluster
+
+pytestmark = [pytest.mark.contract, pytest.mark.timeout(1800)]
+
+Body = dict[str, Any]
+
+
+class Side(Protocol):
+    """One implementation, and what a person could do beside it."""
+
+    cluster: Cluster
+    namespace: str
+
+    def create(self, body: Mapping[str, Any]) -> Body:
+        """Create an object as an administrator."""
+
+    def find(self, kind: str, name: str) -> Body | None:
+        """Read an object as an administrator."""
+
+    def secret(self, name: str, key: str, value: str) -> None:
+        """Create a Secret."""
+
+    def events(self) -> list[tuple[str, str, str, str, str]]:
+        """Events as kind, name, type, reason, message."""
+
+
+class FakeSide:
+    """The fake."""
+
+    def __init__(self) -> None:
+        self.fake = FakeCluster()
+        self.cluster: Cluster = self.fake
+        self.namespace = "default"
+
+    def create(self, body: Mapping[str, Any]) -> Body:
+        """See Side."""
+        return self.fake.create(body)
+
+    def find(self, kind: str, name: str) -> Body | None:
+        """See Side."""
+        return self.fake.find(kind, self.namespace, name)
+
+    def secret(self, name: str, key: str, value: str) -> None:
+        """See Side."""
+        metadata = {"name": name, "namespace": self.namespace}
+        self.fake.create({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": {key: value}})
+
+    def events(self) -> list[tuple[str, str, str, str, str]]:
+        """See Side."""
+        return [(it.kind, it.name, it.type, it.reason, it.message) for it in self.fake.events(self.namespace)]
+
+
+class RealSide:
+    """The adapter, as the operator; the rest by kubectl, as administrator."""
+
+    def __init__(self, cluster: Cluster, plane: ControlPlane, namespace: str) -> None:
+        self.cluster = cluster
+        self.plane = plane
+        self.namespace = namespace
+
+    def create(self, body: Mapping[str, Any]) -> Body:
+        """See Side."""
+        created: Body = json.loads(self.plane.kubectl("create", "-f", "-", "-o", "json", stdin=json.dumps(body)))
+        return created
+
+    def find(self, kind: str, name: str) -> Body | None:
+        """See Side."""
+        text = self._get(kind, name, "--ignore-not-found")
+        return json.loads(text) if text else None
+
+    def secret(self, name: str, key: str, value: str) -> None:
+        """See Side."""
+        self.plane.kubectl("create", "secret", "generic", name, "-n", self.namespace, f"--from-literal={key}={value}")
+
+    def events(self) -> list[tuple[str, str, str, str, str]]:
+        """See Side."""
+        items = json.loads(self._get("events"))["items"]
+        about = [(it["involvedObject"]["kind"], it["involvedObject"]["name"]) for it in items]
+        said = [(it["type"], it["reason"], it["message"]) for it in items]
+        return [(*who, *what) for who, what in zip(about, said, strict=True)]
+
+    def _get(self, *arguments: str) -> str:
+        return self.plane.kubectl("get", *arguments, "-n", self.namespace, "-o", "json")
+
+
+@pytest.fixture(params=["fake", pytest.param("real", marks=pytest.mark.integration)])
+async def side(request: pytest.FixtureRequest) -> AsyncIterator[Side]:
+    """Each implementation in turn."""
+    if request.param == "fake":
+        yield FakeSide()
+        return
+    kubeconfig: Path = request.getfixturevalue("operator_kubeconfig")
+    plane: ControlPlane = request.getfixturevalue("luban_base")
+    cluster = await connect(str(kubeconfig))
+    yield RealSide(cluster, plane, request.getfixturevalue("namespace"))
+    await cluster.close()
+
+
+@pytest.fixture
+def ref(side: Side) -> ClusterRef:
+    """A LubanCluster that exists."""
+    body = {
+        "apiVersion": names.API_VERSION,
+        "kind": "LubanCluster",
+        "metadata": {"name": "luban", "namespace": side.namespace},
+        "spec": {
+            "hosts": [{"name": "host-b", "uri": "test:///default"}],
+            "template": {"spec": {"image": {"volume": "web.qcow2"}}},
+        },
+    }
+    return ClusterRef(side.namespace, "luban", side.create(body)["metadata"]["uid"])
+
+
+def vm_body(ref: ClusterRef, name: str, **metadata: Any) -> Body:
+    """A LubanVM with our finalizer; only what has no default."""
+    return {
+        "apiVersion": names.API_VERSION,
+        "kind": "LubanVM",
+        "metadata": {
+            "name": name,
+            "labels": {names.LABEL_CLUSTER: ref.name},
+            "finalizers": [names.FINALIZER_VM],
+            **metadata,
+        },
+        "spec": {
+            "clusterName": ref.name,
+            "host": "host-b",
+            "hostURI": "test:///default",
+            "template": {"image": {"volume": "web.qcow2"}},
+        },
+    }
+
+
+def owner_of(ref: ClusterRef) -> Body:
+    """The reference that makes an object part of the LubanCluster."""
+    owner = {"apiVersion": names.API_VERSION, "kind": "LubanCluster", "name": ref.name, "uid": ref.uid}
+    return {**owner, "controller": True}
+
+
+def found(side: Side, kind: str, name: str) -> Body:
+    """An object that must be there."""
+    body = side.find(kind, name)
+    assert body is not None
+    return body
+
+
+# LubanVMs
+
+
+async def test_a_created_vm_is_listed_at_once(side: Side, ref: ClusterRef) -> None:
+    created = await side.cluster.create_vm(ref, vm_body(ref, "luban-a"))
+    assert [vm["metadata"] for vm in await side.cluster.list_vms(ref)] == [created["metadata"]]
+    vm = LubanVM.parse(created)
+    assert vm.metadata.uid
+    assert vm.metadata.resource_version
+    assert vm.metadata.creation_timestamp
+    assert vm.metadata.finalizers == (names.FINALIZER_VM,)
+    assert "deletionTimestamp" not in created["metadata"]
+
+
+async def test_defaults_are_those_of_the_models(side: Side, ref: ClusterRef) -> None:
+    body = vm_body(ref, "luban-a")
+    created = await side.cluster.create_vm(ref, body)
+    assert created["spec"] == LubanVMSpec.model_validate(body["spec"]).wire()
+
+
+async def test_a_status_given_at_creation_is_not_taken(side: Side, ref: ClusterRef) -> None:
+    created = await side.cluster.create_vm(ref, {**vm_body(ref, "luban-a"), "status": {"phase": "Ready"}})
+    assert "status" not in created
+
+
+async def test_a_taken_name_is_a_conflict(side: Side, ref: ClusterRef) -> None:
+    await side.cluster.create_vm(ref, vm_body(ref, "luban-a"))
+    with pytest.raises(Conflict, match="already exists") as caught:
+        await side.cluster.create_vm(ref, vm_body(ref, "luban-a"))
+    assert caught.value.reason == "AlreadyExists"
+
+
+async def test_a_refused_vm_names_the_field(side: Side, ref: ClusterRef) -> None:
+    body = vm_body(ref, "luban-a")
+    body["spec"]["template"]["port"] = 99999
+    with pytest.raises(PermanentError, match="port") as caught:
+        await side.cluster.create_vm(ref, body)
+    assert caught.value.reason == "Invalid"
+    assert await side.cluster.list_vms(ref) == []
+
+
+async def test_only_the_clusters_own_vms_are_listed(side: Side, ref: ClusterRef) -> None:
+    other = ClusterRef(ref.namespace, "other")
+    for owner, name in ((ref, "luban-b"), (ref, "luban-a"), (other, "other-a")):
+        await side.cluster.create_vm(owner, vm_body(owner, name))
+    assert [vm["metadata"]["name"] for vm in await side.cluster.list_vms(ref)] == ["luban-a", "luban-b"]
+    assert await side.cluster.list_vms(ClusterRef("no-such-namespace", "luban")) == []
+
+
+async def test_a_deleted_vm_stays_until_it_is_released(side: Side, ref: ClusterRef) -> None:
+    await side.cluster.create_vm(ref, vm_body(ref, "luban-a"))
+    await side.cluster.delete_vm(ref, "luban-a")
+    (marked,) = await side.cluster.list_vms(ref)
+    assert marked["metadata"]["deletionTimestamp"]
+    await side.cluster.delete_vm(ref, "luban-a")
+    (again,) = await side.cluster.list_vms(ref)
+    assert again["metadata"]["deletionTimestamp"] == marked["metadata"]["deletionTimestamp"]
+    await side.cluster.release_vm(ref, "luban-a")
+    assert await side.cluster.list_vms(ref) == []
+
+
+async def test_a_vm_without_finalizers_goes_at_once(side: Side, ref: ClusterRef) -> None:
+    await side.cluster.create_vm(ref, vm_body(ref, "luban-a", finalizers=[]))
+    await side.cluster.delete_vm(ref, "luban-a")
+    assert await side.cluster.list_vms(ref) == []
+
+
+async def test_release_takes_away_our_finalizer_only(side: Side, ref: ClusterRef) -> None:
+    finalizers = ["example.com/first", names.FINALIZER_VM, "example.com/last"]
+    await side.cluster.create_vm(ref, vm_body(ref, "luban-a", finalizers=finalizers))
+    await side.cluster.delete_vm(ref, "luban-a")
+    await side.cluster.release_vm(ref, "luban-a")
+    await side.cluster.release_vm(ref, "luban-a")
+    (vm,) = await side.cluster.list_vms(ref)
+    assert vm["metadata"]["finalizers"] == ["example.com/first", "example.com/last"]
+
+
+async def test_an_orphan_stays_without_finalizer_and_owner(side: Side, ref: ClusterRef) -> None:
+    other = {"apiVersion": "v1", "kind": "ConfigMap", "name": "x", "uid": "00000000-0000-4000-9000-000000000000"}
+    body = vm_body(ref, "luban-a", ownerReferences=[owner_of(ref), other])
+    await side.cluster.create_vm(ref, body)
+    await side.cluster.orphan_vm(ref, "luban-a")
+    await side.cluster.orphan_vm(ref, "luban-a")
+    (vm,) = await side.cluster.list_vms(ref)
+    assert not vm["metadata"].get("finalizers")
+    assert [owner["kind"] for owner in vm["metadata"]["ownerReferences"]] == ["ConfigMap"]
+    assert vm["metadata"]["labels"] == body["metadata"]["labels"]
+
+
+async def test_what_is_gone_is_no_error(side: Side, ref: ClusterRef) -> None:
+    await side.cluster.delete_vm(ref, "luban-a")
+    await side.cluster.release_vm(ref, "luban-a")
+    await side.cluster.orphan_vm(ref, "luban-a")
+    await side.cluster.patch_vm_status(ref, "luban-a", LubanVMStatus().wire())
+    await side.cluster.delete_config_map(ref, "luban-balancer-0")
+    await side.cluster.patch_cluster_status(ClusterRef(ref.namespace, "gone"), LubanClusterStatus().wire())
+
+
+# Status
+
+
+async def test_a_status_is_replaced_whole(side: Side, ref: ClusterRef) -> None:
+    created = await side.cluster.create_vm(ref, vm_body(ref, "luban-a"))
+    first = {
+        "phase": "Booting",
+        "reason": "Started",
+        "balancers": ["luban-balancer-0", "luban-balancer-1"],
+        "transitions": [{"phase": "Pending", "at": "2026-01-31T12:00:00.250000Z"}],
+    }
+    await side.cluster.patch_vm_status(ref, "luban-a", first)
+    (vm,) = await side.cluster.list_vms(ref)
+    assert vm["status"] == first
+    await side.cluster.patch_vm_status(ref, "luban-a", {"phase": "Ready", "balancers": ["luban-balancer-1"]})
+    (vm,) = await side.cluster.list_vms(ref)
+    assert vm["status"] == {"phase": "Ready", "balancers": ["luban-balancer-1"]}
+    assert vm["spec"] == created["spec"]
+    assert vm["metadata"]["generation"] == created["metadata"]["generation"] == 1
+
+
+async def test_the_same_status_again_is_no_new_version(side: Side, ref: ClusterRef) -> None:
+    await side.cluster.create_vm(ref, vm_body(ref, "luban-a"))
+    await side.cluster.patch_vm_status(ref, "luban-a", {"phase": "Ready"})
+    (before,) = await side.cluster.list_vms(ref)
+    await side.cluster.patch_vm_status(ref, "luban-a", {"phase": "Ready"})
+    (after,) = await side.cluster.list_vms(ref)
+    assert after["metadata"]["resourceVersion"] == before["metadata"]["resourceVersion"]
+    await side.cluster.patch_vm_status(ref, "luban-a", {"phase": "Failed"})
+    (after,) = await side.cluster.list_vms(ref)
+    assert after["metadata"]["resourceVersion"] != before["metadata"]["resourceVersion"]
+
+
+async def test_an_unknown_phase_is_refused(side: Side, ref: ClusterRef) -> None:
+    await side.cluster.create_vm(ref, vm_body(ref, "luban-a"))
+    with pytest.raises(PermanentError, match="phase") as caught:
+        await side.cluster.patch_vm_status(ref, "luban-a", {"phase": "Sleeping"})
+    assert caught.value.reason == "Invalid"
+
+
+async def test_the_clusters_status_comes_back_as_it_was_written(side: Side, ref: ClusterRef) -> None:
+    status = full_status()
+    await side.cluster.patch_cluster_status(ref, status.wire())
+    assert LubanCluster.parse(found(side, "LubanCluster", "luban")).status == status
+    # Sessions are not known any more: the old number must not stay.
+    unknown = status.model_copy(update={"sessions": None, "decision": None})
+    await side.cluster.patch_cluster_status(ref, unknown.wire())
+    assert LubanCluster.parse(found(side, "LubanCluster", "luban")).status == unknown
+
+
+def full_status() -> LubanClusterStatus:
+    """A status with every field set."""
+    at = "2026-01-31T12:00:00.250000Z"
+    return LubanClusterStatus.model_validate(
+        {
+            "observedGeneration": 3,
+            "phase": "Degraded",
+            "replicas": 3,
+            "selector": "luban.cloud/cluster=luban",
+            "vms": {"desired": 4, "serving": 3, "starting": 1, "draining": 1, "failed": 1},
+            "summary": "3/4",
+            "hosts": [{"name": "host-b", "reachable": False, "vms": 2, "message": "no answer"}],
+            "balancers": [{"name": "luban-balancer-0", "ready": True, "members": 3, "applied": "7", "message": "fine"}],
+            "balancerSummary": "1/1",
+            "sessions": 151,
+            "decision": {
+                "at": at,
+                "verdict": "Hold",
+                "reason": "NotAllAboveUpper",
+                "message": "luban-a is at 41 %",
+                "inputs": [{"vm": "luban-a", "sessions": 41, "percent": 41}, {"vm": "luban-b"}],
+                "eligibleAt": at,
+            },
+            "lastScaleTime": at,
+            "conditions": [
+                {
+                    "type": "Ready",
+                    "status": "Unknown",
+                    "reason": "Asking",
+                    "message": "wait",
+                    "lastTransitionTime": at,
+                    "observedGeneration": 3,
+                }
+            ],
+        }
+    )
+
+
+# ConfigMaps
+
+
+async def test_a_config_map_is_created_and_replaced(side: Side, ref: ClusterRef) -> None:
+    assert await side.cluster.read_config_map(ref, "luban-balancer-0") is None
+    await side.cluster.apply_config_map(ref, "luban-balancer-0", {"a": "1", "b": "2"}, {"app": "luban"})
+    assert await side.cluster.read_config_map(ref, "luban-balancer-0") == {"a": "1", "b": "2"}
+    metadata = found(side, "ConfigMap", "luban-balancer-0")["metadata"]
+    assert metadata["labels"] == {"app": "luban", names.LABEL_CLUSTER: "luban"}
+    assert metadata["ownerReferences"] == [owner_of(ref)]
+    await side.cluster.apply_config_map(ref, "luban-balancer-0", {"b": "3"}, {})
+    assert await side.cluster.read_config_map(ref, "luban-balancer-0") == {"b": "3"}
+    assert found(side, "ConfigMap", "luban-balancer-0")["metadata"]["labels"] == {names.LABEL_CLUSTER: "luban"}
+
+
+async def test_the_same_config_map_again_is_no_new_version(side: Side, ref: ClusterRef) -> None:
+    await side.cluster.apply_config_map(ref, "luban-balancer-0", {"a": "1"}, {})
+    before = found(side, "ConfigMap", "luban-balancer-0")
+    await side.cluster.apply_config_map(ref, "luban-balancer-0", {"a": "1"}, {})
+    assert found(side, "ConfigMap", "luban-balancer-0") == before
+
+
+async def test_a_config_map_can_be_left_without_an_owner(side: Side, ref: ClusterRef) -> None:
+    await side.cluster.apply_config_map(ref, "luban-balancer-0", {"a": "1"}, {})
+    nobody = ClusterRef(ref.namespace, ref.name)
+    await side.cluster.apply_config_map(nobody, "luban-balancer-0", {"a": "1"}, {})
+    assert not found(side, "ConfigMap", "luban-balancer-0")["metadata"].get("ownerReferences")
+    await side.cluster.apply_config_map(ref, "luban-balancer-0", {"a": "1"}, {})
+    assert found(side, "ConfigMap", "luban-balancer-0")["metadata"]["ownerReferences"] == [owner_of(ref)]
+
+
+async def test_a_config_map_is_deleted(side: Side, ref: ClusterRef) -> None:
+    await side.cluster.apply_config_map(ref, "luban-balancer-0", {"a": "1"}, {})
+    await side.cluster.delete_config_map(ref, "luban-balancer-0")
+    assert await side.cluster.read_config_map(ref, "luban-balancer-0") is None
+
+
+async def test_a_config_map_that_is_not_ours_is_left_alone(side: Side, ref: ClusterRef) -> None:
+    metadata = {"name": "luban-balancer-0", "namespace": side.namespace}
+    theirs = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {"theirs": "1"}}
+    side.create(theirs)
+    with pytest.raises(PermanentError, match=f"{side.namespace}/luban-balancer-0") as caught:
+        await side.cluster.apply_config_map(ref, "luban-balancer-0", {"a": "1"}, {})
+    assert caught.value.reason == "ForeignConfigMap"
+    await side.cluster.delete_config_map(ref, "luban-balancer-0")
+    assert await side.cluster.read_config_map(ref, "luban-balancer-0") == {"theirs": "1"}
+
+
+# Secrets, Leases, Events
+
+
+async def test_a_secret_is_read_as_text(side: Side, ref: ClusterRef) -> None:
+    side.secret("luban-userdata", "userdata", "#cloud-config\nhostname: größe\n")
+    assert await side.cluster.read_secret(ref, "luban-userdata", "userdata") == "#cloud-config\nhostname: größe\n"
+
+
+async def test_a_missing_secret_is_named(side: Side, ref: ClusterRef) -> None:
+    side.secret("luban-userdata", "userdata", "x")
+    with pytest.raises(PermanentError, match=f"{side.namespace}/none") as caught:
+        await side.cluster.read_secret(ref, "none", "userdata")
+    assert caught.value.reason == "SecretNotFound"
+    with pytest.raises(PermanentError, match="has no key other") as caught:
+        await side.cluster.read_secret(ref, "luban-userdata", "other")
+    assert caught.value.reason == "SecretKeyNotFound"
+
+
+async def test_an_agents_address_is_in_its_lease(side: Side, ref: ClusterRef) -> None:
+    assert await side.cluster.balancer_endpoint(ref, "luban-balancer-0") is None
+    lease = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease"}
+    silent = {"name": "luban-balancer-0", "namespace": side.namespace}
+    side.create({**lease, "metadata": silent})
+    assert await side.cluster.balancer_endpoint(ref, "luban-balancer-0") is None
+    annotations = {names.ANNOTATION_AGENT_ENDPOINT: "http://10.0.0.7:9180"}
+    speaking = {"name": "luban-balancer-1", "namespace": side.namespace, "annotations": annotations}
+    side.create({**lease, "metadata": speaking})
+    assert await side.cluster.balancer_endpoint(ref, "luban-balancer-1") == "http://10.0.0.7:9180"
+
+
+async def test_an_event_is_recorded_once(side: Side, ref: ClusterRef) -> None:
+    async def say(message: str) -> None:
+        await side.cluster.event(
+            ref, kind="LubanCluster", name="luban", uid=ref.uid, type_="Normal", reason="ScaleUp", message=message
+        )
+
+    await say("two became three")
+    await say("two became three")
+    await say("three became four")
+    assert sorted(side.events()) == [
+        ("LubanCluster", "luban", "Normal", "ScaleUp", "three became four"),
+        ("LubanCluster", "luban", "Normal", "ScaleUp", "two became three"),
+    ]
+
+
+async def test_a_long_event_is_cut(side: Side, ref: ClusterRef) -> None:
+    await side.cluster.event(
+        ref, kind="LubanVM", name="luban-a", uid="u", type_="Warning", reason="Failed", message="ä" * 5000
+    )
+    assert side.events() == [("LubanVM", "luban-a", "Warning", "Failed", "ä" * 1024)]
+
+
+@pytest.mark.integration
+async def test_a_secret_that_is_not_text_is_refused(
+    luban_base: ControlPlane, operator_kubeconfig: Path, namespace: str
+) -> None:
+    secret = {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": "binary", "namespace": namespace},
+        "data": {"userdata": base64.b64encode(b"\xff\xfe").decode()},
+    }
+    luban_base.kubectl("create", "-f", "-", stdin=json.dumps(secret))
+    cluster = await connect(str(operator_kubeconfig))
+    with pytest.raises(PermanentError, match="not UTF-8") as caught:
+        await cluster.read_secret(ClusterRef(namespace, "luban"), "binary", "userdata")
+    assert caught.value.reason == "SecretNotText"
+    await cluster.close()

@@ -1,0 +1,304 @@
+"""ports.Cluster in memory: what the API server does with our objects, without one.
+
+It keeps to the contract in tests/contract/test_cluster_contract.py: resource versions, defaults and validation by
+the models, finalizers, the status apart from the spec. Like the lab's control plane it collects no garbage:
+dependents of a deleted owner stay.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from luban.api import names
+from luban.api.cluster import LubanCluster, LubanClusterStatus
+from luban.api.common import Model
+from luban.api.vm import LubanVM, LubanVMStatus
+from luban.core.model import ClusterRef
+from luban.errors import Conflict, LubanError, PermanentError
+from luban.ports import Cluster
+
+Body = dict[str, Any]
+T = TypeVar("T")
+
+_MODELS: Mapping[str, type[LubanCluster | LubanVM]] = {"LubanCluster": LubanCluster, "LubanVM": LubanVM}
+_STATUS: Mapping[str, type[Model]] = {"LubanCluster": LubanClusterStatus, "LubanVM": LubanVMStatus}
+
+
+@dataclass(frozen=True)
+class RecordedEvent:
+    """An Event as it was asked for."""
+
+    namespace: str
+    kind: str
+    name: str
+    uid: str
+    type: str
+    reason: str
+    message: str
+
+
+@dataclass
+class _Failure:
+    method: str
+    error: LubanError
+    times: int
+    after: bool
+
+
+@dataclass
+class FakeCluster:
+    """The Kubernetes API in memory. Everything happens at once; nothing waits."""
+
+    now: Callable[[], float] = time.time
+    """Seconds since the epoch, for creation and deletion timestamps."""
+    objects: dict[tuple[str, str, str], Body] = field(default_factory=dict)
+    """By kind, namespace and name. Look, don't touch: use `create`, `find`, `remove`."""
+    event_log: list[RecordedEvent] = field(default_factory=list)
+    """Every Event that was asked for, repeated ones too."""
+    calls: Counter[str] = field(default_factory=Counter)
+    """How often each of the port's methods was called."""
+    closed: bool = False
+    _failures: list[_Failure] = field(default_factory=list)
+    _last_uid: int = 0
+    _last_version: int = 0
+
+    # What tests do from outside, as kubectl would.
+
+    def create(self, body: Mapping[str, Any]) -> Body:
+        """Create any object. Raises Conflict if it exists, PermanentError Invalid if its model refuses it."""
+        made = copy.deepcopy(dict(body))
+        kind, metadata = made["kind"], made.setdefault("metadata", {})
+        key = (kind, metadata.setdefault("namespace", "default"), metadata["name"])
+        if key in self.objects:
+            raise Conflict("AlreadyExists", f"{kind} {key[1]}/{key[2]} already exists")
+        if kind in _MODELS:
+            made.pop("status", None)
+            made["spec"] = _checked(_MODELS[kind], made).spec.wire()
+        self._last_uid += 1
+        metadata["uid"] = f"00000000-0000-4000-8000-{self._last_uid:012x}"
+        metadata["creationTimestamp"] = _timestamp(self.now())
+        metadata["generation"] = 1
+        self._store(key, made)
+        return copy.deepcopy(made)
+
+    def find(self, kind: str, namespace: str, name: str) -> Body | None:
+        """A copy of an object; None: not there."""
+        return copy.deepcopy(self.objects.get((kind, namespace, name)))
+
+    def remove(self, kind: str, namespace: str, name: str) -> None:
+        """Delete an object; with finalizers it stays, marked, until the last of them is gone."""
+        key = (kind, namespace, name)
+        found = self.objects.get(key)
+        if found is None:
+            return
+        if not found["metadata"].get("finalizers"):
+            del self.objects[key]
+        elif "deletionTimestamp" not in found["metadata"]:
+            found["metadata"]["deletionTimestamp"] = _timestamp(self.now())
+            self._store(key, found)
+
+    def change(self, kind: str, namespace: str, name: str, edit: Callable[[Body], None]) -> None:
+        """Let `edit` change an object in place. Nothing happens if it is gone or nothing changed."""
+        key = (kind, namespace, name)
+        found = self.find(*key)
+        if found is None:
+            return
+        edit(found)
+        if found == self.objects[key]:
+            return
+        if found.get("spec") != self.objects[key].get("spec"):
+            found["metadata"]["generation"] += 1
+        self._store(key, found)
+        if "deletionTimestamp" in found["metadata"] and not found["metadata"].get("finalizers"):
+            del self.objects[key]
+
+    def events(self, namespace: str) -> list[RecordedEvent]:
+        """Events as `kubectl get events` has them: each once."""
+        return list(dict.fromkeys(event for event in self.event_log if event.namespace == namespace))
+
+    def fail_next(self, method: str, error: LubanError, *, times: int = 1, after: bool = False) -> None:
+        """Have the next `times` calls of a port's method raise `error` ("*": of any method).
+
+        after=True: the call is carried out first, as when the answer is lost or the caller dies.
+        """
+        self._failures.append(_Failure(method, error, times, after))
+
+    # The port.
+
+    async def list_vms(self, cluster: ClusterRef) -> list[Body]:
+        """See ports.Cluster."""
+        return self._do("list_vms", lambda: self._vms(cluster))
+
+    async def create_vm(self, cluster: ClusterRef, body: Mapping[str, Any]) -> Body:
+        """See ports.Cluster."""
+        metadata = {**body["metadata"], "namespace": cluster.namespace}
+        return self._do("create_vm", lambda: self.create({**body, "metadata": metadata}))
+
+    async def delete_vm(self, cluster: ClusterRef, name: str) -> None:
+        """See ports.Cluster."""
+        self._do("delete_vm", lambda: self.remove("LubanVM", cluster.namespace, name))
+
+    async def patch_vm_status(self, cluster: ClusterRef, name: str, status: Mapping[str, Any]) -> None:
+        """See ports.Cluster."""
+        self._do("patch_vm_status", lambda: self._set_status("LubanVM", cluster.namespace, name, status))
+
+    async def release_vm(self, cluster: ClusterRef, name: str) -> None:
+        """See ports.Cluster."""
+        self._do("release_vm", lambda: self.change("LubanVM", cluster.namespace, name, _release))
+
+    async def orphan_vm(self, cluster: ClusterRef, name: str) -> None:
+        """See ports.Cluster."""
+        self._do("orphan_vm", lambda: self.change("LubanVM", cluster.namespace, name, _orphan))
+
+    async def apply_config_map(
+        self, cluster: ClusterRef, name: str, data: Mapping[str, str], labels: Mapping[str, str]
+    ) -> None:
+        """See ports.Cluster."""
+        self._do("apply_config_map", lambda: self._apply_config_map(cluster, name, data, labels))
+
+    async def read_config_map(self, cluster: ClusterRef, name: str) -> dict[str, str] | None:
+        """See ports.Cluster."""
+        found = self._do("read_config_map", lambda: self.find("ConfigMap", cluster.namespace, name))
+        return None if found is None else dict(found.get("data") or {})
+
+    async def delete_config_map(self, cluster: ClusterRef, name: str) -> None:
+        """See ports.Cluster."""
+        self._do("delete_config_map", lambda: self._delete_config_map(cluster, name))
+
+    async def patch_cluster_status(self, cluster: ClusterRef, status: Mapping[str, Any]) -> None:
+        """See ports.Cluster."""
+        self._do(
+            "patch_cluster_status",
+            lambda: self._set_status("LubanCluster", cluster.namespace, cluster.name, status),
+        )
+
+    async def read_secret(self, cluster: ClusterRef, name: str, key: str) -> str:
+        """See ports.Cluster. Secrets of the fake are created with stringData, as text."""
+        return self._do("read_secret", lambda: self._secret(cluster, name, key))
+
+    async def balancer_endpoint(self, cluster: ClusterRef, balancer: str) -> str | None:
+        """See ports.Cluster."""
+        found = self._do("balancer_endpoint", lambda: self.find("Lease", cluster.namespace, balancer))
+        annotations = (found or {}).get("metadata", {}).get("annotations") or {}
+        return annotations.get(names.ANNOTATION_AGENT_ENDPOINT)
+
+    async def event(
+        self, cluster: ClusterRef, *, kind: str, name: str, uid: str, type_: str, reason: str, message: str
+    ) -> None:
+        """See ports.Cluster."""
+        event = RecordedEvent(cluster.namespace, kind, name, uid, type_, reason, message[:1024])
+        self._do("event", lambda: self.event_log.append(event))
+
+    async def close(self) -> None:
+        """See ports.Cluster."""
+        self.closed = True
+
+    def _do(self, method: str, action: Callable[[], T]) -> T:
+        self.calls[method] += 1
+        failure = next((it for it in self._failures if it.method in (method, "*")), None)
+        if failure is None:
+            return action()
+        failure.times -= 1
+        if failure.times == 0:
+            self._failures.remove(failure)
+        if failure.after:
+            action()
+        raise failure.error
+
+    def _store(self, key: tuple[str, str, str], body: Body) -> None:
+        self._last_version += 1
+        body["metadata"]["resourceVersion"] = str(self._last_version)
+        self.objects[key] = body
+
+    def _vms(self, cluster: ClusterRef) -> list[Body]:
+        return [
+            copy.deepcopy(body)
+            for (kind, namespace, _), body in sorted(self.objects.items(), key=lambda item: item[0])
+            if (kind, namespace) == ("LubanVM", cluster.namespace) and _carries_label(body, cluster)
+        ]
+
+    def _set_status(self, kind: str, namespace: str, name: str, status: Mapping[str, Any]) -> None:
+        wanted = copy.deepcopy(dict(status))
+        _checked(_STATUS[kind], wanted)
+        self.change(kind, namespace, name, lambda body: body.update(status=wanted))
+
+    def _apply_config_map(
+        self, cluster: ClusterRef, name: str, data: Mapping[str, str], labels: Mapping[str, str]
+    ) -> None:
+        found = self.find("ConfigMap", cluster.namespace, name)
+        if found is None:
+            metadata = {
+                "name": name,
+                "namespace": cluster.namespace,
+                "labels": {names.LABEL_CLUSTER: cluster.name},
+            }
+            self.create({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata})
+        elif not _carries_label(found, cluster):
+            raise PermanentError("ForeignConfigMap", f"ConfigMap {cluster.namespace}/{name} is not ours")
+
+        def write(body: Body) -> None:
+            body["data"] = dict(data)
+            body["metadata"]["labels"] = {**labels, names.LABEL_CLUSTER: cluster.name}
+            body["metadata"]["ownerReferences"] = [_owner(cluster)] if cluster.uid else []
+
+        self.change("ConfigMap", cluster.namespace, name, write)
+
+    def _delete_config_map(self, cluster: ClusterRef, name: str) -> None:
+        found = self.find("ConfigMap", cluster.namespace, name)
+        if found is not None and _carries_label(found, cluster):
+            self.remove("ConfigMap", cluster.namespace, name)
+
+    def _secret(self, cluster: ClusterRef, name: str, key: str) -> str:
+        where = f"Secret {cluster.namespace}/{name}"
+        found = self.find("Secret", cluster.namespace, name)
+        if found is None:
+            raise PermanentError("SecretNotFound", f"{where} is not there")
+        if key not in (found.get("stringData") or {}):
+            raise PermanentError("SecretKeyNotFound", f"{where} has no key {key}")
+        return str(found["stringData"][key])
+
+
+_: type[Cluster] = FakeCluster
+
+
+def _timestamp(seconds: float) -> str:
+    """As the API server writes it: whole seconds."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
+
+
+M = TypeVar("M", bound=Model)
+
+
+def _checked(model: type[M], body: Mapping[str, Any]) -> M:
+    try:
+        return model.model_validate(body)
+    except ValidationError as error:
+        raise PermanentError("Invalid", str(error)) from error
+
+
+def _carries_label(body: Body, cluster: ClusterRef) -> bool:
+    labels = body["metadata"].get("labels") or {}
+    return bool(labels.get(names.LABEL_CLUSTER) == cluster.name)
+
+
+def _owner(cluster: ClusterRef) -> Body:
+    reference = {"apiVersion": names.API_VERSION, "kind": "LubanCluster", "name": cluster.name}
+    return {**reference, "uid": cluster.uid, "controller": True}
+
+
+def _release(body: Body) -> None:
+    finalizers = body["metadata"].get("finalizers") or []
+    body["metadata"]["finalizers"] = [item for item in finalizers if item != names.FINALIZER_VM]
+
+
+def _orphan(body: Body) -> None:
+    _release(body)
+    owners = body["metadata"].get("ownerReferences") or []
+    body["metadata"]["ownerReferences"] = [owner for owner in owners if owner["kind"] != "LubanCluster"]

@@ -1,0 +1,266 @@
+"""KVM hosts in memory, behind ports.Hypervisor.
+
+Everything happens synchronously inside the calls. Time is a function given from outside: a domain boots, and a booted
+one obeys the power button, after so many of its seconds, or when the test says so. Hosts come into being when they are
+first named, with the storage and networks of `FakeHost`'s defaults.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from luban.core.model import ClusterRef, DomainRecord, DomainState
+from luban.errors import ForeignDomain, HostUnreachable, LubanError, PermanentError
+from luban.ports import HostRef, Machine
+
+RUNNING: frozenset[DomainState] = frozenset({"Running", "Paused", "ShuttingDown"})
+NEVER = float("inf")
+
+
+@dataclass
+class FakeDomain:
+    """A domain. `cluster` None: not ours."""
+
+    uuid: str
+    name: str
+    cluster: ClusterRef | None
+    pool: str = ""
+    planned_address: str = ""
+    observed_address: str = ""
+    """What a lease or the guest agent would tell once it has booted."""
+    state: DomainState = "Running"
+    starts: int = 0
+    booted_at: float = NEVER
+    off_at: float = NEVER
+
+
+@dataclass
+class FakeHost:
+    """A host, to be arranged and looked at by tests."""
+
+    domains: dict[str, FakeDomain] = field(default_factory=dict)
+    """By uuid."""
+    pools: dict[str, set[str]] = field(default_factory=lambda: {"default": {"luban-web.qcow2"}})
+    """Volumes by pool."""
+    networks: set[str] = field(default_factory=lambda: {"default"})
+    free_bytes: int = 2**40
+    """Free space of every pool."""
+    reachable: bool = True
+    failures: deque[LubanError] = field(default_factory=deque)
+    """Each is raised, in turn, by the next ensure_running that has something to do; nothing is left behind."""
+    watchers: list[Callable[[str], None]] = field(default_factory=list)
+    calls: list[tuple[str, str]] = field(default_factory=list)
+    """Every call so far: its name, and the uuid or the cluster."""
+
+
+class FakeHypervisor:
+    """Implements ports.Hypervisor.
+
+    `boot_seconds`: a started domain has booted so much later; None: only when `boot` is called.
+    `shutdown_seconds`: a booted domain is off so long after the power button; None: only by `destroy` or `power_off`.
+    """
+
+    def __init__(
+        self,
+        now: Callable[[], float] = lambda: 0.0,
+        *,
+        boot_seconds: float | None = None,
+        shutdown_seconds: float | None = 0.0,
+        min_free_bytes: int = 1,
+    ) -> None:
+        self.now = now
+        self.boot_seconds = boot_seconds
+        self.shutdown_seconds = shutdown_seconds
+        self.min_free_bytes = min_free_bytes
+        self.hosts: dict[str, FakeHost] = {}
+        self.closed = False
+
+    # ---- for tests -------------------------------------------------------------------------------------------
+
+    def host(self, name: str) -> FakeHost:
+        """The host of that name."""
+        return self.hosts.setdefault(name, FakeHost())
+
+    def domain(self, uuid: str) -> FakeDomain | None:
+        """A domain, on whichever host, as it is now."""
+        for host in self.hosts.values():
+            if uuid in host.domains:
+                self._settle(host, host.domains[uuid])
+                return host.domains[uuid]
+        return None
+
+    def booted(self, uuid: str) -> bool:
+        """Whether a domain runs and has booted: then its service answers."""
+        domain = self.domain(uuid)
+        return domain is not None and domain.state == "Running" and domain.booted_at <= self.now()
+
+    def boot(self, uuid: str, address: str = "") -> None:
+        """A domain's guest has come up; `address` is what is observed of it."""
+        domain = self._existing(uuid)
+        domain.booted_at, domain.observed_address = self.now(), address
+
+    def power_off(self, uuid: str, state: DomainState = "Off") -> None:
+        """A domain goes off by itself (`Crashed`: not of its own will)."""
+        host, domain = self._host_of(uuid), self._existing(uuid)
+        self._turn_off(host, domain, state)
+
+    def disconnect(self, name: str) -> None:
+        """A host's libvirt daemon stops answering; its domains go on."""
+        self.host(name).reachable = False
+        self._tell(self.host(name), "")
+
+    def add_foreign(self, name: str, domain_name: str, uuid: str) -> None:
+        """Somebody else's domain."""
+        self.host(name).domains[uuid] = FakeDomain(uuid, domain_name, None, starts=1)
+
+    # ---- ports.Hypervisor ------------------------------------------------------------------------------------
+
+    async def list_domains(self, host: HostRef, cluster: ClusterRef) -> dict[str, DomainRecord]:
+        """See Hypervisor."""
+        known = self._called(host, "list_domains", str(cluster))
+        for domain in known.domains.values():
+            self._settle(known, domain)
+        return {
+            domain.uuid: DomainRecord(domain.uuid, domain.name, domain.state, self._address(domain))
+            for domain in known.domains.values()
+            if domain.cluster is not None and _same(domain.cluster, cluster)
+        }
+
+    async def ensure_running(self, host: HostRef, machine: Machine) -> None:
+        """See Hypervisor."""
+        known = self._called(host, "ensure_running", machine.uuid)
+        domain = known.domains.get(machine.uuid)
+        if domain is not None:
+            _require_ours(domain)
+            self._settle(known, domain)
+            if domain.state in RUNNING:
+                return
+        self._check(host, known, machine)
+        if known.failures:
+            raise known.failures.popleft()
+        self._start(known, machine, domain)
+
+    async def shutdown(self, host: HostRef, uuid: str) -> None:
+        """See Hypervisor."""
+        known = self._called(host, "shutdown", uuid)
+        domain = known.domains.get(uuid)
+        if domain is None:
+            return
+        _require_ours(domain)
+        if self.booted(uuid) and self.shutdown_seconds is not None:
+            domain.off_at = min(domain.off_at, self.now() + self.shutdown_seconds)
+            self._settle(known, domain)
+
+    async def destroy(self, host: HostRef, uuid: str) -> None:
+        """See Hypervisor."""
+        known = self._called(host, "destroy", uuid)
+        domain = known.domains.get(uuid)
+        if domain is not None:
+            _require_ours(domain)
+            self._turn_off(known, domain, "Off")
+
+    async def remove(self, host: HostRef, uuid: str, pool: str) -> None:
+        """See Hypervisor."""
+        known = self._called(host, "remove", uuid)
+        domain = known.domains.get(uuid)
+        pools = {pool}
+        if domain is not None:
+            _require_ours(domain)
+            self._turn_off(known, domain, "Off")
+            pools.add(domain.pool)
+            del known.domains[uuid]
+            self._tell(known, uuid)
+        for name in pools & known.pools.keys():
+            known.pools[name] -= {f"luban-{uuid}.qcow2", f"luban-{uuid}-seed.iso"}
+
+    def watch(self, host: HostRef, wake: Callable[[str], None]) -> Callable[[], None]:
+        """See Hypervisor."""
+        watchers = self.host(host.name).watchers
+        watchers.append(wake)
+        return lambda: watchers.remove(wake) if wake in watchers else None
+
+    async def close(self) -> None:
+        """See Hypervisor."""
+        self.closed = True
+
+    # ---- inner workings --------------------------------------------------------------------------------------
+
+    def _called(self, host: HostRef, call: str, subject: str) -> FakeHost:
+        known = self.host(host.name)
+        known.calls.append((call, subject))
+        if host.uri.partition(":")[0].partition("+")[0] not in {"qemu", "test"}:
+            raise PermanentError("InvalidURI", f"host {host.name}: {host.uri!r} is not a libvirt URI")
+        if not known.reachable:
+            raise HostUnreachable("HostUnreachable", f"host {host.name} ({host.uri}): does not answer")
+        return known
+
+    def _check(self, host: HostRef, known: FakeHost, machine: Machine) -> None:
+        where, image, network = f"host {host.name}: ", machine.template.image, machine.template.network
+        for other in known.domains.values():
+            if other.name == machine.domain_name and other.uuid != machine.uuid:
+                raise ForeignDomain("ForeignDomain", f"{where}domain {other.name!r} exists and is not ours")
+        if network.type == "Network" and network.source not in known.networks:
+            raise PermanentError("NetworkNotFound", f"{where}libvirt network {network.source!r} does not exist")
+        if image.pool not in known.pools:
+            raise PermanentError("PoolNotFound", f"{where}storage pool {image.pool!r} does not exist")
+        for volume in _base_volumes(machine):
+            if volume not in known.pools[image.pool]:
+                raise PermanentError("ImageNotFound", f"{where}pool {image.pool!r} has no volume {volume!r}")
+        if known.free_bytes < self.min_free_bytes:
+            raise PermanentError("StoragePoolFull", f"{where}pool {image.pool!r} has {known.free_bytes} bytes free")
+
+    def _start(self, known: FakeHost, machine: Machine, domain: FakeDomain | None) -> None:
+        pool = machine.template.image.pool
+        known.pools[pool].add(machine.overlay_volume)
+        if machine.user_data is not None:
+            known.pools[pool].add(machine.seed_volume)
+        if domain is None:
+            domain = FakeDomain(machine.uuid, machine.domain_name, machine.cluster, pool)
+            known.domains[machine.uuid] = domain
+        domain.planned_address = machine.forward_address if machine.template.network.type == "User" else ""
+        domain.state, domain.starts, domain.off_at = "Running", domain.starts + 1, NEVER
+        domain.booted_at = NEVER if self.boot_seconds is None else self.now() + self.boot_seconds
+        self._tell(known, machine.uuid)
+
+    def _settle(self, host: FakeHost, domain: FakeDomain) -> None:
+        """Let what was due by now have happened."""
+        if domain.off_at <= self.now():
+            self._turn_off(host, domain, "Off")
+
+    def _turn_off(self, host: FakeHost, domain: FakeDomain, state: DomainState) -> None:
+        if domain.state in RUNNING:
+            domain.state, domain.booted_at, domain.off_at = state, NEVER, NEVER
+            self._tell(host, domain.uuid)
+
+    def _address(self, domain: FakeDomain) -> str:
+        seen = domain.state == "Running" and domain.booted_at <= self.now()
+        return domain.planned_address or (domain.observed_address if seen else "")
+
+    def _tell(self, host: FakeHost, uuid: str) -> None:
+        if host.reachable or not uuid:
+            for wake in list(host.watchers):
+                wake(uuid)
+
+    def _host_of(self, uuid: str) -> FakeHost:
+        return next(host for host in self.hosts.values() if uuid in host.domains)
+
+    def _existing(self, uuid: str) -> FakeDomain:
+        return self._host_of(uuid).domains[uuid]
+
+
+def _base_volumes(machine: Machine) -> list[str]:
+    boot = machine.template.domain.kernel_boot
+    kernel = [boot.kernel_volume, boot.initrd_volume] if boot else []
+    return [volume for volume in [machine.template.image.volume, *kernel] if volume]
+
+
+def _same(one: ClusterRef, other: ClusterRef) -> bool:
+    names = (one.namespace, one.name) == (other.namespace, other.name)
+    return names and (not one.uid or not other.uid or one.uid == other.uid)
+
+
+def _require_ours(domain: FakeDomain) -> None:
+    if domain.cluster is None:
+        raise ForeignDomain("ForeignDomain", f"domain {domain.name!r} is not ours")

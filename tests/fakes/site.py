@@ -1,0 +1,182 @@
+"""A whole site behind the ports: API server, hosts, one balancer, VMs that answer; all on one virtual clock."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from prometheus_client import CollectorRegistry
+
+from luban.api import names
+from luban.api.cluster import LubanCluster
+from luban.core.model import BalancerReport, ClusterRef, MemberReport
+from luban.render.balancer import parse_balancer_json
+from luban.runtime.metrics import Metrics
+from luban.runtime.tick import ClusterRuntime
+from luban.runtime.wiring import Ports
+from tests.fakes.cluster import FakeCluster
+from tests.fakes.hypervisor import FakeHypervisor
+
+NAMESPACE = "default"
+START = 1_800_000_000.0
+
+
+@dataclass
+class VirtualClock:
+    """Time that moves only when it is told to."""
+
+    seconds: float = START
+
+    def now(self) -> float:
+        """Seconds since the epoch."""
+        return self.seconds
+
+
+@dataclass
+class FollowingBalancer:
+    """A balancer agent that is always up to date with its ConfigMap."""
+
+    api: FakeCluster
+    in_flight: dict[str, int] = field(default_factory=dict)
+    """By VM."""
+    silent: bool = False
+
+    async def report(self, name: str, endpoint: str) -> BalancerReport:
+        """See Balancers."""
+        body = self.api.find("ConfigMap", NAMESPACE, name)
+        if self.silent or body is None:
+            return BalancerReport(name, reachable=False, message="silent")
+        content = parse_balancer_json(body["data"]["balancer.json"])
+        members = tuple(self._member(member) for member in content.members)
+        return BalancerReport(name, True, True, content.version, "", members)
+
+    def _member(self, member: Any) -> MemberReport:
+        flying = self.in_flight.get(member.name, 0)
+        drained = member.state != "Enabled" and flying == 0
+        return MemberReport(member.name, member.state, member.address, member.port, True, flying, flying, drained)
+
+    async def close(self) -> None:
+        """See Balancers."""
+
+
+@dataclass
+class BootedProbes:
+    """A VM answers when its domain has booted."""
+
+    api: FakeCluster
+    hypervisor: FakeHypervisor
+    deaf: set[str] = field(default_factory=set)
+    """Addresses that answer nothing."""
+
+    async def ready(self, address: str, port: int, path: str, timeout: float) -> bool:
+        """See Probes."""
+        uids = [
+            body["metadata"]["uid"]
+            for (kind, _, _), body in self.api.objects.items()
+            if kind == "LubanVM" and body["spec"].get("address") == address
+        ]
+        return address not in self.deaf and any(self.hypervisor.booted(uid) for uid in uids)
+
+    async def gauge(self, address: str, port: int, path: str, metric: str, timeout: float) -> int | None:
+        """See Probes."""
+        return None
+
+    async def close(self) -> None:
+        """See Probes."""
+
+
+class Site:
+    """One LubanCluster on two hosts, and the operator that looks after it."""
+
+    def __init__(self, spec: dict[str, Any] | None = None, *, boot_seconds: float = 10.0) -> None:
+        self.clock = VirtualClock()
+        self.api = FakeCluster(now=self.clock.now)
+        self.hypervisor = FakeHypervisor(self.clock.now, boot_seconds=boot_seconds, shutdown_seconds=2.0)
+        self.balancer = FollowingBalancer(self.api)
+        self.probes = BootedProbes(self.api, self.hypervisor)
+        self.api.create(cluster_body(spec or {}))
+        self.api.create(lease_body())
+        self.runtime = self.new_operator()
+
+    def new_operator(self) -> ClusterRuntime:
+        """An operator that knows nothing but what the API server has."""
+        ports = Ports(self.hypervisor, self.api, self.balancer, self.probes, self.clock)
+        self.runtime = ClusterRuntime(ports, Metrics(CollectorRegistry()), LubanCluster.parse(self.body()))
+        return self.runtime
+
+    def body(self) -> dict[str, Any]:
+        """The LubanCluster object."""
+        body = self.api.find("LubanCluster", NAMESPACE, "luban")
+        assert body is not None
+        return body
+
+    def change(self, **spec: Any) -> None:
+        """Change fields of the spec, and have the operator see it."""
+        self.api.change("LubanCluster", NAMESPACE, "luban", lambda body: body["spec"].update(spec))
+        self.runtime.update(self.body())
+
+    async def tick(self) -> float:
+        """One tick; then the clock moves on by what the operator asked for."""
+        delay = await self.runtime.tick()
+        self.clock.seconds += delay
+        return delay
+
+    async def run(self, seconds: float) -> None:
+        """Ticks for so long."""
+        end = self.clock.seconds + seconds
+        while self.clock.seconds < end and not self.runtime.finished:
+            await self.tick()
+
+    def vms(self) -> list[dict[str, Any]]:
+        """LubanVM objects."""
+        return [body for (kind, _, _), body in self.api.objects.items() if kind == "LubanVM"]
+
+    def domains(self) -> set[str]:
+        """UUIDs of our domains on all hosts."""
+        return {uuid for host in self.hypervisor.hosts.values() for uuid, it in host.domains.items() if it.cluster}
+
+    def overlays(self) -> set[str]:
+        """Volumes that VMs own."""
+        pools = [pool for host in self.hypervisor.hosts.values() for pool in host.pools.values()]
+        return {name for pool in pools for name in pool if name != "luban-web.qcow2"}
+
+    def consistent(self, count: int) -> bool:
+        """Whether exactly `count` VMs serve, each with domain and overlay, and nothing else is there."""
+        uids = {vm["metadata"]["uid"] for vm in self.vms()}
+        phases = {vm["status"]["phase"] for vm in self.vms()} if count else {"Ready"}
+        overlays = {f"luban-{uid}.qcow2" for uid in uids}
+        return len(uids) == count and phases == {"Ready"} and self.domains() == uids and self.overlays() == overlays
+
+
+def cluster_body(spec: dict[str, Any]) -> dict[str, Any]:
+    """A LubanCluster on host-b and host-c under policy Manual."""
+    hosts = [
+        {"name": name, "uri": f"test:///{name}", "vms": {"min": 1, "max": 3}, "forwardRange": f"127.0.{octet}.0/24"}
+        for name, octet in (("host-b", 17), ("host-c", 18))
+    ]
+    template = {"spec": {"image": {"volume": "luban-web.qcow2"}, "network": {"type": "User"}}}
+    scaling = {"policy": "Manual", "minVMs": 2, "maxVMs": 6, "interval": "5s"}
+    return {
+        "apiVersion": names.API_VERSION,
+        "kind": "LubanCluster",
+        "metadata": {"name": "luban", "namespace": NAMESPACE, "finalizers": [names.FINALIZER_CLUSTER]},
+        "spec": {"hosts": hosts, "template": template, "scaling": scaling, "replicas": 2, **spec},
+    }
+
+
+def lease_body() -> dict[str, Any]:
+    """The Lease with which the balancer's agent says where it reports."""
+    return {
+        "apiVersion": "coordination.k8s.io/v1",
+        "kind": "Lease",
+        "metadata": {
+            "name": names.balancer_name("luban", 0),
+            "namespace": NAMESPACE,
+            "annotations": {names.ANNOTATION_AGENT_ENDPOINT: "http://balancer.invalid"},
+        },
+    }
+
+
+def ref() -> ClusterRef:
+    """The one cluster."""
+    return ClusterRef(NAMESPACE, "luban")

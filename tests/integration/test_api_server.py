@@ -1,0 +1,416 @@
+"""The CRDs and manifests on a real API server: what it accepts, what it refuses and in which words, who may do what."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+import subprocess
+from functools import reduce
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from lab.controlplane import ControlPlane
+from lab.process import LabError
+from luban.adapters.kubernetes_api import connect
+from luban.adapters.kubernetes_api.calls import Call, Resource
+from luban.adapters.kubernetes_api.transport import open_transport
+from luban.api import LubanCluster, LubanClusterSpec, names
+from luban.core.model import ClusterRef
+from luban.errors import PermanentError, TemporaryError
+
+ROOT = Path(__file__).resolve().parents[2]
+MANIFESTS = ROOT / "manifests"
+SAMPLES = sorted((MANIFESTS / "samples").glob("*.yaml"))
+HOST_URIS = {
+    "${HOST_B_URI}": "qemu+unix:///session?socket=/run/b",
+    "${HOST_C_URI}": "qemu+unix:///session?socket=/run/c",
+}
+AGENT = "system:serviceaccount:luban-system:luban-balancer"
+OPERATOR = "system:serviceaccount:luban-system:luban-operator"
+
+# The first test may have to build kube-apiserver: minutes on two cores, once for each machine.
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(1800)]
+
+Body = dict[str, Any]
+
+
+def good(name: str = "luban") -> Body:
+    """Two hosts with user-mode networking: every rule has something to look at."""
+    return {
+        "apiVersion": names.API_VERSION,
+        "kind": "LubanCluster",
+        "metadata": {"name": name},
+        "spec": {
+            "hosts": [
+                {"name": "host-b", "uri": "qemu+tls://host-b/system", "forwardRange": "127.0.17.0/24"},
+                {"name": "host-c", "uri": "qemu+tls://host-c/system", "forwardRange": "127.0.18.0/24"},
+            ],
+            "template": {"spec": {"image": {"volume": "web.qcow2"}, "network": {"type": "User"}}},
+        },
+    }
+
+
+def changed(path: str, value: Any) -> Body:
+    """The good cluster with one field set; a value of None takes it out."""
+    body = good()
+    *parents, last = [int(part) if part.isdigit() else part for part in path.split(".")]
+    target: Any = body
+    for part in parents:
+        target = target[part] if isinstance(part, int) else target.setdefault(part, {})
+    if value is None:
+        del target[last]
+    else:
+        target[last] = value
+    return body
+
+
+def refusal(plane: ControlPlane, body: Body) -> str:
+    """What kubectl says when it applies an object that is refused."""
+    with pytest.raises(LabError) as caught:
+        plane.kubectl("apply", "--dry-run=server", "-f", "-", stdin=json.dumps(body))
+    return str(caught.value)
+
+
+def sample(path: Path) -> str:
+    """A sample as the lab applies it."""
+    return reduce(lambda text, item: text.replace(*item), HOST_URIS.items(), path.read_text())
+
+
+def kubectl_as(plane: ControlPlane, user: str, *arguments: str) -> bool:
+    """Answer of `kubectl auth can-i` for somebody else."""
+    try:
+        answer = plane.kubectl("auth", "can-i", *arguments, "--as", user)
+    except LabError:
+        return False
+    return answer.strip() == "yes"
+
+
+# What is accepted
+
+
+def test_the_good_cluster_is_good(luban_api: ControlPlane) -> None:
+    luban_api.kubectl("apply", "--dry-run=server", "-f", "-", stdin=json.dumps(good()))
+
+
+def test_every_default_is_filled_in(luban_api: ControlPlane) -> None:
+    """The API server and the models must agree, or the simulator would run another cluster than the operator."""
+    body = yaml.safe_load(sample(MANIFESTS / "samples" / "minimal.yaml"))
+    text = luban_api.kubectl("apply", "--dry-run=server", "-f", "-", "-o", "json", stdin=json.dumps(body))
+    assert json.loads(text)["spec"] == LubanClusterSpec.model_validate(body["spec"]).wire()
+
+
+def test_defaults_are_filled_in_beside_what_is_given(luban_api: ControlPlane) -> None:
+    body = changed("spec.scaling.behavior.scaleDown.step", 2)
+    text = luban_api.kubectl("apply", "--dry-run=server", "-f", "-", "-o", "json", stdin=json.dumps(body))
+    down = json.loads(text)["spec"]["scaling"]["behavior"]["scaleDown"]
+    assert down == {"step": 2, "stabilizationWindow": "5m", "cooldown": "0s"}
+    assert json.loads(text)["spec"] == LubanClusterSpec.model_validate(body["spec"]).wire()
+
+
+@pytest.mark.parametrize("path", SAMPLES, ids=lambda path: path.name)
+def test_samples_are_good(luban_api: ControlPlane, path: Path) -> None:
+    text = luban_api.kubectl("apply", "--dry-run=server", "-f", "-", "-o", "json", stdin=sample(path))
+    LubanCluster.parse(json.loads(text))
+
+
+def test_a_full_load_of_hosts_is_within_the_cost_limit(luban_api: ControlPlane) -> None:
+    """64 hosts under the rule that compares each with each: the most that the schema allows."""
+    body = good()
+    body["spec"]["hosts"] = [
+        {"name": f"host-{number}", "uri": "test:///default", "forwardRange": f"127.1.{number}.0/24"}
+        for number in range(64)
+    ]
+    body["spec"]["scaling"] = {"minVMs": 64, "maxVMs": 192}
+    luban_api.kubectl("apply", "--dry-run=server", "-f", "-", stdin=json.dumps(body))
+
+
+# What is refused, and in which words
+
+REFUSED: list[tuple[str, Any, str]] = [
+    ("spec.hosts", None, "spec.hosts: Required value"),
+    ("spec.hosts", [], "spec.hosts in body should have at least 1 items"),
+    ("spec.template.spec.image", None, "spec.template.spec.image: Required value"),
+    ("spec.template.spec.image.volume", "../web.qcow2", "volume must be letters, digits, dots"),
+    ("spec.template.spec.image.size", "lots", "size must be an amount of bytes such as 512Mi"),
+    ("spec.template.spec.domain.memory.max", "2 GB", "max must be an amount of bytes such as 512Mi"),
+    ("spec.template.spec.domain.virtType", "VMware", 'supported values: "Auto", "KVM", "QEMU"'),
+    ("spec.template.spec.network.type", "Bridge", "network.source must name the host's bridge, for example br0"),
+    ("spec.template.spec.network", {"type": "Network", "source": ""}, "network.source must name"),
+    ("spec.template.metadata.labels", {"luban.cloud/cluster": "x"}, "must not start with luban.cloud/"),
+    ("spec.template.spec.readinessProbe.httpGet.path", "healthz", "path must be a URL path such as /healthz"),
+    ("spec.template.spec.port", 99999, "spec.template.spec.port in body should be less than or equal to 65535"),
+    ("spec.scaling", {"minVMs": 5, "maxVMs": 3}, "lower minVMs or raise maxVMs"),
+    ("spec.scaling.minVMs", 7, "raise hosts[].vms.max or lower scaling.minVMs"),
+    ("spec.scaling", {"minVMs": 1, "maxVMs": 1}, "lower hosts[].vms.min or raise scaling.maxVMs"),
+    ("spec.scaling.interval", "15", "interval must be a duration such as 250ms, 15s, 5m or 1h30m"),
+    ("spec.scaling.policy", "Guess", 'supported values: "Sessions", "Manual"'),
+    ("spec.scaling.sessions", {"lowerPercent": 60}, "lowerPercent must be below scaling.sessions.upperPercent"),
+    ("spec.hosts.0.vms", {"min": 4}, "hosts[].vms.min must not be above hosts[].vms.max"),
+    ("spec.hosts.1.name", "host-b", 'Duplicate value: {"name":"host-b"}'),
+    ("spec.hosts.1.name", "Host_C", "name must be lower-case letters, digits and hyphens"),
+    ("spec.hosts.0.uri", "host-b", "uri must be a libvirt URI such as qemu+tls://host-b/system"),
+    ("spec.hosts.0.forwardRange", None, "network type User needs hosts[].forwardRange on every host"),
+    ("spec.hosts.0.forwardRange", "127.0.18.0/24", "hosts[].forwardRange must differ from host to host"),
+    ("spec.hosts.0.forwardRange", "127.0.300.0/24", "forwardRange must be a /24 of loopback addresses"),
+    ("spec.hosts.0.forwardRange", "10.0.0.0/24", "forwardRange must be a /24 of loopback addresses"),
+    ("spec.balancer.listen.address", "everywhere", "address must be an IP address such as 192.0.2.10"),
+    ("spec.balancer.stickyCookie", "a b", "stickyCookie must be letters, digits, hyphens and underscores"),
+    ("spec.deletionPolicy", "Keep", 'supported values: "Delete", "Orphan"'),
+    ("spec.scaling.minVM", 3, 'unknown field "spec.scaling.minVM"'),
+    ("spec.balancer.stikyCookie", "x", 'unknown field "spec.balancer.stikyCookie"'),
+    ("metadata.name", "a" * 41, "metadata.name must have at most 40 characters and no dot"),
+    ("metadata.name", "luban.web", "metadata.name must have at most 40 characters and no dot"),
+]
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "words"), REFUSED, ids=[f"{number}-{path}" for number, (path, *_) in enumerate(REFUSED)]
+)
+def test_a_bad_spec_is_refused_in_words_that_help(luban_api: ControlPlane, path: str, value: Any, words: str) -> None:
+    assert words in refusal(luban_api, changed(path, value))
+
+
+def vm(name: str) -> Body:
+    """A LubanVM as the operator makes it."""
+    spec = {
+        "clusterName": "luban",
+        "host": "host-b",
+        "hostURI": "test:///default",
+        "template": {"image": {"volume": "web.qcow2"}},
+    }
+    return {"apiVersion": names.API_VERSION, "kind": "LubanVM", "metadata": {"name": name}, "spec": spec}
+
+
+def test_a_vms_spec_cannot_be_changed(luban_api: ControlPlane, namespace: str) -> None:
+    created = json.loads(
+        luban_api.kubectl("create", "-n", namespace, "-f", "-", "-o", "json", stdin=json.dumps(vm("luban-a")))
+    )
+    labelled = copy.deepcopy(created)
+    labelled["metadata"]["labels"] = {"note": "x"}
+    luban_api.kubectl("replace", "-n", namespace, "-f", "-", stdin=json.dumps(labelled))
+    patch = json.dumps({"spec": {"host": "host-c"}})
+    with pytest.raises(LabError, match="delete the LubanVM; it is drained and replaced"):
+        luban_api.kubectl("patch", "lvm", "luban-a", "-n", namespace, "--type=merge", "-p", patch)
+
+
+# What people see
+
+
+def test_explain_has_the_descriptions(luban_api: ControlPlane) -> None:
+    text = luban_api.kubectl("explain", "lubancluster.spec.scaling.sessions")
+    words = " ".join(text.split())
+    assert "Sessions that one VM can serve: 100 % (S_max)." in words
+    assert "lowerQuorum" in words
+    assert "2 as the paper's figure, 1 as its prose." in words
+
+
+def with_status(plane: ControlPlane, namespace: str, kind: str, body: Body, status: Body) -> None:
+    """Create an object and give it a status."""
+    plane.kubectl("create", "-n", namespace, "-f", "-", stdin=json.dumps(body))
+    patch = json.dumps({"status": status})
+    name = body["metadata"]["name"]
+    plane.kubectl("patch", kind, name, "-n", namespace, "--subresource=status", "--type=merge", "-p", patch)
+
+
+def test_columns_of_clusters(luban_api: ControlPlane, namespace: str) -> None:
+    status = {
+        "summary": "2/3",
+        "balancerSummary": "1/1",
+        "sessions": 151,
+        "phase": "Progressing",
+        "decision": {"at": "now", "verdict": "ScaleUp", "reason": "AllAboveUpper", "message": "all are busy"},
+    }
+    with_status(luban_api, namespace, "lc", good(), status)
+    header, row = luban_api.kubectl("get", "lc", "-n", namespace).splitlines()
+    assert header.split() == ["NAME", "VMS", "BALANCERS", "SESSIONS", "VERDICT", "AGE"]
+    assert row.split()[:5] == ["luban", "2/3", "1/1", "151", "ScaleUp"]
+    header, row = luban_api.kubectl("get", "lubanclusters", "-n", namespace, "-o", "wide").splitlines()
+    assert header.split()[5:] == ["PHASE", "AGE"]
+    assert row.split()[5] == "Progressing"
+
+
+def test_columns_of_vms(luban_api: ControlPlane, namespace: str) -> None:
+    status = {"phase": "Ready", "address": "127.0.17.2", "balancers": ["luban-balancer-0"]}
+    with_status(luban_api, namespace, "lvm", vm("luban-a"), status)
+    header, row = luban_api.kubectl("get", "lvm", "-n", namespace).splitlines()
+    assert header.split() == ["NAME", "CLUSTER", "HOST", "PHASE", "ADDRESS", "BALANCERS", "AGE"]
+    assert row.split()[:6] == ["luban-a", "luban", "host-b", "Ready", "127.0.17.2", '["luban-balancer-0"]']
+
+
+def test_all_kinds_are_in_the_category(luban_api: ControlPlane, namespace: str) -> None:
+    for body in (good(), vm("luban-a")):
+        luban_api.kubectl("create", "-n", namespace, "-f", "-", stdin=json.dumps(body))
+    listed = luban_api.kubectl("get", "luban", "-n", namespace, "-o", "name").split()
+    assert listed == ["lubancluster.luban.cloud/luban", "lubanvm.luban.cloud/luban-a"]
+
+
+def test_scale_sets_the_replicas(luban_api: ControlPlane, namespace: str) -> None:
+    selector = f"{names.LABEL_CLUSTER}=luban"
+    with_status(luban_api, namespace, "lc", good(), {"replicas": 2, "selector": selector})
+    luban_api.kubectl("scale", "lc", "luban", "-n", namespace, "--replicas=4")
+    body = json.loads(luban_api.kubectl("get", "lc", "luban", "-n", namespace, "-o", "json"))
+    assert body["spec"]["replicas"] == 4
+    path = f"/apis/{names.API_VERSION}/namespaces/{namespace}/{names.CLUSTERS}/luban/scale"
+    scale = json.loads(luban_api.kubectl("get", "--raw", path))
+    assert scale["spec"] == {"replicas": 4}
+    assert scale["status"] == {"replicas": 2, "selector": selector}
+
+
+# Manifests
+
+
+def test_the_base_is_accepted_and_stays_the_same(luban_base: ControlPlane) -> None:
+    again = luban_base.kubectl("apply", "-k", str(MANIFESTS / "base"), "--dry-run=server").splitlines()
+    assert len(again) >= 14
+    assert [line for line in again if not line.endswith(" unchanged (server dry run)")] == []
+
+
+@pytest.mark.parametrize("name", ["deployment/luban-operator", "statefulset/luban-balancer"])
+def test_pods_of_the_base_pass_the_restricted_policy(luban_base: ControlPlane, name: str) -> None:
+    """The policy looks at Pods, and without a controller manager there are none: so one is made of the template."""
+    owner = json.loads(luban_base.kubectl("get", name, "-n", "luban-system", "-o", "json"))
+    template = owner["spec"]["template"]
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "probe", "namespace": "luban-system", "labels": template["metadata"]["labels"]},
+        "spec": template["spec"],
+    }
+    luban_base.kubectl("apply", "--dry-run=server", "-f", "-", stdin=json.dumps(pod))
+    (container,) = pod["spec"]["containers"]
+    container["securityContext"]["allowPrivilegeEscalation"] = True
+    with pytest.raises(LabError, match="violates PodSecurity"):
+        luban_base.kubectl("apply", "--dry-run=server", "-f", "-", stdin=json.dumps(pod))
+
+
+def test_services_select_the_pods_they_are_for(luban_base: ControlPlane) -> None:
+    def labels(name: str) -> set[tuple[str, str]]:
+        owner = json.loads(luban_base.kubectl("get", name, "-n", "luban-system", "-o", "json"))
+        return set(owner["spec"]["template"]["metadata"]["labels"].items())
+
+    pairs = {
+        "luban": "statefulset/luban-balancer",
+        "luban-balancer": "statefulset/luban-balancer",
+        "luban-operator-metrics": "deployment/luban-operator",
+    }
+    for service, workload in pairs.items():
+        body = json.loads(luban_base.kubectl("get", "service", service, "-n", "luban-system", "-o", "json"))
+        assert set(body["spec"]["selector"].items()) <= labels(workload), service
+
+
+def test_manifests_name_no_registry_and_no_machine() -> None:
+    for path in [*MANIFESTS.rglob("*.yaml"), ROOT / "kind-config.yaml"]:
+        images = re.findall(r"image: (\S+)", path.read_text())
+        assert [image for image in images if "/" in image] == [], path
+
+
+# Rights
+
+MAY = [
+    (OPERATOR, "list", "lubanclusters.luban.cloud"),
+    (OPERATOR, "watch", "lubanvms.luban.cloud"),
+    (OPERATOR, "list", "customresourcedefinitions.apiextensions.k8s.io"),
+    (OPERATOR, "watch", "namespaces"),
+    (OPERATOR, "patch", "lubanclusters.luban.cloud/status"),
+    (AGENT, "watch", "configmaps"),
+    (AGENT, "create", "leases.coordination.k8s.io"),
+    (AGENT, "patch", "leases.coordination.k8s.io"),
+]
+MAY_NOT = [
+    (OPERATOR, "get", "nodes"),
+    (OPERATOR, "list", "secrets"),
+    (OPERATOR, "create", "secrets"),
+    (OPERATOR, "patch", "secrets"),
+    (OPERATOR, "list", "configmaps"),
+    (OPERATOR, "create", "pods"),
+    (OPERATOR, "create", "lubanclusters.luban.cloud"),
+    (OPERATOR, "delete", "lubanclusters.luban.cloud"),
+    (OPERATOR, "patch", "customresourcedefinitions.apiextensions.k8s.io"),
+    (OPERATOR, "patch", "clusterroles.rbac.authorization.k8s.io"),
+    (AGENT, "get", "secrets"),
+    (AGENT, "patch", "configmaps"),
+    (AGENT, "get", "lubanclusters.luban.cloud"),
+    (AGENT, "delete", "leases.coordination.k8s.io"),
+]
+
+
+@pytest.mark.parametrize(("user", "verb", "resource"), MAY)
+def test_who_may(luban_base: ControlPlane, user: str, verb: str, resource: str) -> None:
+    assert kubectl_as(luban_base, user, verb, resource, "-n", "luban-system")
+
+
+@pytest.mark.parametrize(("user", "verb", "resource"), MAY_NOT)
+def test_who_may_not(luban_base: ControlPlane, user: str, verb: str, resource: str) -> None:
+    assert not kubectl_as(luban_base, user, verb, resource, "-n", "luban-system")
+
+
+def test_the_agent_has_no_rights_in_other_namespaces(luban_base: ControlPlane, namespace: str) -> None:
+    assert not kubectl_as(luban_base, AGENT, "get", "configmaps", "-n", namespace)
+
+
+def test_the_operators_token_is_refused_in_practice_too(luban_base: ControlPlane, operator_kubeconfig: Path) -> None:
+    done = subprocess.run(
+        [
+            luban_base.binaries.kubectl,
+            f"--kubeconfig={operator_kubeconfig}",
+            f"--cache-dir={operator_kubeconfig.with_suffix('.cache')}",
+            "get",
+            "nodes",
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode != 0
+    assert OPERATOR in done.stderr
+    assert "nodes is forbidden" in done.stderr
+
+
+# Trouble
+
+
+async def test_the_adapter_survives_a_restart_of_the_api_server(
+    luban_base: ControlPlane, operator_kubeconfig: Path, namespace: str
+) -> None:
+    """One connection pool through the whole outage: temporary errors while it lasts, then all is as before."""
+    ref = ClusterRef(namespace, "luban")
+    cluster = await connect(str(operator_kubeconfig))
+    body = {**vm("luban-a"), "metadata": {"name": "luban-a", "labels": {names.LABEL_CLUSTER: "luban"}}}
+    await cluster.create_vm(ref, body)
+    luban_base.api_server.stop()
+    try:
+        with pytest.raises(TemporaryError) as caught:
+            await cluster.list_vms(ref)
+        assert caught.value.reason == "APIServerUnreachable"
+    finally:
+        luban_base.restart_api_server()
+    assert [item["metadata"]["name"] for item in await cluster.list_vms(ref)] == ["luban-a"]
+    await cluster.close()
+
+
+async def test_a_missing_right_is_named_with_its_remedy(
+    luban_base: ControlPlane, namespace: str, tmp_path: Path
+) -> None:
+    luban_base.kubectl("create", "serviceaccount", "stranger", "-n", namespace)
+    path = tmp_path / "stranger.kubeconfig"
+    luban_base.service_account_kubeconfig(namespace, "stranger", path)
+    cluster = await connect(str(path))
+    with pytest.raises(PermanentError, match="kubectl apply -k manifests/base") as caught:
+        await cluster.patch_vm_status(ClusterRef(namespace, "luban"), "luban-a", {"phase": "Ready"})
+    assert caught.value.reason == "Forbidden"
+    assert 'grant the verb "patch" on "lubanvms/status"' in caught.value.message
+    await cluster.close()
+
+
+async def test_missing_crds_are_named_with_their_remedy(control_plane: ControlPlane) -> None:
+    transport = await open_transport(str(control_plane.layout.admin_kubeconfig), None)
+    unknown = Resource("nothing.example", "v1", "things")
+    with pytest.raises(PermanentError, match="kubectl apply -k crds") as caught:
+        await transport.send(Call("list", unknown, "default"))
+    assert caught.value.reason == "UnknownResource"
+    await transport.close()

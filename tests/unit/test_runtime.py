@@ -1,0 +1,216 @@
+"""observe -> plan -> apply -> report on fakes and a virtual clock: whole stories, no waiting."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from luban.api import names
+from luban.errors import PermanentError, TemporaryError
+from tests.fakes.site import NAMESPACE, Site
+
+
+class Killed(BaseException):
+    """The operator dies here: nothing of it may run on, not even an error handler."""
+
+
+async def test_two_vms_come_up_one_on_each_host() -> None:
+    site = Site()
+    await site.run(60)
+    assert site.consistent(2)
+    assert {vm["spec"]["host"] for vm in site.vms()} == {"host-b", "host-c"}
+    status = site.body()["status"]
+    assert (status["phase"], status["summary"], status["balancerSummary"]) == ("Ready", "2/2", "1/1")
+    assert {it["type"]: it["status"] for it in status["conditions"]}["Ready"] == "True"
+
+
+async def test_a_steady_cluster_writes_nothing() -> None:
+    site = Site()
+    await site.run(60)
+    site.api.calls.clear()
+    await site.run(300)
+    writes = {
+        name: count for name, count in site.api.calls.items() if not name.startswith(("list", "read", "balancer"))
+    }
+    assert writes == {}
+
+
+async def test_at_most_two_status_writes_per_transition() -> None:
+    site = Site()
+    await site.run(60)
+    site.api.calls.clear()
+    site.change(replicas=3)
+    await site.run(60)
+    assert site.consistent(3)
+    newest = max(site.vms(), key=lambda vm: vm["metadata"]["creationTimestamp"])
+    assert site.api.calls["patch_vm_status"] <= 2 * len(newest["status"]["transitions"])
+
+
+async def test_scale_down_drains_before_the_power_button() -> None:
+    site = Site({"replicas": 3})
+    await site.run(60)
+    assert site.consistent(3)
+    for vm in site.vms():
+        site.balancer.in_flight[vm["metadata"]["name"]] = 4
+    site.change(replicas=2)
+    await site.run(20)
+    leaving = [vm for vm in site.vms() if "deletionTimestamp" in vm["metadata"]]
+    assert [vm["status"]["phase"] for vm in leaving] == ["Draining"]
+    assert not any(call == "shutdown" for host in site.hypervisor.hosts.values() for call, _ in host.calls)
+    site.balancer.in_flight.clear()
+    await site.run(30)
+    assert site.consistent(2)
+
+
+async def test_a_dead_vm_is_replaced_and_leaves_the_balancer() -> None:
+    site = Site()
+    await site.run(60)
+    dead = site.vms()[0]
+    site.hypervisor.power_off(dead["metadata"]["uid"], "Crashed")
+    await site.tick()
+    published = site.api.find("ConfigMap", NAMESPACE, names.balancer_name("luban", 0))
+    assert published is not None
+    assert dead["metadata"]["name"] not in published["data"]["balancer.json"]
+    await site.run(60)
+    assert site.consistent(2)
+    assert "DomainStopped" in {event.reason for event in site.api.events(NAMESPACE)}
+
+
+async def test_missing_image_is_a_condition_and_leaves_nothing() -> None:
+    site = Site({"template": {"spec": {"image": {"volume": "none.qcow2"}, "network": {"type": "User"}}}})
+    await site.run(20)
+    condition = {it["type"]: it for it in site.body()["status"]["conditions"]}["VMsHealthy"]
+    assert (condition["status"], condition["reason"]) == ("False", "ImageNotFound")
+    assert "none.qcow2" in condition["message"]
+    assert site.domains() == set()
+    assert site.overlays() == set()
+
+
+async def test_missing_secret_names_the_secret() -> None:
+    cloud_init = {"userDataSecretRef": {"name": "absent"}}
+    template = {"spec": {"image": {"volume": "luban-web.qcow2"}, "network": {"type": "User"}, "cloudInit": cloud_init}}
+    site = Site({"template": template})
+    await site.run(20)
+    condition = {it["type"]: it for it in site.body()["status"]["conditions"]}["VMsHealthy"]
+    assert condition["reason"] == "SecretNotFound"
+    assert "absent" in condition["message"]
+
+
+async def test_temporary_failure_is_tried_again() -> None:
+    site = Site()
+    site.hypervisor.host("host-b").failures.append(TemporaryError("Busy", "try again"))
+    await site.run(60)
+    assert site.consistent(2)
+
+
+async def test_api_server_away_for_a_while() -> None:
+    site = Site()
+    await site.run(60)
+    site.api.fail_next("*", TemporaryError("Unavailable", "connection refused"), times=30)
+    await site.run(120)
+    assert site.consistent(2)
+
+
+async def test_silent_host_keeps_its_vms() -> None:
+    site = Site()
+    await site.run(60)
+    before = site.domains()
+    site.hypervisor.disconnect("host-b")
+    await site.run(60)
+    assert site.domains() == before
+    condition = {it["type"]: it for it in site.body()["status"]["conditions"]}["HostsReachable"]
+    assert condition["status"] == "False"
+    assert "host-b" in condition["message"]
+
+
+async def test_a_bad_spec_leaves_the_last_good_one_in_force() -> None:
+    site = Site()
+    await site.run(60)
+    site.runtime.update({**site.body(), "spec": {"hosts": []}})
+    await site.run(10)
+    conditions = {it["type"]: it for it in site.body()["status"]["conditions"]}
+    assert conditions["SpecValid"]["status"] == "False"
+    assert "last good spec" in conditions["SpecValid"]["message"]
+    assert site.consistent(2)
+
+
+@pytest.mark.parametrize("policy", ["Delete", "Orphan"])
+async def test_deletion(policy: str) -> None:
+    site = Site({"deletionPolicy": policy})
+    await site.run(60)
+    site.api.remove("LubanCluster", NAMESPACE, "luban")
+    site.runtime.update(site.body())
+    await site.run(120)
+    assert site.runtime.finished
+    if policy == "Delete":
+        assert site.consistent(0)
+        assert site.api.find("ConfigMap", NAMESPACE, names.balancer_name("luban", 0)) is None
+    else:
+        assert len(site.domains()) == 2
+        assert all(not vm["metadata"].get("finalizers") for vm in site.vms())
+        assert site.api.find("ConfigMap", NAMESPACE, names.balancer_name("luban", 0)) is not None
+
+
+async def test_events_only_on_transitions() -> None:
+    site = Site()
+    await site.run(60)
+    seen = len(site.api.event_log)
+    await site.run(120)
+    assert len(site.api.event_log) == seen
+
+
+def _die_at(site: Site, call: int) -> None:
+    """Have the n-th write from now on be carried out, and the operator die before it learns of it."""
+    count = 0
+    port: Any = site.api
+
+    def wrap(name: str) -> None:
+        real = getattr(port, name)
+
+        async def wrapped(*args: Any, **kwargs: Any) -> Any:
+            nonlocal count
+            result = await real(*args, **kwargs)
+            count += 1
+            if count == call:
+                raise Killed
+            return result
+
+        setattr(port, name, wrapped)
+
+    for name in ("create_vm", "delete_vm", "patch_vm_status", "release_vm", "apply_config_map", "patch_cluster_status"):
+        wrap(name)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(call=st.integers(1, 25), target=st.sampled_from([3, 1, 4]))
+async def test_killed_at_any_write(call: int, target: int) -> None:
+    """Whatever write the operator dies after, its successor reaches the same end state."""
+    site = Site({"replicas": 2})
+    await site.run(60)
+    assert site.consistent(2)
+    _die_at(site, call)
+    site.change(replicas=target)
+    try:
+        await site.run(60)
+    except Killed:
+        site.new_operator()
+    await site.run(180)
+    assert site.consistent(max(2, target))
+
+
+async def test_permanent_failure_is_replaced_elsewhere() -> None:
+    site = Site({"replicas": 2})
+    full = PermanentError("StoragePoolFull", "pool default on host-b has 12 MiB left: free some")
+    site.hypervisor.host("host-b").failures.append(full)
+    await site.run(30)
+    condition = {it["type"]: it for it in site.body()["status"]["conditions"]}["VMsHealthy"]
+    assert condition["reason"] == "StoragePoolFull"
+    await site.run(200)
+    assert site.consistent(2)
+    assert {vm["spec"]["host"] for vm in site.vms()} == {"host-c"}
+    await site.run(400)
+    assert site.consistent(2)
+    assert {vm["spec"]["host"] for vm in site.vms()} == {"host-b", "host-c"}, "host-b is tried again after a while"
