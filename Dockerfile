@@ -28,7 +28,7 @@ RUN mkdir -p app \
 
 FROM ${BASE}
 RUN apt-get update \
-    && apt-get install -y --no-install-recommends apache2-bin ca-certificates genisoimage libnss-wrapper libvirt0 \
+    && apt-get install -y --no-install-recommends apache2-bin ca-certificates libnss-wrapper libvirt0 \
        $(command -v python3 >/dev/null || echo python3) \
     && rm -rf /var/lib/apt/lists/* \
     && useradd --uid 10001 --create-home --shell /usr/sbin/nologin luban

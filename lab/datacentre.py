@@ -23,8 +23,8 @@ from lab.process import Daemon, LabError, wait_until
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLE = ROOT / "manifests" / "samples" / "luban.yaml"
 CLUSTER = "luban"
-NAMESPACE = "default"
-SYSTEM_NAMESPACE = "luban-system"
+NAMESPACE = "luban-system"
+"""Of the operator, of the balancer and of the sample cluster."""
 START_TIMEOUT = 60.0
 Progress = Callable[[str], None]
 
@@ -75,13 +75,15 @@ class DataCentre:
 
     def up(self) -> None:
         """Bring everything up that is not; returns when it answers. Raises LabError naming the part that does not."""
-        image = ensure_image(self.progress)
+        ensure_image()
         self.progress("control plane: kube-apiserver and etcd")
         self.control_plane.up()
         self.progress("custom resources and access rights")
         self.kubectl("apply", "-k", str(ROOT / "manifests" / "base"))
+        # So that `kubectl get lc,lvm` shows the sample without -n.
+        self.kubectl("config", "set-context", "--current", f"--namespace={NAMESPACE}")
         self.progress("KVM hosts: host-b and host-c")
-        self.hosts.up(image)
+        self.hosts.up()
         self.start_operator()
         self.start_agent()
         self.start_prometheus()
@@ -100,7 +102,7 @@ class DataCentre:
         """Start the operator with the ServiceAccount and the rights that manifests/base gives it."""
         self.progress("operator")
         config = self.layout.state / "operator.kubeconfig"
-        self.control_plane.service_account_kubeconfig(SYSTEM_NAMESPACE, "luban-operator", config)
+        self.control_plane.service_account_kubeconfig(NAMESPACE, "luban-operator", config)
         command = ["controller", "--listen-address", self.layout.operator, "--listen-port", "8081"]
         self.operator.start([*luban(), *command], env={"KUBECONFIG": str(config)}, cwd=ROOT)
 
@@ -157,7 +159,7 @@ class DataCentre:
 
     def apply_sample(self) -> None:
         """Create or update the sample LubanCluster."""
-        self.kubectl("apply", "-f", "-", stdin=self.sample())
+        self.kubectl("-n", NAMESPACE, "apply", "-f", "-", stdin=self.sample())
 
     def pull_the_plug(self, host: str, uuid: str) -> None:
         """End a VM at once, as a power cut would. Raises LabError with virsh's words."""

@@ -23,7 +23,7 @@ def main() -> None:
 
     try:
         ensure_binaries(progress)
-        ensure_image(progress)
+        ensure_image()
     except LabError as error:
         console.print(f"[red]error[/] {error}", soft_wrap=True)
         sys.exit(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import itertools
 import socket
@@ -20,6 +21,15 @@ ROOT = Path(__file__).resolve().parent.parent
 BASES = range(80, 120, 4)
 """Third octets for the control plane of one run; the first that nobody uses is taken."""
 _numbers = itertools.count(1)
+
+
+def pytest_sessionstart() -> None:
+    """Say that there is no event loop yet.
+
+    looptime asks for the current loop even in tests without one; asyncio would then make a loop that nobody closes,
+    and warnings are errors here.
+    """
+    asyncio.set_event_loop(None)
 
 
 @pytest.fixture(scope="session")

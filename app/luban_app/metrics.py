@@ -14,7 +14,7 @@ BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 
 
 OTHER = "other"
 # Series of creation times would double what is scraped, and nobody reads them.
-disable_created_metrics()
+disable_created_metrics()  # type: ignore[no-untyped-call]
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
@@ -37,9 +37,7 @@ class Metrics:
             buckets=BUCKETS,
             registry=self.registry,
         )
-        self.in_flight = Gauge(
-            "luban_app_requests_in_flight", "Requests being answered now.", registry=self.registry
-        )
+        self.in_flight = Gauge("luban_app_requests_in_flight", "Requests being answered now.", registry=self.registry)
         active = Gauge(
             "luban_app_active_sessions",
             "Distinct session cookies seen in the last 60 s.",

@@ -53,12 +53,8 @@ def serve(host: str, port: int, *, grace: int, log_level: str) -> None:
 
 @click.command(context_settings={"show_default": True})
 @click.option("--host", default="127.0.0.1", help="Address to listen on.")
-@click.option(
-    "--port", default=DEFAULT_PORT, type=click.IntRange(0, 65535), help="Port to listen on; 0: any."
-)
-@click.option(
-    "--grace", default=5, type=click.IntRange(0, 300), help="Seconds for requests in flight at the end."
-)
+@click.option("--port", default=DEFAULT_PORT, type=click.IntRange(0, 65535), help="Port to listen on; 0: any.")
+@click.option("--grace", default=5, type=click.IntRange(0, 300), help="Seconds for requests in flight at the end.")
 @click.option(
     "--log-level",
     default="info",

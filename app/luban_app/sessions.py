@@ -29,9 +29,7 @@ def is_session(value: str | None) -> bool:
 class SessionWindow:
     """Counts the distinct sessions seen in the last `window` seconds."""
 
-    def __init__(
-        self, now: Callable[[], float], window: float = WINDOW_SECONDS, limit: int = MAX_SESSIONS
-    ) -> None:
+    def __init__(self, now: Callable[[], float], window: float = WINDOW_SECONDS, limit: int = MAX_SESSIONS) -> None:
         self._now = now
         self._window = window
         self._limit = limit

@@ -69,7 +69,8 @@ class Keys:
         """The keys of what is in the source tree now."""
         debian = _digest(rootfs.SUITE, rootfs.OPTIONS)
         linux = _digest(kernel.PACKAGE, kernel.MODULES, shutil.which("lz4") is not None)
-        packages = _digest(rootfs.PYTHON, rootfs.requirements(_TOP / "pyproject.toml"), rootfs.constraints())
+        needed = rootfs.requirements(_TOP / "pyproject.toml")
+        packages = _digest(rootfs.PYTHON, needed, rootfs.constraints(needed))
         image = _digest(debian, linux, packages, disk.SIZE, _contents(_APP), _contents(_GUEST))
         return cls(debian, linux, packages, image)
 
@@ -127,9 +128,7 @@ def _part(target: Path, make: Callable[[Path], object], what: str, progress: Pro
 
 def _build(keys: Keys, folder: Path, progress: Progress) -> None:
     parts = cache_dir() / "guest"
-    debian = _part(
-        parts / f"debian-{keys.debian}.tar", rootfs.debootstrap, "Debian root file system", progress
-    )
+    debian = _part(parts / f"debian-{keys.debian}.tar", rootfs.debootstrap, "Debian root file system", progress)
     linux = _part(parts / f"kernel-{keys.kernel}", kernel.fetch, "kernel and drivers", progress)
     needed = rootfs.requirements(_TOP / "pyproject.toml")
     packages = _part(
@@ -141,9 +140,7 @@ def _build(keys: Keys, folder: Path, progress: Progress) -> None:
     with progress.step("root disk"), _atomic(folder) as draft:
         draft.mkdir()
         shutil.copyfile(linux / "vmlinuz", draft / KERNEL)
-        (draft / INITRD).write_bytes(
-            initrd.build(_GUEST / "initrd-init", _busybox(debian), linux / "modules" / "root")
-        )
+        (draft / INITRD).write_bytes(initrd.build(_GUEST / "initrd-init", _busybox(debian), linux / "modules" / "root"))
         disk.assemble(
             disk.Parts(
                 rootfs=str(debian),

@@ -9,6 +9,7 @@ from pathlib import Path
 from lab.process import LabError
 
 LAST_LINES = 15
+LINE_LENGTH = 300
 
 
 def run(command: Sequence[str], *, cwd: Path | None = None, env: Mapping[str, str] | None = None) -> str:
@@ -23,6 +24,7 @@ def run(command: Sequence[str], *, cwd: Path | None = None, env: Mapping[str, st
     except FileNotFoundError as error:
         raise LabError(f"{command[0]}: not installed") from error
     if done.returncode != 0:
-        said = "\n".join((done.stdout + done.stderr).splitlines()[-LAST_LINES:])
+        lines = (done.stdout + done.stderr).splitlines()[-LAST_LINES:]
+        said = "\n".join(line[:LINE_LENGTH] for line in lines)
         raise LabError(f"{command[0]} failed with status {done.returncode}:\n{said}")
     return done.stdout

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import re
 import sys
 import tomllib
 from pathlib import Path
@@ -14,11 +15,13 @@ SUITE = "bookworm"
 PYTHON = "3.11"
 """The suite's Python: the packages' compiled parts must be for it, whatever Python runs the build."""
 
-PACKAGES = ("busybox-static", "e2fsprogs", "python3", "qemu-guest-agent")
-_UNREAD = ("doc", "info", "locale", "man", "lintian", "bug", "perl5", "i18n")
+PACKAGES = ("busybox-static", "e2fsprogs", "python3", "qemu-guest-agent", "usr-is-merged")
+_UNREAD = ("bug", "doc", "info", "lintian", "locale", "man")
 OPTIONS = (
     "--quiet",
     "--variant=essential",
+    # Without it Debian's converter to a merged /usr comes along, and with that all of Perl.
+    "--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr",
     "--include=" + ",".join(PACKAGES),
     *(f"--dpkgopt=path-exclude=/usr/share/{folder}/*" for folder in _UNREAD),
     '--aptopt=Acquire::Languages "none"',
@@ -52,16 +55,35 @@ def requirements(project: Path) -> list[str]:
     return sorted(needed)
 
 
-def constraints() -> list[str]:
-    """The versions installed here: the guest shall run what the tests ran."""
-    found = {(dist.name, dist.version) for dist in importlib.metadata.distributions() if dist.name}
-    return sorted(f"{name}=={version}" for name, version in found)
+def constraints(needed: list[str]) -> list[str]:
+    """The installed versions of `needed` and of all that they need: the guest shall run what the tests ran."""
+    found: dict[str, str] = {}
+    waiting = list(needed)
+    while waiting:
+        name = _normal_name(waiting.pop())
+        if name in found:
+            continue
+        try:
+            dist = importlib.metadata.distribution(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+        found[name] = dist.version
+        waiting += [requirement for requirement in dist.requires or () if "extra ==" not in requirement]
+    return sorted(f"{name}=={version}" for name, version in found.items())
+
+
+def _normal_name(requirement: str) -> str:
+    """The project's name at the beginning of a requirement, in the form that compares."""
+    name = re.match(r"[A-Za-z0-9._-]+", requirement)
+    if name is None:
+        raise LabError(f"{requirement!r}: not a requirement")
+    return re.sub(r"[-_.]+", "-", name[0]).lower()
 
 
 def install_packages(needed: list[str], target: Path) -> None:
     """Install Python packages for the guest into the new folder `target`, wheels only."""
     limits = target.with_suffix(".constraints")
-    limits.write_text("\n".join(constraints()))
+    limits.write_text("\n".join(constraints(needed)))
     try:
         run(
             [

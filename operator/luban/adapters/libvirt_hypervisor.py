@@ -34,6 +34,8 @@ class Settings:
     """For each change: making, starting, stopping, removing one VM."""
     read: float = 3.0
     """For the bulk read: known to hang while a domain shuts down or migrates."""
+    abilities: float = 30.0
+    """For the question what a host can do, once: a fresh daemon tries out every QEMU it has before it answers."""
     agent: float = 3.0
     """For a question to a guest agent, which libvirt itself ends after 1 s."""
     min_free_bytes: int = 512 * 1024**2
@@ -95,7 +97,9 @@ class LibvirtHypervisor:
         """See Hypervisor."""
         known = self._host(host)
         if known.abilities is None:
-            known.abilities = await self._change(host, read_abilities, "read capabilities")
+            known.abilities = await known.changes.call(
+                read_abilities, "read capabilities", self._settings.abilities
+            )
         order = libvirt_provision.Order(
             machine=machine,
             abilities=known.abilities,

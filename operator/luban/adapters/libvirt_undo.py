@@ -42,4 +42,4 @@ class Undo:
         try:
             step()
         except libvirt.libvirtError as error:
-            log.warning("left_behind", host=self._host, what=what, error=str(error))
+            log.warning("left behind after a failure", host=self._host, what=what, error=str(error))

@@ -27,7 +27,7 @@ from luban.balancer_agent.slots import (
     resized,
 )
 from luban.core.model import BalancerReport
-from luban.errors import LubanError
+from luban.errors import LubanError, TemporaryError
 from luban.render.balancer import BalancerDocument, route_of
 
 log = structlog.get_logger(__name__)
@@ -103,8 +103,8 @@ class Converger:
 
     async def _step(self, document: BalancerDocument) -> float:
         if not self._server.running:
-            if (delay := self._loader.start_delay()) > 0:
-                return delay
+            if self._loader.start_delay() > 0:
+                raise TemporaryError("HttpdEnded", self.problem or "httpd ended, and is started again in a moment")
             await self._start(document)
         live = await self._server.slots()
         facts = self._look(live)
@@ -219,7 +219,7 @@ class Converger:
         if wrong or opening or self._draining():
             return SAMPLE_SECONDS
         if not self._loader.in_force and not self._loader.problem:
-            return min(IDLE_SECONDS, self._loader.reload_delay())
+            return min(IDLE_SECONDS, max(SAMPLE_SECONDS, self._loader.reload_delay()))
         return IDLE_SECONDS
 
     def _draining(self) -> bool:

@@ -102,6 +102,7 @@ class Loader:
                 raise
             await self._server.check(self._text(last, view))
             return last
+        self._refused = None
         return wanted
 
     def write(self, view: View) -> None:

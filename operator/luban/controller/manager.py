@@ -41,6 +41,8 @@ class Manager:
     metrics: Metrics
     _entries: dict[str, Entry] = field(default_factory=dict)
     """By uid of the LubanCluster."""
+    _stops: set[asyncio.Event] = field(default_factory=set)
+    """Of all loops that run."""
 
     def take(self, body: dict[str, Any]) -> Entry:
         """The entry of a cluster, made at first sight. Raises ValidationError if no good spec was ever seen."""
@@ -73,10 +75,22 @@ class Manager:
             log.warning("spec refused", cluster=_name(body), error=str(error))
             await stopped.wait()
             return
-        async with entry.turn:
-            await entry.runtime.run(stopped, minimum_period=MINIMUM_PERIOD_SECONDS)
+        self._stops.add(stopped)
+        try:
+            async with entry.turn:
+                await entry.runtime.run(stopped, minimum_period=MINIMUM_PERIOD_SECONDS)
+        finally:
+            self._stops.discard(stopped)
         if entry.runtime.finished:
             self.forget(body["metadata"]["uid"])
+
+    async def stop(self) -> None:
+        """End all loops, each after the tick that it is in."""
+        for stopped in self._stops:
+            stopped.set()
+        for entry in list(self._entries.values()):
+            async with entry.turn:
+                log.info("loop ended", cluster=str(entry.runtime.ref))
 
     def forget(self, uid: str) -> None:
         """A cluster is gone."""

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 from dataclasses import dataclass
+from typing import Any
 
 import kopf
 import structlog
@@ -54,18 +55,33 @@ async def run(options: Options) -> None:
     web = await serve(REGISTRY, options.listen_address, options.listen_port)
     stop = _stop_on_signals()
     log.info("operator started", namespaces=list(options.namespaces) or "all", port=options.listen_port)
-    try:
-        await kopf.operator(
+    handlers = asyncio.ensure_future(
+        kopf.operator(
             registry=build_registry(manager),
             standalone=True,
             clusterwide=not options.namespaces,
             namespaces=options.namespaces,
-            stop_flag=stop,
         )
+    )
+    try:
+        await _first_to_end(handlers, stop)
+        await manager.stop()
     finally:
+        # Our loops have ended. kopf, told to stop, would still wait five seconds for tasks that are not its own.
+        handlers.cancel()
+        await asyncio.gather(handlers, return_exceptions=True)
         await web.cleanup()
         await _close(ports)
         log.info("operator stopped")
+
+
+async def _first_to_end(handlers: asyncio.Future[Any], stop: asyncio.Event) -> None:
+    """Wait for the signal to stop. Raises what kopf raised, if it ended by itself."""
+    waiting: asyncio.Future[Any] = asyncio.ensure_future(stop.wait())
+    await asyncio.wait({handlers, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    waiting.cancel()
+    if handlers.done():
+        handlers.result()
 
 
 def _stop_on_signals() -> asyncio.Event:

@@ -140,7 +140,9 @@ def _at_rest(census: Census) -> bool:
 def _make_room(census: Census) -> tuple[VMRecord, str] | None:
     """No VM above the wanted number fits: an outdated one makes room for its successor, one that never served first."""
     state = census.state
-    replaceable = [vm for vm in census.outdated_live if census.after(vm).chosen_host is not None]
+    one_per_host = {vm.host: vm for vm in census.outdated_live}
+    able = {host for host, vm in one_per_host.items() if census.after(vm).chosen_host is not None}
+    replaceable = [vm for vm in census.outdated_live if vm.host in able]
     idle = [vm for vm in replaceable if vm.phase != "Ready"]
     all_serve = len(state.serving) == len(state.live)
     return _pick(census, idle or (replaceable if all_serve else []), "Outdated", keep_minima=False)

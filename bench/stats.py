@@ -1,0 +1,132 @@
+"""How fast the operator reads 1,000 domains of one host: one bulk call against one call for each domain.
+
+Both go through the same real libvirtd (its test driver holds the domains) over the same kind of connection. Ours is
+the adapter's whole list_domains: thread hand-over, metadata filter and records included; the baseline is bare calls.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median
+
+import libvirt
+
+from bench.result import Result, say, spread
+from lab.process import Daemon, wait_until
+from luban.adapters.libvirt_hypervisor import LibvirtHypervisor, Settings
+from luban.api.template import VMTemplateSpec
+from luban.core.model import ClusterRef
+from luban.ports import HostRef
+from luban.render.domain_xml import DomainSpec, HostFacts, domain_xml
+
+DOMAINS = 1000
+RUNS = 15
+START_SECONDS = 30.0
+CLUSTER = ClusterRef("bench", "luban", str(uuid.uuid4()))
+ORDINARY_USER = "daemon"
+"""A libvirtd started by root would be the system's own instance; as anybody else it keeps to the folders given."""
+XDG = ("RUNTIME", "CONFIG", "CACHE", "DATA")
+
+
+@contextmanager
+def daemon() -> Iterator[str]:
+    """A libvirtd in a folder of its own; the URI of its test driver."""
+    user = ORDINARY_USER if os.geteuid() == 0 else None
+    with tempfile.TemporaryDirectory(prefix="luban-stats-") as folder:
+        state = Path(folder)
+        state.chmod(0o755)
+        env = {"HOME": folder}
+        for name in XDG:
+            private = state / name.lower()
+            private.mkdir(mode=0o700)
+            env[f"XDG_{name}_{'DIR' if name == 'RUNTIME' else 'HOME'}"] = str(private)
+            if user:
+                shutil.chown(private, user, user)
+        libvirtd = Daemon("libvirtd", state)
+        libvirtd.start(["libvirtd"], env=env, user=user)
+        socket = state / "runtime" / "libvirt" / "libvirt-sock"
+        try:
+            wait_until(socket.exists, what="libvirtd", timeout=START_SECONDS)
+            yield f"test+unix:///default?socket={socket}"
+        finally:
+            libvirtd.stop()
+
+
+def fill(connection: libvirt.virConnect) -> None:
+    """Define and start the domains as the adapter would."""
+    template = VMTemplateSpec.model_validate({"image": {"volume": "web.qcow2"}})
+    facts = HostFacts(kvm=False, emulation="test", overlay_path="/none")
+    for number in range(DOMAINS):
+        vm = f"vm-{number}"
+        spec = DomainSpec(str(uuid.uuid4()), f"bench_{vm}", vm, CLUSTER, template, "")
+        connection.defineXML(domain_xml(spec, facts)).create()
+
+
+def one_by_one(connection: libvirt.virConnect) -> float:
+    """Milliseconds to read the state of each domain by a call of its own."""
+    begun = time.perf_counter()
+    states = [domain.state() for domain in connection.listAllDomains()]
+    if len(states) < DOMAINS:
+        raise RuntimeError(f"{len(states)} domains instead of {DOMAINS}")
+    return (time.perf_counter() - begun) * 1000
+
+
+async def in_bulk(hypervisor: LibvirtHypervisor, host: HostRef) -> float:
+    """Milliseconds to read them as the operator does."""
+    begun = time.perf_counter()
+    found = await hypervisor.list_domains(host, CLUSTER)
+    if len(found) != DOMAINS:
+        raise RuntimeError(f"{len(found)} domains instead of {DOMAINS}")
+    return (time.perf_counter() - begun) * 1000
+
+
+async def measure(uri: str) -> Result:
+    """All runs, both ways in turn."""
+    connection, host = libvirt.open(uri), HostRef("bench", uri)
+    say(f"defining and starting {DOMAINS} domains")
+    fill(connection)
+    hypervisor = LibvirtHypervisor(Settings(read=START_SECONDS))
+    first = await in_bulk(hypervisor, host)
+    bulk, single = [], []
+    for run in range(RUNS):
+        single.append(await asyncio.to_thread(one_by_one, connection))
+        bulk.append(await in_bulk(hypervisor, host))
+        say(f"run {run + 1}/{RUNS}: one call for each {single[-1]:.1f} ms, in bulk {bulk[-1]:.1f} ms")
+    await hypervisor.close()
+    connection.close()
+    return Result(
+        bench="stats",
+        value=median(bulk),
+        unit=f"ms to read {DOMAINS} domains with LibvirtHypervisor.list_domains",
+        baseline="ms for one state call for each domain",
+        baseline_value=median(single),
+        ratio=median(single) / median(bulk),
+        detail={
+            "daemon": "libvirtd over its Unix socket, test driver",
+            "libvirt": libvirt.getVersion(),
+            "domains": DOMAINS,
+            "bulk_ms": spread(bulk),
+            "one_by_one_ms": spread(single),
+            "first_read_ms": first,
+            "first_read": "reads the metadata and the lease of every domain as well, once",
+        },
+    )
+
+
+def main() -> None:
+    """Start a libvirtd, measure, stop it."""
+    with daemon() as uri:
+        result = asyncio.run(measure(uri))
+    result.print()
+
+
+if __name__ == "__main__":
+    main()

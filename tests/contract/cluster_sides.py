@@ -1,0 +1,91 @@
+"""The implementations of ports.Cluster under test, each with what a person could do beside it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from lab.controlplane import ControlPlane
+from luban.ports import Cluster
+from tests.fakes.cluster import FakeCluster
+
+Body = dict[str, Any]
+
+
+class Side(Protocol):
+    """One implementation, and what a person could do beside it."""
+
+    cluster: Cluster
+    namespace: str
+
+    def create(self, body: Mapping[str, Any]) -> Body:
+        """Create an object as an administrator."""
+
+    def find(self, kind: str, name: str) -> Body | None:
+        """Read an object as an administrator."""
+
+    def secret(self, name: str, key: str, value: str) -> None:
+        """Create a Secret."""
+
+    def events(self) -> list[tuple[str, str, str, str, str]]:
+        """Events as kind, name, type, reason, message."""
+
+
+class FakeSide:
+    """The fake."""
+
+    def __init__(self) -> None:
+        self.fake = FakeCluster()
+        self.cluster: Cluster = self.fake
+        self.namespace = "default"
+
+    def create(self, body: Mapping[str, Any]) -> Body:
+        """See Side."""
+        return self.fake.create(body)
+
+    def find(self, kind: str, name: str) -> Body | None:
+        """See Side."""
+        return self.fake.find(kind, self.namespace, name)
+
+    def secret(self, name: str, key: str, value: str) -> None:
+        """See Side."""
+        metadata = {"name": name, "namespace": self.namespace}
+        self.fake.create({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": {key: value}})
+
+    def events(self) -> list[tuple[str, str, str, str, str]]:
+        """See Side."""
+        return [(it.kind, it.name, it.type, it.reason, it.message) for it in self.fake.events(self.namespace)]
+
+
+class RealSide:
+    """The adapter, as the operator; the rest by kubectl, as administrator."""
+
+    def __init__(self, cluster: Cluster, plane: ControlPlane, namespace: str) -> None:
+        self.cluster = cluster
+        self.plane = plane
+        self.namespace = namespace
+
+    def create(self, body: Mapping[str, Any]) -> Body:
+        """See Side."""
+        created: Body = json.loads(self.plane.kubectl("create", "-f", "-", "-o", "json", stdin=json.dumps(body)))
+        return created
+
+    def find(self, kind: str, name: str) -> Body | None:
+        """See Side."""
+        text = self._get(kind, name, "--ignore-not-found")
+        return json.loads(text) if text else None
+
+    def secret(self, name: str, key: str, value: str) -> None:
+        """See Side."""
+        self.plane.kubectl("create", "secret", "generic", name, "-n", self.namespace, f"--from-literal={key}={value}")
+
+    def events(self) -> list[tuple[str, str, str, str, str]]:
+        """See Side."""
+        items = json.loads(self._get("events"))["items"]
+        about = [(it["involvedObject"]["kind"], it["involvedObject"]["name"]) for it in items]
+        said = [(it["type"], it["reason"], it["message"]) for it in items]
+        return [(*who, *what) for who, what in zip(about, said, strict=True)]
+
+    def _get(self, *arguments: str) -> str:
+        return self.plane.kubectl("get", *arguments, "-n", self.namespace, "-o", "json")

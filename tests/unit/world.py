@@ -1,0 +1,502 @@
+"""A small data centre under virtual time, for tests of the decisions: hosts, domains, balancers, load, API objects.
+
+`World` is what is; `Operator` is what runs on it: it observes, plans and applies, action by action, so that it can be
+killed between any two of them. Nothing here sleeps or reads a clock, and nothing is random unless a seed is given.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import random
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from luban.api.cluster import Host, LubanClusterSpec
+from luban.core.model import (
+    Action,
+    BalancerReport,
+    CreateVM,
+    DeleteVM,
+    DestroyDomain,
+    DomainRecord,
+    DomainState,
+    EnsureDomain,
+    Failure,
+    HostObservation,
+    Member,
+    MemberReport,
+    Memory,
+    Observation,
+    OrphanVM,
+    Plan,
+    PublishBalancer,
+    Published,
+    ReleaseVM,
+    RemoveBalancer,
+    RemoveDomain,
+    RemoveOrphan,
+    ShutdownDomain,
+    UpdateVM,
+    VMRecord,
+)
+from luban.core.plan import plan
+from luban.core.state import State
+from luban.runtime.apply import subject
+from luban.runtime.observe import PROBED_PHASES, balancer_sessions
+
+EPOCH = 1_700_000_000.0
+"""Where virtual time starts: seconds since the epoch."""
+CLUSTER = "luban"
+BALANCER = "luban-balancer-0"
+
+
+def make_spec(
+    hosts: Iterable[Mapping[str, Any]] = ({"name": "host-b"}, {"name": "host-c"}),
+    *,
+    template: Mapping[str, Any] | None = None,
+    **rest: Any,
+) -> LubanClusterSpec:
+    """A spec in wire format with as few words as possible; `rest` are its other fields."""
+    listed = [{"uri": f"qemu+tls://{host['name']}/system", **host} for host in hosts]
+    spec = {"image": {"volume": "luban-web.qcow2"}, **(template or {})}
+    return LubanClusterSpec.model_validate({"hosts": listed, "template": {"spec": spec}, **rest})
+
+
+@dataclass
+class Domain:
+    """A libvirt domain with its overlay."""
+
+    uuid: str
+    name: str
+    address: str
+    state: DomainState
+    started: float
+    boot_seconds: float
+    """It answers its readiness probe so long after its start; infinite: never."""
+    off_at: float = math.inf
+    """When a shutdown under way is complete."""
+    hung: bool = False
+    """Runs, but answers nothing."""
+
+
+@dataclass
+class Machine:
+    """A KVM host."""
+
+    reachable: bool = True
+    domains: dict[str, Domain] = field(default_factory=dict)
+    overlays: set[str] = field(default_factory=set)
+    refuses: Failure | None = None
+    """Why no domain can be made here; None: they can."""
+
+
+@dataclass
+class Proxy:
+    """A balancer with its agent: takes on what is published after a delay, and counts what is in flight."""
+
+    reachable: bool = True
+    blind: bool = False
+    """The agent answers, but httpd has just been started and says nothing about members."""
+    published: Published | None = None
+    due: float = 0.0
+    """When the agent takes on what is published."""
+    applied: Published | None = None
+    closed: dict[str, float] = field(default_factory=dict)
+    """By member: when it stopped to get new requests."""
+
+    def enabled(self) -> set[str]:
+        """Members that get new requests."""
+        return {it.name for it in self.applied.members if it.state == "Enabled"} if self.applied else set()
+
+
+@dataclass
+class World:
+    """All that exists, and the time."""
+
+    spec: LubanClusterSpec
+    now: float = EPOCH
+    boot_seconds: float = 20.0
+    address_seconds: float = 3.0
+    """A domain's address is seen so long after its start."""
+    shutdown_seconds: float = 5.0
+    """Infinite: guests ignore the power button."""
+    apply_seconds: float = 1.5
+    """Balancers take on a publication so long after it."""
+    request_seconds: float = 4.0
+    """Requests in flight end so long after a member was closed."""
+    load: int = 0
+    """Active sessions of all clients; they spread evenly over the members that answer."""
+    metrics_lost: bool = False
+    probes_lost: bool = False
+    deleting: bool = False
+    """The LubanCluster has a deletion timestamp."""
+    machines: dict[str, Machine] = field(default_factory=lambda: defaultdict(Machine))
+    proxies: dict[str, Proxy] = field(default_factory=lambda: {BALANCER: Proxy()})
+    vms: dict[str, VMRecord] = field(default_factory=dict)
+    before: Callable[[World, Action], None] = lambda _world, _action: None
+    """Called before each action of an operator: the referee."""
+    log: list[str] = field(default_factory=list)
+    _uids: int = 0
+
+    # Time.
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass, in steps short enough for what follows from each other."""
+        end = self.now + seconds
+        while self.now < end:
+            self.now = min(end, self.now + 0.5)
+            self._settle()
+
+    def _settle(self) -> None:
+        for machine in self.machines.values():
+            for domain in machine.domains.values():
+                if domain.state == "ShuttingDown" and domain.off_at <= self.now:
+                    domain.state = "Off"
+        for proxy in self.proxies.values():
+            if proxy.reachable and not proxy.blind and proxy.due <= self.now and proxy.applied != proxy.published:
+                before = proxy.enabled()
+                proxy.applied = proxy.published
+                proxy.closed.update(dict.fromkeys(before - proxy.enabled(), self.now))
+
+    # What is.
+
+    def domain(self, vm: VMRecord) -> Domain | None:
+        """The domain of a VM, seen by nobody but us."""
+        return self.machines[vm.host].domains.get(vm.uid)
+
+    def domains(self) -> dict[str, Domain]:
+        """All domains by uuid."""
+        return {uuid: it for machine in self.machines.values() for uuid, it in machine.domains.items()}
+
+    def overlays(self) -> set[str]:
+        """All overlays, by the uuid of their domain."""
+        return {uuid for machine in self.machines.values() for uuid in machine.overlays}
+
+    def answers(self, vm: VMRecord) -> bool:
+        """Whether a VM would answer a request."""
+        domain = self.domain(vm)
+        return domain is not None and domain.state == "Running" and self._is_up(domain) and not domain.hung
+
+    def _is_up(self, domain: Domain) -> bool:
+        return domain.started + domain.boot_seconds <= self.now
+
+    def shares(self) -> dict[str, int]:
+        """Active sessions of each member that gets requests and answers them."""
+        enabled = set().union(*(proxy.enabled() for proxy in self.proxies.values()))
+        names = sorted(vm.name for vm in self.vms.values() if vm.name in enabled and self.answers(vm))
+        return {name: (self.load + index) // len(names) for index, name in enumerate(names)}
+
+    def in_flight(self, proxy: Proxy, name: str) -> bool:
+        """Whether the balancer has requests in flight on a member."""
+        if name in proxy.enabled():
+            return self.load > 0
+        return self.now < proxy.closed.get(name, -math.inf) + self.request_seconds
+
+    def busy(self, vm: VMRecord) -> bool:
+        """Whether stopping the VM now would break requests."""
+        domain = self.domain(vm)
+        running = domain is not None and domain.state in ("Running", "ShuttingDown")
+        return running and any(
+            vm.name in proxy.enabled() or self.in_flight(proxy, vm.name) for proxy in self.proxies.values()
+        )
+
+    # What an operator sees of it.
+
+    def observe(self, failures: Mapping[str, Failure] | None = None) -> Observation:
+        """What the runtime's observer would see now."""
+        vms = tuple(self.vms.values())
+        observation = Observation(
+            vms=vms,
+            hosts=tuple(self._host(name) for name in self._observed_hosts()),
+            balancers=tuple(self._report(name, proxy) for name, proxy in self.proxies.items()),
+            failures={name: it for name, it in (failures or {}).items() if name in self.vms},
+            published={name: it.published for name, it in self.proxies.items() if it.published is not None},
+            settings_version=_hash(self.spec.balancer.model_dump_json()),
+        )
+        state = State(observation)
+        probes = {
+            vm.name: self.answers(vm) and not self.probes_lost
+            for vm in state.live
+            if vm.phase in PROBED_PHASES and state.runs(vm) and state.address(vm)
+        }
+        sessions = {} if self.metrics_lost else balancer_sessions(state)
+        return replace(observation, probes=probes, sessions=sessions)
+
+    def _observed_hosts(self) -> list[str]:
+        return list(dict.fromkeys([*(host.name for host in self.spec.hosts), *(vm.host for vm in self.vms.values())]))
+
+    def _host(self, name: str) -> HostObservation:
+        machine = self.machines[name]
+        if not machine.reachable:
+            return HostObservation(name, False, f"libvirt on {name} has not answered yet")
+        return HostObservation(
+            name,
+            True,
+            domains={
+                uuid: DomainRecord(uuid, it.name, it.state, self._known_address(it))
+                for uuid, it in machine.domains.items()
+            },
+        )
+
+    def _known_address(self, domain: Domain) -> str:
+        return domain.address if domain.started + self.address_seconds <= self.now else ""
+
+    def _report(self, name: str, proxy: Proxy) -> BalancerReport:
+        if not proxy.reachable:
+            return BalancerReport(name, reachable=False, message="its agent does not answer")
+        if proxy.blind or proxy.applied is None:
+            return BalancerReport(name, reachable=True, ready=False, message="httpd is being started")
+        shares = self.shares()
+        members = tuple(self._member(proxy, member, shares) for member in proxy.applied.members)
+        ready = proxy.applied == proxy.published
+        return BalancerReport(name, reachable=True, ready=ready, applied=proxy.applied.version, members=members)
+
+    def _member(self, proxy: Proxy, member: Member, shares: Mapping[str, int]) -> MemberReport:
+        flying = self.in_flight(proxy, member.name)
+        return MemberReport(
+            member.name,
+            member.state,
+            address=member.address,
+            port=member.port,
+            in_flight=int(flying),
+            sessions=shares.get(member.name, 0),
+            drained=member.state != "Enabled" and not flying,
+        )
+
+    # What happens to it from outside.
+
+    def note(self, text: str) -> None:
+        """A line in the log, with the virtual time."""
+        seconds = int(self.now - EPOCH)
+        self.log.append(f"{seconds // 60:3d}:{seconds % 60:02d}  {text}")
+
+    def change(self, **fields: Any) -> None:
+        """Change the spec; `fields` in wire format replace whole top-level fields."""
+        self.spec = LubanClusterSpec.model_validate({**self.spec.wire(), **fields})
+
+    def change_scaling(self, **fields: Any) -> None:
+        """Change fields of spec.scaling."""
+        self.change(scaling={**self.spec.scaling.wire(), **fields})
+
+    def change_host(self, name: str, **fields: Any) -> None:
+        """Change fields of one host entry."""
+        self.change(hosts=[it | fields if it["name"] == name else it for it in self.spec.wire()["hosts"]])
+
+    def new_template(self) -> None:
+        """Ask for another template: a cpu more."""
+        wire = self.spec.template.wire()
+        wire["spec"]["domain"]["cpu"]["cores"] += 1
+        self.change(template=wire)
+
+    def user_deletes(self, name: str) -> None:
+        """`kubectl delete lubanvm`."""
+        self._delete(name)
+
+    def crash(self, name: str, state: DomainState = "Crashed") -> None:
+        """A VM's domain ends by itself."""
+        domain = self.domain(self.vms[name])
+        if domain is not None:
+            domain.state = state
+
+    # What an operator does to it.
+
+    def do(self, action: Action) -> Failure | None:
+        """Carry out one action; a failure, if it could not be."""
+        self.before(self, action)
+        match action:
+            case CreateVM():
+                self._create(action)
+            case DeleteVM(name):
+                self._delete(name)
+            case UpdateVM():
+                self._update(action)
+            case ReleaseVM(name) | OrphanVM(name):
+                self._release(name, orphan=isinstance(action, OrphanVM))
+            case EnsureDomain(vm):
+                return self._ensure(vm)
+            case ShutdownDomain(vm) | DestroyDomain(vm) | RemoveDomain(vm):
+                return self._end(vm, action)
+            case RemoveOrphan(host, _, uuid):
+                self.machines[host].domains.pop(uuid, None)
+                self.machines[host].overlays.discard(uuid)
+            case PublishBalancer() | RemoveBalancer():
+                self._publish(action)
+        return None
+
+    def _create(self, action: CreateVM) -> None:
+        if action.name in self.vms:
+            return
+        self._uids += 1
+        self.vms[action.name] = VMRecord(
+            name=action.name,
+            uid=f"00000000-0000-4000-8000-{self._uids:012x}",
+            host=action.host,
+            host_uri=action.host_uri,
+            template=self.spec.template.spec,
+            created=math.floor(self.now),
+            phase_since=math.floor(self.now),
+            planned_address=action.address,
+        )
+
+    def _delete(self, name: str) -> None:
+        vm = self.vms.get(name)
+        if vm is None or vm.deleting_since is not None:
+            return
+        if vm.has_finalizer:
+            self.vms[name] = replace(vm, deleting_since=math.floor(self.now))
+        else:
+            del self.vms[name]
+
+    def _release(self, name: str, *, orphan: bool) -> None:
+        vm = self.vms.get(name)
+        if vm is not None and vm.deleting_since is None and orphan:
+            self.vms[name] = replace(vm, has_finalizer=False)
+        elif vm is not None:
+            del self.vms[name]
+
+    def _update(self, action: UpdateVM) -> None:
+        vm = self.vms.get(action.name)
+        if vm is None:
+            return
+        self.vms[action.name] = replace(
+            vm,
+            phase=action.phase,
+            phase_since=vm.phase_since if vm.phase == action.phase else self.now,
+            reason=action.reason,
+            message=action.message,
+            address=action.address,
+            balancers=action.balancers,
+            was_ready=vm.was_ready or action.phase == "Ready",
+        )
+
+    def _ensure(self, vm: VMRecord) -> Failure | None:
+        machine = self.machines[vm.host]
+        if not machine.reachable:
+            return Failure("HostUnreachable", f"libvirt on {vm.host} does not answer", permanent=False)
+        if machine.refuses is not None:
+            return machine.refuses
+        found = machine.domains.get(vm.uid)
+        if found is not None and found.state == "Running":
+            return None
+        serial = int(vm.uid[-12:], 16)
+        address = vm.planned_address or f"10.0.{serial // 250}.{serial % 250 + 1}"
+        machine.overlays.add(vm.uid)
+        machine.domains[vm.uid] = Domain(vm.uid, vm.name, address, "Running", self.now, self.boot_seconds)
+        return None
+
+    def _end(self, vm: VMRecord, action: Action) -> Failure | None:
+        machine = self.machines[vm.host]
+        if not machine.reachable:
+            return Failure("HostUnreachable", f"libvirt on {vm.host} does not answer", permanent=False)
+        domain = machine.domains.get(vm.uid)
+        if isinstance(action, RemoveDomain):
+            machine.domains.pop(vm.uid, None)
+            machine.overlays.discard(vm.uid)
+        elif domain is not None and isinstance(action, DestroyDomain):
+            domain.state = "Off"
+        elif domain is not None and domain.state == "Running":
+            domain.state, domain.off_at = "ShuttingDown", self.now + self.shutdown_seconds
+        return None
+
+    def _publish(self, action: PublishBalancer | RemoveBalancer) -> None:
+        proxy = self.proxies[action.balancer]
+        proxy.due = self.now + self.apply_seconds
+        if isinstance(action, RemoveBalancer):
+            proxy.published = None
+        else:
+            version = _hash(self.spec.balancer.model_dump_json())
+            proxy.published = Published(version, _hash(f"{version} {action.members}"), action.members)
+
+
+@dataclass
+class Operator:
+    """The runtime's loop without its concurrency. What survives its death is `status`."""
+
+    world: World
+    memory: Memory = field(default_factory=Memory)
+    status: Memory = field(default_factory=Memory)
+    """What the LubanCluster's status keeps: desired, last_scale, decision."""
+    failures: dict[str, Failure] = field(default_factory=dict)
+    finished: bool = False
+    last: Plan | None = None
+
+    def look(self) -> Plan:
+        """Observe and plan, and do nothing."""
+        world = self.world
+        observation = world.observe(self.failures)
+        return plan(world.spec, CLUSTER, observation, self.memory, world.now, deleting=world.deleting)
+
+    def tick(self, *, dice: random.Random | None = None, killed_after: int | None = None, told: bool = True) -> Plan:
+        """Observe, plan, apply, report. `dice`: mixes the chains of actions, as concurrency does.
+
+        `killed_after`: the operator dies after so many actions; `told`: it had written the status before.
+        """
+        made = self.look()
+        actions = list(made.actions) if dice is None else interleaved(made.actions, dice)
+        self._apply(actions if killed_after is None else actions[:killed_after])
+        if killed_after is None or told:
+            self.status = Memory(
+                decision=made.decision, last_scale=made.memory.last_scale, desired=made.desired or None
+            )
+        if killed_after is not None:
+            self.restart()
+        else:
+            self.memory, self.finished = made.memory, made.finished
+        self.last = made
+        return made
+
+    def restart(self) -> None:
+        """The process ends and another starts."""
+        self.memory, self.failures = self.status, {}
+
+    def run(self, seconds: float, *, until: Callable[[Plan], bool] = lambda _: False) -> Plan:
+        """Tick for so long in virtual time, or until a plan pleases."""
+        end = self.world.now + seconds
+        while True:
+            made = self.tick()
+            if until(made) or self.world.now >= end or made.finished:
+                return made
+            self.world.advance(min(made.requeue_after, max(0.5, end - self.world.now)))
+
+    def _apply(self, actions: Sequence[Action]) -> None:
+        broken: set[str] = set()
+        for action in actions:
+            if subject(action) in broken:
+                continue
+            failure = self.world.do(action)
+            if failure is not None:
+                broken.add(subject(action))
+            if isinstance(action, EnsureDomain):
+                self._remember(action.vm.name, failure)
+
+    def _remember(self, name: str, failure: Failure | None) -> None:
+        if failure is None:
+            self.failures.pop(name, None)
+        else:
+            self.failures[name] = failure
+
+
+def interleaved(actions: Iterable[Action], dice: random.Random) -> list[Action]:
+    """The actions in an order that the runtime could take: those about one subject in theirs, subjects mixed."""
+    chains: dict[str, list[Action]] = defaultdict(list)
+    for action in actions:
+        chains[subject(action)].append(action)
+    mixed: list[Action] = []
+    while chains:
+        name = dice.choice(sorted(chains))
+        mixed.append(chains[name].pop(0))
+        if not chains[name]:
+            del chains[name]
+    return mixed
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def host_named(spec: LubanClusterSpec, name: str) -> Host | None:
+    """The host entry; None: the host is not, or no longer, in the spec."""
+    return next((host for host in spec.hosts if host.name == name), None)
