@@ -24,7 +24,7 @@ def test_a_killed_vm_is_replaced(scene: Scene) -> None:
 def test_a_deleted_lubanvm_is_drained_and_replaced(scene: Scene) -> None:
     """`kubectl delete lvm` takes a VM out in order."""
     name = scene.vms()[0]["metadata"]["name"]
-    scene.lab.kubectl("-n", "default", "delete", "lubanvm", name, "--wait=false")
+    scene.lab.kubectl("delete", "lubanvm", name, "--wait=false")
     scene.until(lambda: name not in {vm["metadata"]["name"] for vm in scene.vms()}, "the VM is gone")
     scene.until(lambda: scene.consistent(2), "a new VM serves in its place")
 
