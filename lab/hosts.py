@@ -14,6 +14,7 @@ import pwd
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -175,16 +176,17 @@ class KvmHost:
         return pids
 
     def place_image(self, image: Path) -> None:
-        """Put the base image with its kernel into the pool, unless domains rely on those that are there.
+        """Put the base image with its kernel into the pool.
 
         Hard links (copies across file systems): the pool stays whole when the cache is cleared, and libvirt sees
-        ordinary files. An overlay is worthless on another base, so the files change only while nothing is defined.
+        ordinary files. An overlay is worthless on another base, so the files stay while any domain is defined.
         """
         with connection(self.uri) as host:
             if all(_same(image / name, self.images / name) for name in FILES):
                 return
             if host.listAllDomains():
-                raise LabError(f"{self.name} has domains on another guest image: destroy the lab or remove them first")
+                print(f"{self.name}: keeps its older guest image as long as it has domains", file=sys.stderr)
+                return
             for name in FILES:
                 _link(image / name, self.images / name)
             host.storagePoolLookupByName(POOL).refresh()

@@ -113,9 +113,11 @@ class FakeHttpd:
         """Read the file again."""
         self.reloads.append(self._now())
         fresh = _parse(self.config)
-        for name, slot in fresh.items():
-            if name in self.live and slot.state.flags != self.live[name].state.flags - {"C"}:
-                self.violations.append(f"the reload changed the state of {name}")
+        for name in fresh.keys() & self.live.keys():
+            if "D" in fresh[name].state.flags and "D" not in self.live[name].state.flags:
+                # Children of before the reload would go on sending requests to it.
+                self.violations.append(f"the reload closed {name}")
+            self._check_opened(name, fresh[name].state)
         self.live = fresh
 
     async def stop(self, patience: float) -> None:
@@ -140,8 +142,10 @@ class FakeHttpd:
         if mirrored.flags != state.flags - {"C"}:
             self.violations.append(f"{slot} is not in the file as it is set")
         self.live[slot].state = state
-        opened = "D" not in state.flags
-        if opened and self._now() < self._moved.get(slot, float("-inf")) + LOOKUP_SECONDS:
+        self._check_opened(slot, state)
+
+    def _check_opened(self, slot: str, state: SlotState) -> None:
+        if "D" not in state.flags and self._now() < self._moved.get(slot, float("-inf")) + LOOKUP_SECONDS:
             self.violations.append(f"{slot} took requests before httpd knew its address")
 
     async def status(self) -> dict[str, str]:

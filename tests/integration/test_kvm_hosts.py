@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import shutil
 import tempfile
@@ -136,8 +137,10 @@ def vm(hosts: KvmHosts) -> Iterator[Any]:
 def remove(host: Any, name: str) -> None:
     """End and forget a domain and its overlay."""
     domain = host.lookupByName(name)
-    if domain.isActive():
+    # A daemon that is still finding its domains again ends this one, but answers that it does not run.
+    with contextlib.suppress(libvirt.libvirtError):
         domain.destroy()
+    wait_until(lambda: not domain.isActive(), what=f"end of {name}", timeout=SHUTDOWN_SECONDS)
     domain.undefine()
     host.storagePoolLookupByName("default").storageVolLookupByName(f"{name}.qcow2").delete()
 

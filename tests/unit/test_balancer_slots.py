@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import tempfile
 from collections import Counter
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -505,8 +506,16 @@ class AnyOrder(RuleBasedStateMachine):
     def begin(self) -> None:
         self.folder = tempfile.TemporaryDirectory(prefix="luban-")
         self.world = World(Path(self.folder.name))
-        self.members: list[Member] = []
         self.kept: dict[str, object] = {}
+        self.want([_addressed("a", "Enabled", 1, PORT), _addressed("b", "Enabled", 1, PORT)])
+        self.world.step()
+
+    @precondition(lambda self: self.members)
+    @rule(data=st.data(), state=st.sampled_from(["Enabled", "Draining", "Disabled", None]))
+    def change_one(self, data: st.DataObject, state: MemberState | None) -> None:
+        chosen = data.draw(st.sampled_from(self.members))
+        rest = [one for one in self.members if one != chosen]
+        self.want([*rest, replace(chosen, state=state)] if state else rest)
 
     @rule(members=_members)
     def want(self, members: list[Member]) -> None:
@@ -567,6 +576,12 @@ class AnyOrder(RuleBasedStateMachine):
         assert all(later - earlier >= 5.0 for earlier, later in pairwise(moments))
 
     def teardown(self) -> None:
+        try:
+            self.comes_to_rest()
+        finally:
+            self.folder.cleanup()
+
+    def comes_to_rest(self) -> None:
         """With nothing in flight any more, everything ends as it was wanted."""
         world = self.world
         world.httpd.in_flight.clear()
@@ -579,7 +594,6 @@ class AnyOrder(RuleBasedStateMachine):
         assert world.converger.applied == document.version
         out = {name for name, (state, drained) in world.states().items() if state != "Enabled" and drained}
         assert out == {one.name for one in self.members if one.state != "Enabled"}
-        self.folder.cleanup()
 
 
 TestAnyOrder = AnyOrder.TestCase

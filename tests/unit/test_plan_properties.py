@@ -166,7 +166,8 @@ def check_plan(world: World, operator: Operator, made: Plan) -> None:
     assert world.spec.scaling.min_vms <= made.desired <= world.spec.scaling.max_vms
     if made.decision.verdict == "ScaleDown" and made.memory.evaluated == world.now:
         assert all(it.sessions is not None for it in made.decision.inputs)
-    assert operator.look() == operator.look(), "a plan depends on something else than its arguments"
+    if made.actions:
+        assert operator.look() == operator.look(), "a plan depends on something else than its arguments"
 
 
 # Rest: where every story must end.
@@ -397,7 +398,7 @@ def specs(draw: st.DrawFn) -> LubanClusterSpec:
     ]
     room, floor = sum(it["vms"]["max"] for it in hosts), sum(it["vms"]["min"] for it in hosts)
     lowest = min(draw(st.integers(1, 3)), room)
-    window = draw(st.sampled_from(["0s", "30s", "5m"]))
+    window = draw(st.sampled_from(["0s", "30s", "2m"]))
     return make_spec(
         hosts,
         template={"network": {"type": draw(st.sampled_from(["User", "Network"]))}},
@@ -405,7 +406,7 @@ def specs(draw: st.DrawFn) -> LubanClusterSpec:
         scaling={
             "minVMs": lowest,
             "maxVMs": max(lowest, floor, draw(st.integers(2, 6))),
-            "interval": draw(st.sampled_from(["5s", "15s", "5m"])),
+            "interval": draw(st.sampled_from(["5s", "15s", "60s"])),
             "sessions": {
                 "lowerQuorum": draw(st.integers(1, 2)),
                 "upperQuorumPercent": draw(st.sampled_from([100, 100, 50])),

@@ -9,12 +9,14 @@ from __future__ import annotations
 import hashlib
 import math
 import random
+import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from luban.api.cluster import Host, LubanClusterSpec
+from luban.api.vm import Phase
 from luban.core.model import (
     Action,
     BalancerReport,
@@ -28,6 +30,7 @@ from luban.core.model import (
     HostObservation,
     Member,
     MemberReport,
+    MemberState,
     Memory,
     Observation,
     OrphanVM,
@@ -63,6 +66,65 @@ def make_spec(
     listed = [{"uri": f"qemu+tls://{host['name']}/system", **host} for host in hosts]
     spec = {"image": {"volume": "luban-web.qcow2"}, **(template or {})}
     return LubanClusterSpec.model_validate({"hosts": listed, "template": {"spec": spec}, **rest})
+
+
+TEMPLATE = make_spec().template.spec
+"""The template of `make_spec()`."""
+
+
+def make_vm(name: str = "vm-1", phase: Phase = "Ready", host: str = "host-b", **fields: Any) -> VMRecord:
+    """A LubanVM that is as ordinary as can be for its phase."""
+    ordinary = {
+        "uid": f"uid-{name}",
+        "host_uri": f"qemu+tls://{host}/system",
+        "template": TEMPLATE,
+        "created": EPOCH,
+        "phase_since": EPOCH,
+        "was_ready": phase in ("Ready", "Draining", "Stopping", "Lost"),
+        "balancers": (BALANCER,) if phase == "Ready" else (),
+        "address": "" if phase in ("Pending", "Provisioning") else address_of(name),
+    }
+    return VMRecord(name=name, phase=phase, host=host, **{**ordinary, **fields})
+
+
+def address_of(name: str) -> str:
+    """The address of a VM that `make_vm` made."""
+    return f"10.0.0.{zlib.crc32(name.encode()) % 250 + 1}"
+
+
+def hosts_with(
+    vms: Iterable[VMRecord],
+    states: Mapping[str, DomainState | None] | None = None,
+    *,
+    silent: Iterable[str] = (),
+    names: Iterable[str] = ("host-b", "host-c"),
+) -> tuple[HostObservation, ...]:
+    """Hosts as observed: each VM's domain runs, unless `states` says otherwise (None: there is no domain)."""
+    found: dict[str, dict[str, DomainRecord]] = {name: {} for name in names}
+    for vm in vms:
+        state = (states or {}).get(vm.name, "Running")
+        domains = found.setdefault(vm.host, {})
+        if state is not None:
+            domains[vm.uid] = DomainRecord(vm.uid, vm.name, state, address_of(vm.name))
+    return tuple(
+        HostObservation(name, False, "no answer") if name in set(silent) else HostObservation(name, True, "", domains)
+        for name, domains in found.items()
+    )
+
+
+def balancer_with(members: Mapping[str, MemberState], *, version: str = "v1", **fields: Any) -> BalancerReport:
+    """A report in which nothing is in flight on those that take nothing."""
+    reports = tuple(
+        MemberReport(name, state, address_of(name), 8080, drained=state != "Enabled")
+        for name, state in members.items()
+    )
+    return BalancerReport(BALANCER, **{"reachable": True, "ready": True, "applied": version, "members": reports, **fields})
+
+
+def published_with(members: Mapping[str, MemberState], *, version: str = "v1") -> dict[str, Published]:
+    """A ConfigMap with these members."""
+    listed = tuple(Member(name, address_of(name), 8080, state) for name, state in sorted(members.items()))
+    return {BALANCER: Published("", version, listed)}
 
 
 @dataclass
@@ -305,6 +367,7 @@ class World:
 
     def do(self, action: Action) -> Failure | None:
         """Carry out one action; a failure, if it could not be."""
+        self.note(in_words(action))
         self.before(self, action)
         match action:
             case CreateVM():
@@ -491,6 +554,29 @@ def interleaved(actions: Iterable[Action], dice: random.Random) -> list[Action]:
         if not chains[name]:
             del chains[name]
     return mixed
+
+
+def in_words(action: Action) -> str:
+    """An action as a line of a log."""
+    kind = type(action).__name__
+    match action:
+        case CreateVM(name, host, _, _, reason):
+            return f"{kind} {name} on {host}: {reason}"
+        case UpdateVM(name, phase, reason):
+            return f"{name} is {phase}: {reason}"
+        case EnsureDomain(vm, reason) | ShutdownDomain(vm, reason) | DestroyDomain(vm, reason):
+            return f"{kind} {vm.name} on {vm.host}: {reason}"
+        case RemoveDomain(vm, reason):
+            return f"{kind} {vm.name} on {vm.host}: {reason}"
+        case PublishBalancer(balancer, members, reason):
+            states = ", ".join(f"{it.name} {it.state}" for it in members)
+            return f"{kind} {balancer} [{states}]: {reason}"
+        case RemoveBalancer(balancer, reason):
+            return f"{kind} {balancer}: {reason}"
+        case RemoveOrphan(host, _, uuid, reason):
+            return f"{kind} {uuid} on {host}: {reason}"
+        case DeleteVM(name, reason) | ReleaseVM(name, reason) | OrphanVM(name, reason):
+            return f"{kind} {name}: {reason}"
 
 
 def _hash(text: str) -> str:

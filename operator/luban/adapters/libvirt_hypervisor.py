@@ -97,9 +97,7 @@ class LibvirtHypervisor:
         """See Hypervisor."""
         known = self._host(host)
         if known.abilities is None:
-            known.abilities = await known.changes.call(
-                read_abilities, "read capabilities", self._settings.abilities
-            )
+            known.abilities = await known.changes.call(read_abilities, "read capabilities", self._settings.abilities)
         order = libvirt_provision.Order(
             machine=machine,
             abilities=known.abilities,

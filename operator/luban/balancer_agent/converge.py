@@ -113,9 +113,11 @@ class Converger:
         view = self._view()
         self._loader.write(view)
         self._note_pointed()
+        live = await self._apply(live, view)
+        # Only now: children of before a reload go on with the states that they knew then.
         if await self._loader.reload(view):
-            live = await self._server.slots()
-        return self._conclude(document, await self._apply(live, view), view)
+            live = await self._apply(await self._server.slots(), view)
+        return self._conclude(document, live, view)
 
     async def _start(self, document: BalancerDocument) -> None:
         """Start httpd. It has no addresses in mind yet, so every member is settled, and its counters are at zero."""

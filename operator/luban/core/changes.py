@@ -58,7 +58,6 @@ class Census:
         remembered = {host for host, until in self.memory.avoid.items() if until > self.now}
         return remembered | {vm.host for vm in self.state.vms if vm.phase == "Failed"}
 
-    @property
     def space(self) -> Space:
         """What the hosts can take and give."""
         names = {vm.host for vm in self.state.live if self.may_stop(vm)}

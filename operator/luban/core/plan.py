@@ -93,6 +93,8 @@ def _advance(vm: VMRecord, step: Step, now: float) -> VMRecord:
     """The VM as its step leaves it."""
     leaving = now if vm.deleting_since is None and _deletes(step) else vm.deleting_since
     update = next((action for action in step.actions if isinstance(action, UpdateVM)), None)
+    if update is None and (step.phase, leaving) == (vm.phase, vm.deleting_since):
+        return vm
     if update is None:
         return replace(vm, phase=step.phase, deleting_since=leaving)
     return replace(vm, phase=step.phase, deleting_since=leaving, reason=update.reason, message=update.message)

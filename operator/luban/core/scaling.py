@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -36,8 +37,8 @@ class Verdict:
     memory: Memory
 
 
-def judge(spec: LubanClusterSpec, state: State, memory: Memory, now: float, space: Space) -> Verdict:
-    """Ask the policy if its interval has passed; otherwise the last decision stands."""
+def judge(spec: LubanClusterSpec, state: State, memory: Memory, now: float, space: Callable[[], Space]) -> Verdict:
+    """Ask the policy if its interval has passed; otherwise the last decision stands. `space`: asked only then."""
     desired = _carried(spec, state, memory)
     if not _due(spec, memory, now) and memory.decision is not None and spec.scaling.policy != "Manual":
         return Verdict(memory.decision, desired, replace(memory, desired=desired))
@@ -83,11 +84,11 @@ def _eligible(memory: Memory) -> float | None:
     return seconds_of(at) if at is not None else None
 
 
-def _wish(spec: LubanClusterSpec, state: State, desired: int, space: Space) -> Wish:
+def _wish(spec: LubanClusterSpec, state: State, desired: int, space: Callable[[], Space]) -> Wish:
     if spec.scaling.policy == "Manual":
         return _manual(spec, desired)
     serving = [vm.name for vm in state.serving]
-    return decide(serving, state.observation.sessions, spec.scaling.sessions, _room(spec, state, desired, space))
+    return decide(serving, state.observation.sessions, spec.scaling.sessions, _room(spec, state, desired, space()))
 
 
 def _room(spec: LubanClusterSpec, state: State, desired: int, space: Space) -> Room:

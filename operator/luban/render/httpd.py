@@ -275,13 +275,18 @@ def _member(settings: BalancerSettings, host: str, route: str, flags: str, load_
     """A BalancerMember line.
 
     disablereuse: established connections then are requests in flight, and backends that close idle connections do no
-    harm. connectiontimeout, retry, ping: a dead member is passed over within a second and tried again after two.
+    harm. connectiontimeout: as long as a health check may take, for a busy guest drops a connection's first packet now
+    and then, and it is sent again after 1 s and 3 s. retry=0: a member that failed once is passed over by this request
+    and asked again by the next; what takes it out is the health check. With any longer time, two members that fail
+    once within it are "all workers in error state", a 503 for everybody: forcerecovery does not help, since httpd
+    counts the free slots, which are disabled and not in error, among the members that are fine.
     Not set: failonstatus and failontimeout, with which one bad URL of the application takes all members out.
     """
     status = f" status=+{flags}" if flags else ""
     return (
         f"BalancerMember http://{host} route={route} loadfactor={load_factor}{status} "
-        f"timeout={settings.timeout_seconds} connectiontimeout=1 retry=2 ping=2 disablereuse=on"
+        f"timeout={settings.timeout_seconds} connectiontimeout={settings.health_timeout_seconds} retry=0 ping=2 "
+        "disablereuse=on"
     )
 
 
@@ -290,7 +295,7 @@ def _health_check(settings: BalancerSettings) -> str:
     if len(settings.health_path) > LONGEST_HEALTH_PATH:
         return ""
     interval = settings.health_interval_seconds
-    return f" hcmethod=GET hcuri={settings.health_path} hcinterval={interval} hcpasses=1 hcfails=1"
+    return f" hcmethod=GET hcuri={settings.health_path} hcinterval={interval} hcpasses=1 hcfails=2"
 
 
 def _front(settings: BalancerSettings, address: str, session_log: str = "") -> str:
