@@ -14,6 +14,8 @@ from lab.demo.view import View
 from lab.process import LabError
 
 BOOT_DEADLINE = 180.0
+PEAK_REQUESTS = 2200
+"""The peak lasts at least until so many requests were sent."""
 SETTLE_SECONDS = 15.0
 """How long the even load is shown."""
 
@@ -88,16 +90,12 @@ class Story:
         newest = max(self.load.outcome.first_answer.values())
         self.figures["decision -> first answer of the new VM"] = newest - decided
 
-    async def _all_ready(snapshot: Snapshot, count: int) -> bool:
-    phases = list(snapshot.phases().values())
-    return phases == ["Ready"] * count and snapshot.serving == count
-
-
-def _even(self) -> None:
+    async def _even(self) -> None:
         begun = next(at for at, word in self.marks if word == "VM3 serves")
         await self.until(_even, "sessions of the three VMs within 15 of each other")
         self.figures["three VMs serve -> load even"] = time.monotonic() - begun
         await asyncio.sleep(SETTLE_SECONDS)
+        await self.until(lambda _: self.load.outcome.sent >= PEAK_REQUESTS, f"{PEAK_REQUESTS} requests")
 
     async def _calm(self) -> None:
         calm = self.mark("calm")

@@ -58,6 +58,14 @@ async def until(condition: Callable[[], Awaitable[bool]], what: str, seconds: fl
     return time.monotonic() - begin
 
 
+def background(log: Path, command: list[str]) -> subprocess.Popen[bytes]:
+    """Start a program of ours; its output goes to a file."""
+    with log.open("ab") as file:
+        return subprocess.Popen(
+            command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT / "operator")}, stdout=file, stderr=file
+        )
+
+
 @pytest.fixture
 def folder() -> Iterator[Path]:
     """A folder that httpd's children (nobody) can get through, unlike tmp_path."""
@@ -148,14 +156,7 @@ class Stage:
             "stop-seconds": 2,
         }
         words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
-        with (self.folder / "agent.log").open("ab") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "luban.balancer_agent", *words],
-                cwd=ROOT,
-                env={**os.environ, "PYTHONPATH": str(ROOT / "operator")},
-                stdout=log,
-                stderr=log,
-            )
+        self._process = background(self.folder / "agent.log", [sys.executable, "-m", "luban.balancer_agent", *words])
         await self.applied()
 
     def kill_agent(self) -> None:
@@ -265,8 +266,7 @@ class TestConfiguration:
         settings = replace(stage.settings, listen_address=HTTPD)
         config.write_text(plain_config(settings, list(stage.members.values())))
         command = [find_httpd(), "-C", f"Define LUBAN_RUN {stage.folder}", "-f", str(config), "-DFOREGROUND"]
-        with (stage.folder / "plain.log").open("wb") as log:
-            process = subprocess.Popen(command, stdout=log, stderr=log)
+        process = background(stage.folder / "plain.log", command)
         try:
             client = stage.client()
 
@@ -296,8 +296,10 @@ class TestHttpd:
     async def test_a_refusal_has_the_words_of_httpd(self, folder: Path) -> None:
         httpd = Httpd(find_httpd(), folder)
         httpd.write_hosts({})
-        with pytest.raises(ConfigurationRefused, match=r"line 1 of httpd\.conf.*Invalid command 'Bogus'"):
-            await httpd.check("Bogus on\n")
+        good = (GOLDEN / "slotted.conf").read_text().replace("/run/luban", str(folder))
+        await httpd.check(good)
+        with pytest.raises(ConfigurationRefused, match=r"(?s)line \d+ of httpd\.conf.*Invalid command 'Bogus'"):
+            await httpd.check(good + "Bogus on\n")
 
     def test_an_httpd_that_is_not_there(self) -> None:
         with pytest.raises(PermanentError, match="install apache2-bin"):
@@ -589,7 +591,8 @@ class TestDeaths:
         pid = stage.httpd_pid()
         await stage.close()
         assert (await slow)[0] == 200
-        assert not Path(f"/proc/{pid}").exists()
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
 
 
 async def known(stage: Stage, name: str) -> bool:

@@ -50,6 +50,8 @@ RESTING = {
     "NoHostHasRoom",
 }
 """Reasons of decisions that wait for nothing but another load."""
+REPLACED = {"Outdated", "HostCordoned", "HostRemoved", "HostAboveMaximum"}
+"""Reasons of deletions of VMs that get a successor."""
 CONDITIONS = ("Ready", "HostsReachable", "VMsHealthy", "BalancersReady", "LoadKnown", "AtMaximum")
 NO_IMAGE = Failure("ImageNotFound", "volume luban-web.qcow2 is not in pool default", permanent=True)
 NO_LUCK = Failure("HostBusy", "cannot fork", permanent=False)
@@ -121,10 +123,11 @@ def check_delete(world: World, vm: VMRecord, reason: str) -> None:
     assert not world.proxies[BALANCER].blind, "a VM that serves goes while the balancer says nothing"
     others = [it for it in world.vms.values() if it.name != vm.name and it.deleting_since is None]
     serving = sum(it.phase == "Ready" and is_enabled(world, it) for it in others)
-    in_place = reason == "Outdated" and not has_room(world)
+    replaced = reason in REPLACED
+    in_place = replaced and not has_room(world)
     assert serving >= world.spec.scaling.min_vms or in_place, f"{vm.name} goes, {serving} are left"
     stay = sum(it.host == vm.host and it.phase not in ("Failed", "Lost") for it in others)
-    assert emptied or reason == "Outdated" or stay >= host.vms.min, f"{vm.name} goes, {stay} are left on its host"
+    assert emptied or replaced or stay >= host.vms.min, f"{vm.name} goes, {stay} are left on its host"
 
 
 def check_stop(world: World, action: ShutdownDomain | DestroyDomain, vm: VMRecord) -> None:

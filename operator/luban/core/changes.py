@@ -74,20 +74,30 @@ class Census:
 
     def _emptied(self, host: str) -> bool:
         """Whether the user wants nothing on the host: it is cordoned or left the spec."""
-        return host not in self._open_hosts
+        found = self._hosts.get(host)
+        return found is None or found.cordoned
 
     @cached_property
-    def _open_hosts(self) -> frozenset[str]:
-        return frozenset(host.name for host in self.spec.hosts if not host.cordoned)
+    def _hosts(self) -> dict[str, Host]:
+        return {host.name: host for host in self.spec.hosts}
 
-    def outdated(self, vm: VMRecord) -> bool:
-        """Whether the VM must be replaced: another template, a cordoned host, a host that left the spec."""
-        return self._emptied(vm.host) or (vm.template != self.spec.template.spec and self.state.reachable(vm.host))
+    def why_replace(self, vm: VMRecord) -> str:
+        """Why the VM must make way for another one elsewhere or of another template; empty: it need not."""
+        host = self._hosts.get(vm.host)
+        if host is None:
+            return "HostRemoved"
+        if host.cordoned:
+            return "HostCordoned"
+        if not self.state.reachable(vm.host):
+            return ""
+        if vm.template != self.spec.template.spec:
+            return "Outdated"
+        return "HostAboveMaximum" if self.occupancy[vm.host].live > host.vms.max else ""
 
     @cached_property
     def outdated_live(self) -> tuple[VMRecord, ...]:
         """Live VMs that must be replaced."""
-        return tuple(vm for vm in self.state.live if self.outdated(vm))
+        return tuple(vm for vm in self.state.live if self.why_replace(vm))
 
     def without(self, vm: VMRecord) -> Census:
         """The same after `vm` was asked to leave."""
@@ -144,7 +154,7 @@ def _make_room(census: Census) -> tuple[VMRecord, str] | None:
     replaceable = [vm for vm in census.outdated_live if vm.host in able]
     idle = [vm for vm in replaceable if vm.phase != "Ready"]
     all_serve = len(state.serving) == len(state.live)
-    return _pick(census, idle or (replaceable if all_serve else []), "Outdated", keep_minima=False)
+    return _pick(census, idle or (replaceable if all_serve else []), keep_minima=False)
 
 
 def _excess(census: Census, desired: int) -> tuple[VMRecord, str] | None:
@@ -160,11 +170,11 @@ def _excess(census: Census, desired: int) -> tuple[VMRecord, str] | None:
     if outdated and len(state.live) <= desired + MAX_SURGE:
         idle, spare = [], []
     return (
-        _pick(census, old_idle, "Outdated", keep_minima=False)
-        or _pick(census, old_spare, "Outdated")
-        or _pick(census, old_spare, "Outdated", keep_minima=False)
-        or _pick(census, idle, "AboveDesired")
-        or _pick(census, spare, "AboveDesired")
+        _pick(census, old_idle, keep_minima=False)
+        or _pick(census, old_spare)
+        or _pick(census, old_spare, keep_minima=False)
+        or _pick(census, idle)
+        or _pick(census, spare)
     )
 
 
@@ -173,7 +183,7 @@ def _others_serve(state: State, vm: VMRecord, desired: int) -> bool:
 
 
 def _pick(
-    census: Census, candidates: Sequence[VMRecord], reason: str, *, keep_minima: bool = True
+    census: Census, candidates: Sequence[VMRecord], *, keep_minima: bool = True
 ) -> tuple[VMRecord, str] | None:
     victim = choose_victim(
         candidates,
@@ -182,7 +192,7 @@ def _pick(
         census.state.observation.sessions,
         keep_minima=keep_minima,
     )
-    return (victim, reason) if victim is not None else None
+    return (victim, census.why_replace(victim) or "AboveDesired") if victim is not None else None
 
 
 def arrivals(census: Census, cluster: str, desired: int) -> list[CreateVM]:

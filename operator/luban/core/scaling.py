@@ -62,13 +62,18 @@ def _carried(spec: LubanClusterSpec, state: State, memory: Memory) -> int:
 
 
 def _within(spec: LubanClusterSpec, wanted: int) -> int:
-    return min(max(wanted, minimum(spec)), spec.scaling.max_vms)
+    return min(max(wanted, minimum(spec)), maximum(spec))
 
 
 def minimum(spec: LubanClusterSpec) -> int:
     """VMs that must run: minVMs, or what the hosts' own minima add up to, if that is more."""
     of_hosts = sum(host.vms.min for host in spec.hosts if not host.cordoned)
-    return min(max(spec.scaling.min_vms, of_hosts), spec.scaling.max_vms)
+    return min(max(spec.scaling.min_vms, of_hosts), maximum(spec))
+
+
+def maximum(spec: LubanClusterSpec) -> int:
+    """VMs that may run: maxVMs, or what the hosts' own maxima add up to, if that is less."""
+    return min(spec.scaling.max_vms, sum(host.vms.max for host in spec.hosts))
 
 
 def _due(spec: LubanClusterSpec, memory: Memory, now: float) -> bool:
@@ -115,7 +120,7 @@ def _manual(spec: LubanClusterSpec, desired: int) -> Wish:
     wanted = _within(spec, spec.replicas)
     message = f"spec.replicas asks for {spec.replicas} VMs"
     if wanted != spec.replicas:
-        message += f", kept within {minimum(spec)} and {spec.scaling.max_vms}: {wanted}"
+        message += f", kept within {minimum(spec)} and {maximum(spec)}: {wanted}"
     if wanted == desired:
         return Wish("Hold", "Manual", message)
     return Wish("ScaleUp" if wanted > desired else "ScaleDown", "Manual", message, wanted - desired)
