@@ -108,6 +108,7 @@ class Story:
 
     async def _kill(self) -> None:
         await self.load.set_users(20)
+        await self.until(lambda it: sum(it.sessions().values()) >= 15, "20 users are seen by the balancer")
         victim = self.onlooker.seen[-1].vms[0]
         name, host, uid = victim["metadata"]["name"], victim["spec"]["host"], victim["metadata"]["uid"]
         self.killed_at = self.mark(f"{name} killed")

@@ -66,6 +66,8 @@ class FakeHttpd:
         self.in_flight: Counter[Endpoint] = Counter()
         self.refuse = ""
         """Words with which every configuration is refused; empty: none is."""
+        self.fatal = ""
+        """httpd ends when it loads a configuration with this text, although its check is content."""
         self.deaf = False
         """True: it does not obey its manager."""
         self.starts = 0
@@ -105,6 +107,7 @@ class FakeHttpd:
     async def start(self) -> None:
         """Read the file; names are looked up when first needed."""
         self.starts += 1
+        self._survive()
         self.running = True
         self._moved = {}
         self.live = _parse(self.config)
@@ -112,6 +115,7 @@ class FakeHttpd:
     async def graceful(self) -> None:
         """Read the file again."""
         self.reloads.append(self._now())
+        self._survive()
         fresh = _parse(self.config)
         for name in fresh.keys() & self.live.keys():
             if "D" in fresh[name].state.flags and "D" not in self.live[name].state.flags:
@@ -119,6 +123,11 @@ class FakeHttpd:
                 self.violations.append(f"the reload closed {name}")
             self._check_opened(name, fresh[name].state)
         self.live = fresh
+
+    def _survive(self) -> None:
+        if self.fatal and self.fatal in self.config:
+            self.die()
+            raise TemporaryError("HttpdEnded", "httpd ended")
 
     async def stop(self, patience: float) -> None:
         """End."""

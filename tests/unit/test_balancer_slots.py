@@ -413,6 +413,32 @@ class TestLoop:
         world.run(8.0)
         assert world.converger.report("x").ready
 
+    def test_settings_that_end_httpd_are_taken_back(self, world: World) -> None:
+        world.want([member("a")])
+        world.step()
+        world.httpd.fatal = "lbmethod=bytraffic"
+        world.want([member("a")], method="bytraffic")
+        world.run(8.0)
+        assert world.httpd.serving() == {"a": "10.0.0.1"}
+        assert "byrequests" in world.httpd.config
+        assert (world.converger.report("x").ready, world.converger.report("x").message) == (False, "httpd ended")
+        world.httpd.die()
+        world.run(2.0)
+        assert world.httpd.serving() == {"a": "10.0.0.1"}
+        world.httpd.fatal = ""
+        world.want([member("a")], method="bybusyness")
+        world.run(8.0)
+        assert world.converger.report("x").ready
+
+    def test_a_first_start_that_fails_is_tried_again(self, world: World) -> None:
+        world.httpd.fatal = "lbmethod"
+        world.want([member("a")])
+        world.run(5.0)
+        assert world.converger.report("x").message == "httpd ended"
+        world.httpd.fatal = ""
+        world.run(10.0)
+        assert world.converger.report("x").ready
+
     def test_an_httpd_that_died_comes_back_as_it_was(self, world: World) -> None:
         world.want([member("a"), member("b", "Draining", "10.0.0.2")])
         world.run(2.0)

@@ -169,7 +169,8 @@ class TestProvisioning:
         assert step.actions == (UpdateVM("vm-1", "Failed", "HostBusy", "not started on host-b within 5m: cannot fork"),)
 
     @pytest.mark.parametrize(
-        ("domain", "reason", "words"), [("Off", "DomainStopped", "see its console"), (None, "StartupTimeout", "never seen")]
+        ("domain", "reason", "words"),
+        [("Off", "DomainStopped", "see its console"), (None, "StartupTimeout", "never seen")],
     )
     def test_a_start_that_leads_nowhere_ends_too(self, domain: DomainState | None, reason: str, words: str) -> None:
         """No call failed, but the domain never runs: not for ever in Provisioning."""
@@ -226,9 +227,7 @@ class TestReady:
 
     def test_balancers_and_address_are_written_when_they_change(self) -> None:
         step = taken(replace(self.VM, balancers=(), address="10.9.9.9", reason="ProbeAnswered"))
-        assert step.actions == (
-            UpdateVM("vm-1", "Ready", "ProbeAnswered", "", address_of("vm-1"), (BALANCER,)),
-        )
+        assert step.actions == (UpdateVM("vm-1", "Ready", "ProbeAnswered", "", address_of("vm-1"), (BALANCER,)),)
 
     def test_a_silent_balancer_changes_nothing(self) -> None:
         assert taken(self.VM, balancer=BalancerReport(BALANCER, reachable=False)) == Step("Ready")
@@ -237,7 +236,9 @@ class TestReady:
         """That is for httpd's own checks; the condition VMsHealthy says so."""
         assert taken(self.VM, probes={"vm-1": False}, after=10_000.0) == Step("Ready")
 
-    @pytest.mark.parametrize(("domain", "word"), [("Off", "stopped by itself"), ("Crashed", "crashed"), (None, "stopped")])
+    @pytest.mark.parametrize(
+        ("domain", "word"), [("Off", "stopped by itself"), ("Crashed", "crashed"), (None, "stopped")]
+    )
     def test_one_that_stopped_is_lost(self, domain: DomainState | None, word: str) -> None:
         update, delete = taken(self.VM, domain).actions
         assert isinstance(update, UpdateVM)

@@ -53,7 +53,7 @@ class TestFig5:
         return found.name if found else None
 
     def test_step_4_a_tie_goes_to_the_first(self) -> None:
-        """"If the numbers are the same, host B is preferred": the first in the spec."""
+        """ "If the numbers are the same, host B is preferred": the first in the spec."""
         assert self.chosen([B, C], {"host-b": 1, "host-c": 1}) == "host-b"
         assert self.chosen([C, B], {"host-b": 1, "host-c": 1}) == "host-c"
 

@@ -151,7 +151,9 @@ async def test_deletion(policy: str) -> None:
     else:
         assert len(site.domains()) == 2
         assert all(not vm["metadata"].get("finalizers") for vm in site.vms())
-        assert site.api.find("ConfigMap", NAMESPACE, names.balancer_name("luban", 0)) is not None
+        kept = site.api.find("ConfigMap", NAMESPACE, names.balancer_name("luban", 0))
+        assert kept is not None
+        assert not kept["metadata"].get("ownerReferences")
 
 
 async def test_events_only_on_transitions() -> None:

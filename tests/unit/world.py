@@ -115,10 +115,11 @@ def hosts_with(
 def balancer_with(members: Mapping[str, MemberState], *, version: str = "v1", **fields: Any) -> BalancerReport:
     """A report in which nothing is in flight on those that take nothing."""
     reports = tuple(
-        MemberReport(name, state, address_of(name), 8080, drained=state != "Enabled")
-        for name, state in members.items()
+        MemberReport(name, state, address_of(name), 8080, drained=state != "Enabled") for name, state in members.items()
     )
-    return BalancerReport(BALANCER, **{"reachable": True, "ready": True, "applied": version, "members": reports, **fields})
+    return BalancerReport(
+        BALANCER, **{"reachable": True, "ready": True, "applied": version, "members": reports, **fields}
+    )
 
 
 def published_with(members: Mapping[str, MemberState], *, version: str = "v1") -> dict[str, Published]:

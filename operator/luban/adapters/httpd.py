@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -20,7 +21,7 @@ from pathlib import Path
 import structlog
 
 from luban.errors import ConfigurationRefused, PermanentError, TemporaryError
-from luban.render.httpd import PID_FILE
+from luban.render.httpd import ERROR_LOG, PID_FILE
 
 log = structlog.get_logger(__name__)
 
@@ -32,7 +33,9 @@ TERMINATE_SECONDS = 5.0
 POLL_SECONDS = 0.02
 LOG_BYTES = 8 << 20
 """A log that grew past this is emptied."""
+STDERR_LOG = "stderr.log"
 _LONGEST_WORDS = 2000
+_GRAVE = re.compile(r"^\[[^]]*\] \[\w*:(error|crit|alert|emerg)\]")
 
 
 def find_httpd(given: str = "") -> str:
@@ -51,6 +54,7 @@ class Httpd:
         self._binary = binary
         self._process: subprocess.Popen[bytes] | None = None
         self._pid: int | None = None
+        self._log_mark = 0
 
     @property
     def config(self) -> Path:
@@ -105,10 +109,11 @@ class Httpd:
     async def start(self) -> None:
         """Start httpd with the configuration file as it is; children of an httpd that died are ended first."""
         await self._end_leftovers()
+        self._mark_log()
         self._spawn()
 
     def _spawn(self) -> None:
-        with (self.folder / "stderr.log").open("wb") as errors:
+        with (self.folder / STDERR_LOG).open("wb") as errors:
             self._process = subprocess.Popen(
                 [self._binary, "-f", str(self.config), "-DFOREGROUND"],
                 stdin=subprocess.DEVNULL,
@@ -123,6 +128,7 @@ class Httpd:
 
     async def graceful(self) -> None:
         """Let httpd read the configuration again. Raises ConfigurationRefused; httpd then runs on as it was."""
+        self._mark_log()
         # Not a bare SIGUSR1: with a bad configuration that ends httpd.
         code, words = await self._run("-f", str(self.config), "-k", "graceful")
         if code != 0:
@@ -146,11 +152,14 @@ class Httpd:
         return self.pid is None
 
     def last_words(self) -> str:
-        """What httpd wrote when it failed to start."""
-        try:
-            return (self.folder / "stderr.log").read_text(errors="replace")[-_LONGEST_WORDS:].strip()
-        except FileNotFoundError:
-            return ""
+        """What httpd complained of since it was last started or told to read its configuration again."""
+        logged = _read_from(self.folder / ERROR_LOG, self._log_mark).splitlines()
+        words = [line.partition(": ")[2] for line in logged if _GRAVE.search(line)]
+        return "\n".join((_read_from(self.folder / STDERR_LOG, 0), *words)).strip()[-_LONGEST_WORDS:]
+
+    def _mark_log(self) -> None:
+        log_file = self.folder / ERROR_LOG
+        self._log_mark = log_file.stat().st_size if log_file.exists() else 0
 
     def _environment(self) -> dict[str, str]:
         return {**os.environ, "LD_PRELOAD": NSS_WRAPPER, "NSS_WRAPPER_HOSTS": str(self.hosts)}
@@ -218,6 +227,16 @@ class LogTail:
             return []
         *complete, self._rest = (self._rest + data).split(b"\n")
         return [line.decode(errors="replace") for line in complete]
+
+
+def _read_from(path: Path, offset: int) -> str:
+    """Text of a file from an offset on; empty if there is none."""
+    try:
+        with path.open("rb") as file:
+            file.seek(offset)
+            return file.read().decode(errors="replace")
+    except FileNotFoundError:
+        return ""
 
 
 def _replace(path: Path, text: str, *, mode: int, moment: float | None = None) -> None:

@@ -83,36 +83,47 @@ class Loader:
         """Start httpd with the wanted settings, or the last good ones. Raises LubanError if neither works."""
         self._failures += 1
         self._start_after = self._clock() + min(LONGEST_PAUSE, 2.0**self._failures / 2)
-        skeleton = await self._acceptable(view)
-        self._store.update(replace(self._store.memory, in_force=skeleton))
-        self.write(view)
-        await self._server.start()
-        self._metrics.starts.inc()
-        self._failures = 0
-        self._reload_after = self._clock() + RELOAD_SECONDS
-        log.info("httpd started", slots=len(skeleton.ports))
-
-    async def _acceptable(self, view: View) -> Skeleton:
-        wanted, last = self._wanted(), self._store.memory.in_force
+        self._write_hosts()
+        first, second = self._candidates()
         try:
-            await self._server.check(self._text(wanted, view))
-        except ConfigurationRefused as error:
-            self._refuse(wanted, error)
-            if last is None or last == wanted:
+            await self._start_with(first, view)
+        except LubanError as error:
+            if second is None:
                 raise
-            await self._server.check(self._text(last, view))
-            return last
-        self._refused = None
-        return wanted
+            self._refuse(first, error)
+            await self._start_with(second, view)
+        self._failures = 0
+
+    def _candidates(self) -> tuple[Skeleton, Skeleton | None]:
+        """What to start with, and if that fails. The last good settings come first where the wanted are refused."""
+        wanted, last = self._wanted(), self._store.memory.in_force
+        if last is None or last == wanted:
+            return wanted, None
+        return (last, wanted) if self.problem else (wanted, last)
+
+    async def _start_with(self, skeleton: Skeleton, view: View) -> None:
+        text = self._text(skeleton, view)
+        await self._server.check(text)
+        self._write_config(text)
+        self._reload_after = self._clock() + RELOAD_SECONDS
+        await self._server.start()
+        self._store.update(replace(self._store.memory, in_force=skeleton))
+        if skeleton == self._wanted():
+            self._refused = None
+        self._metrics.starts.inc()
+        log.info("httpd started", slots=len(skeleton.ports))
 
     def write(self, view: View) -> None:
         """Bring the hosts file and the configuration file up to date; httpd is not told."""
+        self._write_hosts()
+        if skeleton := self._store.memory.in_force:
+            self._write_config(self._text(skeleton, view))
+
+    def _write_hosts(self) -> None:
         hosts = {slot_host(slot.name): slot.address for slot in self._store.table}
         if hosts != self._hosts:
             self._server.write_hosts(hosts)
             self._hosts = hosts
-        if skeleton := self._store.memory.in_force:
-            self._write_config(self._text(skeleton, view))
 
     async def reload(self, view: View) -> bool:
         """Let httpd load the wanted settings if it has others and the time has come. True if it did."""
@@ -125,7 +136,10 @@ class Loader:
             await self._server.check(text, self._new_endpoint(wanted.settings))
             self._write_config(text)
             await self._server.graceful()
-        except ConfigurationRefused as error:
+        except LubanError as error:
+            # Not all that ends httpd is found by its own check.
+            if self._server.running and not isinstance(error, ConfigurationRefused):
+                raise
             self._write_config(before)
             self._refuse(wanted, error)
             return False

@@ -53,11 +53,12 @@ async def run(options: Options) -> None:
     )
     manager = Manager(ports, Metrics(REGISTRY))
     web = await serve(REGISTRY, options.listen_address, options.listen_port)
-    stop = _stop_on_signals()
+    stop = asyncio.Event()
     log.info("operator started", namespaces=list(options.namespaces) or "all", port=options.listen_port)
     handlers = asyncio.ensure_future(
         kopf.operator(
-            registry=build_registry(manager),
+            # kopf takes the signals to itself when it starts; the startup handler takes them back.
+            registry=build_registry(manager, on_startup=lambda: _stop_on_signals(stop)),
             standalone=True,
             clusterwide=not options.namespaces,
             namespaces=options.namespaces,
@@ -84,12 +85,10 @@ async def _first_to_end(handlers: asyncio.Future[Any], stop: asyncio.Event) -> N
         handlers.result()
 
 
-def _stop_on_signals() -> asyncio.Event:
-    stop = asyncio.Event()
+def _stop_on_signals(stop: asyncio.Event) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    return stop
 
 
 async def _close(ports: Ports) -> None:

@@ -182,9 +182,7 @@ def _others_serve(state: State, vm: VMRecord, desired: int) -> bool:
     return len(state.serving) - (vm.name in state.serving_names) >= desired
 
 
-def _pick(
-    census: Census, candidates: Sequence[VMRecord], *, keep_minima: bool = True
-) -> tuple[VMRecord, str] | None:
+def _pick(census: Census, candidates: Sequence[VMRecord], *, keep_minima: bool = True) -> tuple[VMRecord, str] | None:
     victim = choose_victim(
         candidates,
         census.spec.hosts,

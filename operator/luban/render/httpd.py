@@ -83,6 +83,10 @@ _MODULES = (
     "proxy",
     "proxy_http",
     "proxy_balancer",
+    # All of them: every balancer begins with byrequests, and without it httpd ends at its start although -t is content.
+    "lbmethod_byrequests",
+    "lbmethod_bytraffic",
+    "lbmethod_bybusyness",
 )
 _PLAIN_MODULES = ("watchdog", "proxy_hcheck")
 _SLOTTED_MODULES = ("status",)
@@ -222,7 +226,7 @@ def _common(
 ) -> tuple[str, ...]:
     """Everything but the balancer itself. The modules come first: the rest is written in their directives."""
     return (
-        _load((*_MODULES, *modules, f"lbmethod_{settings.method}")),
+        _load((*_MODULES, *modules)),
         f'ServerRoot "{folder}"\nDefaultRuntimeDir "{folder}"\nPidFile "{folder}/{PID_FILE}"\n'
         f'ErrorLog "{error_log}"\nLogLevel warn\nServerName balancer.invalid\n{_SERVER}',
         _CAPACITY,

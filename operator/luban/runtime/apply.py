@@ -11,8 +11,10 @@ from typing import Any
 import structlog
 
 from luban.api.cluster import LubanCluster
+from luban.api.names import balancer_name
 from luban.core.model import (
     Action,
+    ClusterRef,
     CreateVM,
     DeleteVM,
     DestroyDomain,
@@ -199,7 +201,15 @@ class Applier:
             case ReleaseVM():
                 await api.release_vm(ref, action.name)
             case OrphanVM():
+                await self._disown_balancer(ref)
                 await api.orphan_vm(ref, action.name)
+
+    async def _disown_balancer(self, ref: ClusterRef) -> None:
+        """Write the ConfigMap without an owner: garbage collection would take it from the VMs that live on."""
+        name = balancer_name(ref.name, 0)
+        data = await self.ports.cluster.read_config_map(ref, name)
+        if data is not None:
+            await self.ports.cluster.apply_config_map(ClusterRef(ref.namespace, ref.name), name, data, {})
 
     async def _create(self, cluster: LubanCluster, action: CreateVM) -> None:
         try:
