@@ -166,6 +166,8 @@ async def measure(lab: DataCentre) -> Result:
     to_decision, to_answer, plain = [], [], []
     lab.apply_sample()
     await until(lambda: settled(lab, 2), "two VMs serve")
+    await load.set_users(CALM_USERS)
+    await until(lambda: len(load.outcome.first_answer) == 2, "both VMs answered")
     try:
         for run in range(RUNS):
             decision, answer = await grow_once(lab, load)

@@ -40,6 +40,9 @@ _APP = _TOP / "app" / "luban_app"
 _GUEST = _HERE / "guest"
 _KEY_LENGTH = 16
 
+KEEP = 4
+"""Images that stay in the cache (180 MB each)."""
+
 
 def _digest(*parts: object) -> str:
     text = json.dumps([FORMAT, *parts], sort_keys=True)
@@ -155,6 +158,14 @@ def _build(keys: Keys, folder: Path, progress: Progress) -> None:
         for name in FILES:
             (draft / name).chmod(0o444)
     (folder / "build.json").write_text(json.dumps(progress.seconds))
+    _prune(folder.parent)
+
+
+def _prune(images: Path) -> None:
+    """Remove all but the newest images. Hosts that still use an older one have it in their pool."""
+    by_age = sorted(images.glob("[!.]*"), key=lambda path: path.stat().st_mtime, reverse=True)
+    for old in by_age[KEEP:]:
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def _busybox(debian: Path) -> bytes:

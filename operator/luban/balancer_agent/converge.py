@@ -106,7 +106,7 @@ class Converger:
             if self._loader.start_delay() > 0:
                 raise TemporaryError("HttpdEnded", self.problem or "httpd ended, and is started again in a moment")
             await self._start(document)
-        live = await self._server.slots()
+        live: Mapping[str, LiveSlot] = await self._server.slots()
         facts = self._look(live)
         table = placed(self._store.table, document.members, facts)
         self._store.update(replace(self._store.memory, table=table))
@@ -218,7 +218,7 @@ class Converger:
         known = all(slot.name in live for slot in table)
         if known and self._loader.in_force and not wrong and not opening:
             self.applied = document.version
-        if wrong or opening or self._draining():
+        if wrong or opening or self._draining() or not self._server.running:
             return SAMPLE_SECONDS
         if not self._loader.in_force and not self._loader.problem:
             return min(IDLE_SECONDS, max(SAMPLE_SECONDS, self._loader.reload_delay()))

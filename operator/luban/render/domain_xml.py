@@ -226,12 +226,12 @@ def configure_user_network(root: ET.Element, machine: DomainSpec, _host: HostFac
     """QEMU's user-mode network with a forward to the service port.
 
     Goes through to QEMU's command line, where a comma would begin another option: only a parsed address and
-    integers come in. The guest reaches the host's own 127.0.0.1 as 10.0.2.2, which is why this is for one machine.
+    integers come in. No option ROM: nothing boots from this network. The guest reaches the host's own 127.0.0.1 as 10.0.2.2, which is why this is for one machine.
     """
     if machine.template.network.type != "User":
         return
     forward = f"tcp:{_forward_address(machine)}:{machine.template.port:d}-:{machine.template.port:d}"
-    nic = f"netdev={USER_NETDEV},mac={mac_address(machine.uuid)},bus=pcie.0,addr={USER_NIC_SLOT:#x}"
+    nic = f"netdev={USER_NETDEV},mac={mac_address(machine.uuid)},bus=pcie.0,addr={USER_NIC_SLOT:#x},romfile="
     command_line = child(root, f"{{{QEMU_NAMESPACE}}}commandline")
     for argument in (
         "-netdev",

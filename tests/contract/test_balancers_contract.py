@@ -1,0 +1,195 @@
+"""What ports.Balancers promises, held by the fake and by the adapter against agents that really listen."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from typing import Any, Protocol
+
+import pytest
+from aiohttp import web
+
+from luban.adapters.balancers_http import REPORT_PATH, HttpBalancers, parse_report, report_json
+from luban.core.model import BalancerReport, MemberReport
+from luban.ports import Balancers
+from tests.fakes.balancers import FakeBalancers
+
+pytestmark = pytest.mark.contract
+
+NAME = "shop-balancer-0"
+REPORT = BalancerReport(
+    name=NAME,
+    reachable=True,
+    ready=True,
+    applied="0123456789abcdef",
+    message="",
+    members=(
+        MemberReport("shop-a", "Enabled", "192.0.2.11", 8080, True, 3, 40, False, 1234),
+        MemberReport("shop-b", "Draining", "2001:db8::12", 8080, False, 0, 0, True, 5),
+    ),
+)
+DEADLINE = 0.5
+
+
+class Side(Protocol):
+    """One implementation, and agents for it to ask."""
+
+    balancers: Balancers
+
+    async def agent(self, report: BalancerReport) -> str:
+        """Start an agent that says this; its endpoint."""
+
+    async def silent_agent(self) -> str:
+        """Start an agent that accepts and does not answer; its endpoint."""
+
+    async def close(self) -> None:
+        """End all."""
+
+
+class FakeSide:
+    """The fake."""
+
+    def __init__(self) -> None:
+        self.fake = FakeBalancers()
+        self.balancers: Balancers = self.fake
+
+    async def agent(self, report: BalancerReport) -> str:
+        """See Side."""
+        endpoint = f"http://127.0.32.1:{len(self.fake.agents) + 1}"
+        self.fake.agents[endpoint] = report
+        return endpoint
+
+    async def silent_agent(self) -> str:
+        """See Side."""
+        endpoint = await self.agent(REPORT)
+        self.fake.silent.add(endpoint)
+        return endpoint
+
+    async def close(self) -> None:
+        """See Side."""
+        await self.balancers.close()
+
+
+class RealSide:
+    """The adapter, over HTTP."""
+
+    def __init__(self) -> None:
+        self.balancers: Balancers = HttpBalancers(deadline=DEADLINE)
+        self._runners: list[web.AppRunner] = []
+        self._ended = asyncio.Event()
+
+    async def agent(self, report: BalancerReport) -> str:
+        """See Side."""
+        return await self.serve(json.dumps(report_json(report)))
+
+    async def silent_agent(self) -> str:
+        """See Side."""
+        return await self.serve(None)
+
+    async def serve(self, text: str | None, status: int = 200) -> str:
+        """An agent that answers so; None: never."""
+
+        async def handle(_: web.Request) -> web.Response:
+            if text is None:
+                await self._ended.wait()
+            return web.Response(text=text, status=status, content_type="application/json")
+
+        app = web.Application()
+        app.router.add_get(REPORT_PATH, handle)
+        runner = web.AppRunner(app)
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.32.1", 0)
+        await site.start()
+        self._runners.append(runner)
+        return f"http://127.0.32.1:{runner.addresses[0][1]}"
+
+    async def close(self) -> None:
+        """See Side."""
+        self._ended.set()
+        await self.balancers.close()
+        for runner in self._runners:
+            await runner.cleanup()
+
+
+@pytest.fixture(params=[FakeSide, RealSide], ids=["fake", "real"])
+async def side(request: pytest.FixtureRequest) -> AsyncIterator[Side]:
+    side = request.param()
+    yield side
+    await side.close()
+
+
+@pytest.fixture
+async def real() -> AsyncIterator[RealSide]:
+    side = RealSide()
+    yield side
+    await side.close()
+
+
+async def test_a_report_arrives_as_it_was_made(side: Side) -> None:
+    assert await side.balancers.report(NAME, await side.agent(REPORT)) == REPORT
+
+
+async def test_an_agent_that_is_not_there_is_not_reachable(side: Side) -> None:
+    report = await side.balancers.report(NAME, "http://127.0.32.1:9")
+    assert (report.name, report.reachable, report.members) == (NAME, False, ())
+    assert "127.0.32.1:9" in report.message
+
+
+async def test_an_agent_that_does_not_answer_delays_only_itself(side: Side) -> None:
+    silent, alive = await side.silent_agent(), await side.agent(REPORT)
+    slow = asyncio.create_task(side.balancers.report(NAME, silent))
+    assert (await side.balancers.report(NAME, alive)).reachable
+    assert not (await asyncio.wait_for(slow, 4 * DEADLINE)).reachable
+
+
+async def test_the_agent_of_another_balancer_says_nothing_about_this_one(side: Side) -> None:
+    report = await side.balancers.report("other-balancer-0", await side.agent(REPORT))
+    assert (report.name, report.reachable, report.members) == ("other-balancer-0", False, ())
+    assert NAME in report.message
+
+
+async def test_closing_twice_does_no_harm(side: Side) -> None:
+    await side.balancers.report(NAME, await side.agent(REPORT))
+    await side.balancers.close()
+    await side.balancers.close()
+
+
+@pytest.mark.parametrize(
+    ("text", "status"),
+    [
+        ("", 200),
+        ("[]", 200),
+        ("null", 200),
+        ('{"name": "shop-balancer-0"}', 200),
+        (json.dumps(report_json(REPORT)), 503),
+        (json.dumps(report_json(REPORT)).replace("Draining", "Dreaming"), 200),
+        (json.dumps(report_json(REPORT)).replace('"drained": true', '"drained": "true"'), 200),
+        (json.dumps(report_json(REPORT)).replace('"inFlight": 3', '"inFlight": "many"'), 200),
+    ],
+)
+async def test_an_answer_that_is_no_report_is_none(real: RealSide, text: str, status: int) -> None:
+    report = await real.balancers.report(NAME, await real.serve(text, status))
+    assert not report.reachable
+
+
+@pytest.mark.parametrize("endpoint", ["", "nonsense", "ftp://127.0.32.1", "http://", "http://127.0.32.1:99999"])
+async def test_an_endpoint_that_is_none(real: RealSide, endpoint: str) -> None:
+    assert not (await real.balancers.report(NAME, endpoint)).reachable
+
+
+def test_the_wire_format_is_as_documented() -> None:
+    wire: dict[str, Any] = report_json(REPORT)
+    assert set(wire) == {"name", "ready", "applied", "message", "members"}
+    assert wire["members"][0] == {
+        "name": "shop-a",
+        "state": "Enabled",
+        "address": "192.0.2.11",
+        "port": 8080,
+        "healthy": True,
+        "inFlight": 3,
+        "sessions": 40,
+        "drained": False,
+        "served": 1234,
+    }
+    assert parse_report({**wire, "fresh": 1}) == REPORT
