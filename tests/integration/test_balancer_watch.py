@@ -22,7 +22,8 @@ from luban.errors import PermanentError
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(1800)]
 
 NAMESPACE = "luban-system"
-CLUSTER = "watched"
+CLUSTER = "luban"
+"""The cluster whose balancer the Role of manifests/base is for."""
 NAME = names.balancer_name(CLUSTER, 0)
 SECONDS = 20.0
 
@@ -34,7 +35,9 @@ async def api(luban_base: ControlPlane) -> AsyncIterator[ApiClient]:
     await asyncio.to_thread(luban_base.service_account_kubeconfig, NAMESPACE, "luban-balancer", path)
     client = await open_api(str(path))
     yield client
-    await client.close()
+    await client.close()  # type: ignore[no-untyped-call]
+    for kind in ("configmap", "lease"):
+        luban_base.kubectl("delete", kind, NAME, "--namespace", NAMESPACE, "--ignore-not-found")
 
 
 def apply(plane: ControlPlane, data: Mapping[str, str] | None) -> None:
@@ -120,7 +123,7 @@ async def test_a_watch_ends_and_begins_anew(luban_base: ControlPlane, api: ApiCl
 
 
 async def test_without_rights_nothing_comes_and_nothing_breaks(luban_base: ControlPlane, api: ApiClient) -> None:
-    follower = Follower(ConfigMapSource(api, "kube-system", NAME))
+    follower = Follower(ConfigMapSource(api, NAMESPACE, "other-balancer-0"))
     try:
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(1.0):

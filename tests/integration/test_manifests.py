@@ -124,6 +124,8 @@ async def test_the_agents_rights_are_enough_for_what_it_does(luban_base: Control
     """Its own code, as its own ServiceAccount: the narrow rights hold only because it selects by name."""
     path = tmp_path / "agent.kubeconfig"
     luban_base.service_account_kubeconfig("luban-system", "luban-balancer", path)
+    # The control plane is shared by all tests: another one may have left its own.
+    luban_base.kubectl("delete", "configmap", "luban-balancer-0", "-n", "luban-system", "--ignore-not-found")
     luban_base.kubectl(
         "create", "configmap", "luban-balancer-0", "-n", "luban-system", "--from-literal=balancer.json={}"
     )

@@ -315,8 +315,10 @@ class TestDraining:
         assert told(taken(vm, balancer=unknown, published="Draining", version="v3")) == "Draining"
 
     def test_one_that_has_is_believed(self) -> None:
-        for members in ({}, {"vm-1": "Disabled"}):
-            report = balancer_with(dict(members), version="v3")
+        nobody: dict[str, MemberState] = {}
+        closed: dict[str, MemberState] = {"vm-1": "Disabled"}
+        for members in (nobody, closed):
+            report = balancer_with(members, version="v3")
             step = taken(self.DRAINS, balancer=report, published="Draining", version="v3")
             assert told(step) == "Stopping: Shutdown Update"
 

@@ -10,9 +10,7 @@ import pytest
 from luban.api.cluster import Host, HostVMs
 from luban.core.model import VMRecord
 from luban.core.placement import Occupancy, choose_host, choose_victim, removable, spares
-from tests.unit.world import make_spec
-
-TEMPLATE = make_spec().template.spec
+from tests.unit.world import make_vm
 
 
 def host(name: str, low: int = 1, high: int = 3, *, cordoned: bool = False) -> Host:
@@ -20,8 +18,7 @@ def host(name: str, low: int = 1, high: int = 3, *, cordoned: bool = False) -> H
 
 
 def vm(name: str, where: str, created: float = 0.0, *, failed: bool = False) -> VMRecord:
-    phase = "Failed" if failed else "Ready"
-    return VMRecord(name, f"uid-{name}", where, f"qemu+tls://{where}/system", TEMPLATE, created, phase)
+    return make_vm(name, "Failed" if failed else "Ready", where, created=created)
 
 
 def counted(live: dict[str, int], held: dict[str, int] | None = None) -> dict[str, Occupancy]:

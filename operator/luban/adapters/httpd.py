@@ -53,7 +53,7 @@ class Httpd:
         self.folder = folder
         self._binary = binary
         self._process: subprocess.Popen[bytes] | None = None
-        self._pid: int | None = None
+        self._adopted: int | None = None
         self._log_mark = 0
 
     @property
@@ -69,11 +69,10 @@ class Httpd:
     @property
     def pid(self) -> int | None:
         """Process id of the running httpd, else None."""
-        if self._process is not None and self._process.poll() is not None:
-            self._process = None
-        if self._pid is not None and not self._is_ours(self._pid):
-            self._pid = None
-        return self._pid
+        if self._process is not None:
+            # Our own child is known without a look at /proc, where it has no arguments in the moment of its start.
+            return self._process.pid if self._process.poll() is None else None
+        return self._adopted if self._adopted is not None and self._is_ours(self._adopted) else None
 
     def adopt(self) -> bool:
         """Find an httpd that an earlier agent started. True if there is one."""
@@ -81,8 +80,8 @@ class Httpd:
             pid = int((self.folder / PID_FILE).read_text())
         except (FileNotFoundError, ValueError):
             return False
-        self._pid = pid if self._is_ours(pid) else None
-        return self._pid is not None
+        self._adopted = pid if self._is_ours(pid) else None
+        return self._adopted is not None
 
     def write_hosts(self, addresses: Mapping[str, str]) -> None:
         """Point host names at IP addresses. Running children follow within a second."""
@@ -124,7 +123,7 @@ class Httpd:
                 umask=0o077,
                 start_new_session=True,
             )
-        self._pid = self._process.pid
+        self._adopted = None
 
     async def graceful(self) -> None:
         """Let httpd read the configuration again. Raises ConfigurationRefused; httpd then runs on as it was."""
@@ -141,7 +140,6 @@ class Httpd:
                 _signal(pid, number)
                 await self.wait(seconds)
         await self._end_leftovers()
-        self._pid = None
 
     async def wait(self, timeout: float | None = None) -> bool:
         """Return when httpd has ended (True) or after `timeout` seconds (False)."""

@@ -214,13 +214,20 @@ def _farewell(spec: LubanClusterSpec, state: State, memory: Memory, now: float) 
 
 
 def _set_free(spec: LubanClusterSpec, state: State, now: float) -> tuple[Action, ...]:
-    """Let VMs live on without us. One that was asked to leave before still leaves."""
+    """Let VMs live on without us. Those that were asked to leave before leave first: it takes the balancers."""
     steps = _steps(spec, state, now)
-    leaving = {vm.name: steps[vm.name] for vm in state.draining}
-    freed = tuple(OrphanVM(vm.name, "Orphan") for vm in state.vms if vm.has_finalizer and vm.deleting_since is None)
+    leaving = {vm.name: steps[vm.name] for vm in state.draining if vm.has_finalizer}
+    if not leaving and not _names_strangers(state):
+        return tuple(OrphanVM(vm.name, "Orphan") for vm in state.vms if vm.has_finalizer)
     standing = {vm.name: Step(vm.phase) for vm in state.vms} | leaving
-    publications = _publish(spec, state, standing, frozenset()) if leaving else ()
-    return (*_flatten(leaving), *freed, *publications)
+    return (*_flatten(leaving), *_publish(spec, state, standing, frozenset()))
+
+
+def _names_strangers(state: State) -> bool:
+    """Whether a balancer is told of a VM that is not there any more."""
+    known = {vm.name for vm in state.vms}
+    published = state.observation.published.values()
+    return any(member.name not in known for content in published for member in content.members)
 
 
 def _dissolve(spec: LubanClusterSpec, state: State, memory: Memory, now: float) -> tuple[Action, ...]:

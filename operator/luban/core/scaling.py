@@ -105,7 +105,7 @@ def _room(spec: LubanClusterSpec, state: State, desired: int, space: Space) -> R
         starting=coming + missing,
         minimum=minimum(spec),
         maximum=spec.scaling.max_vms,
-        has_host=space.has_host or len(state.live) > desired,
+        has_host=desired < maximum(spec) and (space.has_host or len(state.live) > desired),
         up_step=spec.scaling.behavior.scale_up.step,
         down_step=spec.scaling.behavior.scale_down.step,
         removable=space.removable,

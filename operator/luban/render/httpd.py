@@ -284,12 +284,14 @@ def _member(settings: BalancerSettings, host: str, route: str, flags: str, load_
     and asked again by the next; what takes it out is the health check. With any longer time, two members that fail
     once within it are "all workers in error state", a 503 for everybody: forcerecovery does not help, since httpd
     counts the free slots, which are disabled and not in error, among the members that are fine.
+    ping: a request with a body goes elsewhere if the member does not ask for the body in 10 s (Expect: 100-continue);
+    with less, slow members pass for dead ones.
     Not set: failonstatus and failontimeout, with which one bad URL of the application takes all members out.
     """
     status = f" status=+{flags}" if flags else ""
     return (
         f"BalancerMember http://{host} route={route} loadfactor={load_factor}{status} "
-        f"timeout={settings.timeout_seconds} connectiontimeout={settings.health_timeout_seconds} retry=0 ping=2 "
+        f"timeout={settings.timeout_seconds} connectiontimeout={settings.health_timeout_seconds} retry=0 ping=10 "
         "disablereuse=on"
     )
 

@@ -1,0 +1,138 @@
+"""The real httpd: what the renderer writes, and what the adapters do with it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import subprocess
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from luban.adapters.httpd import Httpd, LogTail, find_httpd
+from luban.adapters.httpd_connections import open_connections
+from luban.errors import ConfigurationRefused, PermanentError
+from luban.render.httpd import plain_config
+from tests.fakes.balancer_stage import HTTPD, ROOT, Stage, a_stage, background, free_port, httpd_folder, until
+from tests.fakes.web import Backend
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
+
+
+GOLDEN = ROOT / "tests" / "fixtures" / "httpd"
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A folder for httpd."""
+    with httpd_folder() as path:
+        yield path
+
+
+@pytest.fixture
+async def stage() -> AsyncIterator[Stage]:
+    """Two members, no agent yet."""
+    async with a_stage() as stage:
+        yield stage
+
+
+class TestConfiguration:
+    """What the renderer writes, judged by httpd."""
+
+    @pytest.mark.parametrize("path", sorted(GOLDEN.glob("*.conf")), ids=lambda path: path.stem)
+    def test_httpd_takes_every_golden_file(self, path: Path, folder: Path) -> None:
+        config = folder / "httpd.conf"
+        config.write_text(path.read_text().replace("/run/luban", str(folder)))
+        done = subprocess.run(
+            [find_httpd(), "-t", "-C", f"Define LUBAN_RUN {folder}", "-f", str(config)],
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+        assert (done.returncode, done.stderr.strip()) == (0, "Syntax OK")
+
+    async def test_the_plain_form_serves_by_itself(self, stage: Stage) -> None:
+        config = stage.folder / "plain.conf"
+        settings = replace(stage.settings, listen_address=HTTPD)
+        config.write_text(plain_config(settings, list(stage.members.values())))
+        command = [find_httpd(), "-C", f"Define LUBAN_RUN {stage.folder}", "-f", str(config), "-DFOREGROUND"]
+        process = background(stage.folder / "plain.log", command)
+        try:
+            client = stage.client()
+
+            async def answers() -> bool:
+                with contextlib.suppress(OSError, EOFError):
+                    return (await client.request("GET", "/"))[0] == 200
+                return False
+
+            await until(answers, "plain httpd")
+            texts = {(await client.request("GET", "/"))[2] for _ in range(4)}
+            assert texts == {"a", "b"}
+            await stage.backends["a"].stop()
+
+            async def health_checks_noticed() -> bool:
+                return stage.backends["b"].served["/healthz"] >= 2
+
+            await until(health_checks_noticed, "mod_proxy_hcheck")
+            assert {(await client.request("GET", "/"))[2] for _ in range(4)} == {"b"}
+        finally:
+            process.terminate()
+            process.wait()
+
+
+class TestHttpd:
+    """The adapter on its own."""
+
+    async def test_a_refusal_has_the_words_of_httpd(self, folder: Path) -> None:
+        httpd = Httpd(find_httpd(), folder)
+        httpd.write_hosts({})
+        good = (GOLDEN / "slotted.conf").read_text().replace("/run/luban", str(folder))
+        await httpd.check(good)
+        with pytest.raises(ConfigurationRefused, match=r"(?s)line \d+ of httpd\.conf.*Invalid command 'Bogus'"):
+            await httpd.check(good + "Bogus on\n")
+
+    def test_an_httpd_that_is_not_there(self) -> None:
+        with pytest.raises(PermanentError, match="install apache2-bin"):
+            find_httpd("/nowhere/httpd")
+
+    def test_hosts_never_have_the_same_second_twice(self, folder: Path) -> None:
+        httpd = Httpd("httpd", folder)
+        moments = []
+        for number in range(5):
+            httpd.write_hosts({"s001.slot.invalid": f"127.0.32.{number}"})
+            moments.append(int(httpd.hosts.stat().st_mtime))
+        assert len(set(moments)) == 5
+
+    def test_a_log_is_read_once_and_kept_small(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("luban.adapters.httpd.LOG_BYTES", 20)
+        path = folder / "log"
+        tail = LogTail(path)
+        assert tail.lines() == []
+        with path.open("a") as log:
+            for text, lines in (
+                ("one\ntw", ["one"]),
+                ("o\n", ["two"]),
+                ("a line of some length\n", ["a line of some length"]),
+            ):
+                log.write(text)
+                log.flush()
+                assert tail.lines() == lines
+            assert path.stat().st_size == 0
+            log.write("next\n")
+            log.flush()
+            assert tail.lines() == ["next"]
+
+    async def test_connections_are_counted_by_address_and_port(self) -> None:
+        port = free_port("127.0.32.1")
+        servers = [await Backend(str(last), f"127.0.32.{last}", port).start() for last in (1, 2)]
+        clients = [await asyncio.open_connection("127.0.32.1", port) for _ in range(3)]
+        counts = open_connections([("127.0.32.1", port), ("127.0.32.2", port), ("::1", port)])
+        assert dict(counts) == {("127.0.32.1", port): 3}
+        for _, writer in clients:
+            writer.close()
+            await writer.wait_closed()
+        for server in servers:
+            await server.stop()

@@ -1,0 +1,237 @@
+"""What the balancer agent watches beside httpd: members' health, sticky sessions, its documents; and its command."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from luban.balancer_agent import command
+from luban.balancer_agent.agent import AgentOptions
+from luban.balancer_agent.health import Check, HealthChecks
+from luban.balancer_agent.memory import Memory, Skeleton, Store, secret
+from luban.balancer_agent.sessions import MOST_SESSIONS, SessionWindow
+from luban.balancer_agent.slots import Slot
+from luban.balancer_agent.sources import FolderSource
+from luban.core.model import Member
+from luban.render.balancer import BalancerSettings, document_json, parse_balancer_json
+
+SETTINGS = BalancerSettings("shop", "byrequests", "", 8080, "", 60, "/healthz", 2, 2, 16, 8080)
+CHECK = Check("192.0.2.1", 8080, "/healthz", interval=2.0, timeout=1.0)
+
+
+class Probes:
+    """Answers as told: True, False at once, or None: silence until the timeout."""
+
+    def __init__(self) -> None:
+        self.answer: dict[str, bool | None] = {}
+        self.asked: list[tuple[float, str]] = []
+
+    async def ready(self, address: str, port: int, path: str, timeout: float) -> bool:
+        """As told, for the address."""
+        self.asked.append((asyncio.get_running_loop().time(), address))
+        answer = self.answer.get(address, True)
+        if answer is None:
+            await asyncio.sleep(timeout)
+        return bool(answer)
+
+    async def gauge(self, address: str, port: int, path: str, metric: str, timeout: float) -> int | None:
+        """Not asked for."""
+        raise NotImplementedError
+
+    async def close(self) -> None:
+        """Nothing to close."""
+
+
+@pytest.fixture
+async def watched() -> AsyncIterator[tuple[HealthChecks, Probes, asyncio.Event]]:
+    probes, woken = Probes(), asyncio.Event()
+    checks = HealthChecks(probes, woken.set)
+    yield checks, probes, woken
+    await checks.close()
+
+
+Watched = tuple[HealthChecks, Probes, asyncio.Event]
+
+
+@pytest.mark.looptime
+class TestHealth:
+    """HealthChecks, under a clock that waits for nobody."""
+
+    async def test_a_refusal_counts_at_once_and_a_success_ends_it(self, watched: Watched) -> None:
+        checks, probes, woken = watched
+        checks.follow({"a": CHECK})
+        await asyncio.sleep(1.0)
+        assert not woken.is_set()
+        probes.answer["192.0.2.1"] = False
+        await asyncio.sleep(2.0)
+        assert checks.failing == {"a"}
+        assert woken.is_set()
+        probes.answer["192.0.2.1"] = True
+        await asyncio.sleep(2.0)
+        assert checks.failing == frozenset()
+
+    async def test_silence_counts_the_second_time_in_a_row(self, watched: Watched) -> None:
+        checks, probes, _ = watched
+        probes.answer["192.0.2.1"] = None
+        checks.follow({"a": CHECK})
+        await asyncio.sleep(1.5)
+        assert checks.failing == frozenset()
+        await asyncio.sleep(1.0)
+        assert checks.failing == {"a"}
+
+    async def test_one_silence_is_forgiven(self, watched: Watched) -> None:
+        checks, probes, woken = watched
+        probes.answer["192.0.2.1"] = None
+        checks.follow({"a": CHECK})
+        await asyncio.sleep(0.5)
+        probes.answer["192.0.2.1"] = True
+        await asyncio.sleep(10.0)
+        assert checks.failing == frozenset()
+        assert not woken.is_set()
+
+    async def test_checks_come_at_their_interval_and_end_with_the_member(self, watched: Watched) -> None:
+        checks, probes, _ = watched
+        checks.follow({"a": CHECK})
+        await asyncio.sleep(5.0)
+        checks.follow({"a": CHECK})
+        assert [round(moment) for moment, _ in probes.asked] == [0, 2, 4]
+        checks.follow({})
+        await asyncio.sleep(5.0)
+        assert len(probes.asked) == 3
+
+    async def test_one_that_is_not_checked_any_more_does_not_fail(self, watched: Watched) -> None:
+        checks, probes, _ = watched
+        probes.answer["192.0.2.1"] = False
+        checks.follow({"a": CHECK})
+        await asyncio.sleep(1.0)
+        assert checks.failing == {"a"}
+        checks.follow({"a": Check("192.0.2.2", 8080, "/healthz", 2.0, 1.0)})
+        assert checks.failing == frozenset()
+
+    async def test_a_hung_member_does_not_delay_others(self, watched: Watched) -> None:
+        checks, probes, _ = watched
+        probes.answer["192.0.2.1"] = None
+        checks.follow({"a": CHECK, "b": Check("192.0.2.2", 8080, "/healthz", 2.0, 1.0)})
+        await asyncio.sleep(5.0)
+        assert [round(moment) for moment, address in probes.asked if address == "192.0.2.2"] == [0, 2, 4]
+
+
+class TestSessions:
+    """SessionWindow."""
+
+    def test_counts_distinct_cookies_of_the_last_minute(self) -> None:
+        window = SessionWindow()
+        window.add(["100 a a x.a", "101 a a x.a", "102 a a y.a", "103 b b z.b"])
+        assert window.counts(103.0) == {"a": 2, "b": 1}
+        window.add(["130 a a x.a"])
+        assert window.counts(165.0) == {"a": 1}
+        assert window.counts(191.0) == {}
+
+    def test_a_session_that_had_to_move_is_counted_where_it_went_only_when_it_comes_back(self) -> None:
+        window = SessionWindow()
+        window.add(["100 b a x.a"])
+        assert window.counts(100.0) == {}
+        window.add(["101 b b y.b"])
+        assert window.counts(101.0) == {"b": 1}
+
+    @pytest.mark.parametrize("line", ["", "x", "100", "100 a", "-1 a a c", "1e9 a a c", "100 - a x", "a b c d"])
+    def test_what_is_no_line_of_ours_is_passed_over(self, line: str) -> None:
+        window = SessionWindow()
+        window.add([line])
+        assert sum(window.counts(100.0).values()) <= 1
+
+    def test_clients_cannot_fill_the_memory(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("luban.balancer_agent.sessions.MOST_SESSIONS", 10)
+        assert MOST_SESSIONS > 10_000
+        window = SessionWindow()
+        window.add(f"100 a a {number}.a" for number in range(50))
+        assert window.counts(100.0) == {"a": 10}
+
+
+class TestMemory:
+    """What an agent finds after a restart."""
+
+    def test_there_and_back(self, tmp_path: Path) -> None:
+        store = Store(tmp_path)
+        assert store.memory == Memory()
+        document = parse_balancer_json(document_json(SETTINGS, [Member("a", "192.0.2.1", 8080, "Enabled")]))
+        table = (Slot(1, 8080, document.members[0], settled=True, served_before=7), Slot(2, 9000))
+        store.update(Memory(document, Skeleton(SETTINGS, (8080, 9000)), table))
+        assert Store(tmp_path).memory == store.memory
+
+    def test_the_secret_stays_and_is_ours_alone(self, tmp_path: Path) -> None:
+        first = secret(tmp_path)
+        assert secret(tmp_path) == first
+        assert len(bytes.fromhex(first)) == 16
+        assert {path.stat().st_mode & 0o077 for path in tmp_path.iterdir()} == {0}
+
+
+class TestFolder:
+    """FolderSource."""
+
+    @pytest.mark.looptime
+    async def test_follows_a_file(self, tmp_path: Path) -> None:
+        changes = FolderSource(tmp_path).changes()
+        assert await anext(changes) is None
+        (tmp_path / "balancer.json").write_text("one")
+        assert await anext(changes) == {"balancer.json": "one"}
+        (tmp_path / "balancer.json").write_text("two")
+        assert await anext(changes) == {"balancer.json": "two"}
+
+
+class TestCommand:
+    """The command line."""
+
+    @pytest.fixture
+    def started(self, monkeypatch: pytest.MonkeyPatch) -> list[AgentOptions]:
+        """Options of agents that would have run."""
+        monkeypatch.delenv("POD_IP", raising=False)
+        found: list[AgentOptions] = []
+
+        async def remember(options: AgentOptions) -> None:
+            found.append(options)
+
+        monkeypatch.setattr(command, "_main", remember)
+        return found
+
+    def test_as_in_the_lab(self, started: list[AgentOptions]) -> None:
+        words = ["--cluster", "shop", "--report-address", "127.0.16.2", "--state-dir", "/tmp/x", "--namespace", "web"]
+        result = CliRunner().invoke(command.balancer_agent_command, words)
+        assert result.exit_code == 0, result.output
+        assert (started[0].name, started[0].namespace) == ("shop-balancer-0", "web")
+        assert started[0].advertise == "http://127.0.16.2:9180"
+
+    def test_as_in_a_pod(self, started: list[AgentOptions]) -> None:
+        variables = {
+            "LUBAN_BALANCER_AGENT_NAME": "my-shop-balancer-2",
+            "LUBAN_BALANCER_AGENT_NAMESPACE": "web",
+            "POD_IP": "2001:db8::7",
+        }
+        result = CliRunner().invoke(command.balancer_agent_command, [], env=variables)
+        assert result.exit_code == 0, result.output
+        assert (started[0].cluster, started[0].index, started[0].namespace) == ("my-shop", 2, "web")
+        assert started[0].advertise == "http://[2001:db8::7]:9180"
+
+    @pytest.mark.parametrize(
+        ("words", "message"),
+        [
+            ([], "give --cluster"),
+            (["--name", "shop"], "<cluster>-balancer-<index>"),
+            (["--cluster", "shop"], "give --advertise or set POD_IP"),
+            (["--cluster", "shop", "--report-port", "0"], "--report-port"),
+        ],
+    )
+    def test_what_is_missing(self, started: list[AgentOptions], words: list[str], message: str) -> None:
+        result = CliRunner().invoke(command.balancer_agent_command, words)
+        assert result.exit_code == 2
+        assert message in result.output
+        assert started == []
+
+    def test_every_option_has_help_and_a_variable(self) -> None:
+        for parameter in command.balancer_agent_command.params:
+            assert parameter.envvar == f"LUBAN_BALANCER_AGENT_{(parameter.name or '').upper()}"
+            assert getattr(parameter, "help", "")
