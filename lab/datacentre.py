@@ -122,6 +122,7 @@ class DataCentre:
             "listen-address": self.layout.httpd,
             "report-address": self.layout.httpd,
             "report-port": "9180",
+            "stop-seconds": "5",
             "advertise": self.addresses.agent,
             "kubeconfig": str(config),
         }

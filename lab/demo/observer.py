@@ -45,10 +45,10 @@ class Snapshot:
 
     def ready_per_host(self) -> dict[str, int]:
         """Ready VMs by host."""
-        counts: dict[str, int] = {}
+        counts = {host["name"]: 0 for host in self.cluster.get("spec", {}).get("hosts", [])}
         for vm in self.vms:
             host = vm["spec"]["host"]
-            counts[host] = counts.get(host, 0) + (vm.get("status", {}).get("phase") == "Ready")
+            counts[host] += vm.get("status", {}).get("phase") == "Ready"
         return counts
 
 

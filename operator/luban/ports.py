@@ -6,7 +6,7 @@ Every call raises luban.errors.LubanError subclasses only, and honours its deadl
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from luban.api.template import VMTemplateSpec
@@ -32,7 +32,7 @@ class Machine:
     template: VMTemplateSpec
     forward_address: str = ""
     """Network type User: loopback address that forwards to the service port."""
-    user_data: str | None = None
+    user_data: str | None = field(default=None, repr=False)
     """cloud-init user-data; None: no seed disk."""
 
     @property

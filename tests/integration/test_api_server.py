@@ -180,7 +180,7 @@ def test_a_vms_spec_cannot_be_changed(luban_api: ControlPlane, namespace: str) -
     labelled["metadata"]["labels"] = {"note": "x"}
     luban_api.kubectl("replace", "-n", namespace, "-f", "-", stdin=json.dumps(labelled))
     patch = json.dumps({"spec": {"host": "host-c"}})
-    with pytest.raises(LabError, match="delete the LubanVM; it is drained and replaced"):
+    with pytest.raises(LabError, match="to replace this one alone, delete the LubanVM"):
         luban_api.kubectl("patch", "lvm", "luban-a", "-n", namespace, "--type=merge", "-p", patch)
 
 

@@ -30,7 +30,7 @@ def state_of(
     """Two VMs that serve, and whatever is different from that."""
     vms = tuple(vms)
     enabled: dict[str, MemberState] = {vm.name: "Enabled" for vm in vms if vm.phase == "Ready"}
-    sessions = {name: 40 for name in enabled}
+    sessions = dict.fromkeys(enabled, 40)
     observation = Observation(
         vms=vms,
         hosts=hosts_with(vms, states, silent=silent),
@@ -132,7 +132,9 @@ class TestBalancers:
         assert condition.message == f"{BALANCER}: Syntax error on line 7"
 
     def test_one_that_gives_no_words(self) -> None:
-        assert found(state_of(balancer=balancer_with({}, ready=False)))["BalancersReady"].message.endswith("not ready yet")
+        assert found(state_of(balancer=balancer_with({}, ready=False)))["BalancersReady"].message.endswith(
+            "not ready yet"
+        )
 
 
 class TestLoad:

@@ -156,6 +156,10 @@ def test_usable_uris(uri: str) -> None:
         ("qemu+ext:///system?command=/bin/sh", "transport 'ext'"),
         ("qemu+ssh://host-b/system?command=/tmp/evil", "parameter command"),
         ("qemu+ssh://host-b/system?netcat=", "parameter netcat"),
+        ("qemu+ssh://host-b/system?Command=/tmp/evil", "parameter Command"),
+        ("qemu+ssh://host-b/system?socket=/a;command=/tmp/evil", "only &"),
+        ("qemu+tls://host-b/system#command=/tmp/evil", "no #"),
+        ("test:///etc/passwd", "driver 'test'"),
         ("qemu://[::1/system", "Invalid IPv6 URL"),
     ],
 )

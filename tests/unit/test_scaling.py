@@ -17,7 +17,9 @@ from tests.unit.world import EPOCH, balancer_with, hosts_with, make_spec, make_v
 BUSY, CALM, BETWEEN = 80, 3, 40
 
 
-def spec_with(*, up: dict[str, Any] | None = None, down: dict[str, Any] | None = None, **scaling: Any) -> LubanClusterSpec:
+def spec_with(
+    *, up: dict[str, Any] | None = None, down: dict[str, Any] | None = None, **scaling: Any
+) -> LubanClusterSpec:
     """Two hosts, two to six VMs, a look each 15 s; no windows unless asked for."""
     behavior = {"scaleUp": up or {}, "scaleDown": {"stabilizationWindow": "0s", **(down or {})}}
     return make_spec(scaling={"behavior": behavior, **scaling})
@@ -213,8 +215,8 @@ class TestManual:
 
     @staticmethod
     def manual(replicas: int | None, **rest: Any) -> Judge:
-        spec = make_spec(scaling={"policy": "Manual", **rest}, **({} if replicas is None else {"replicas": replicas}))
-        return Judge(spec)
+        spec = make_spec(scaling={"policy": "Manual", **rest})
+        return Judge(spec.model_copy(update={"replicas": replicas}))
 
     def test_at_once_and_without_windows(self) -> None:
         assert said(self.manual(5)(CALM)) == ("ScaleUp", "Manual", 5)

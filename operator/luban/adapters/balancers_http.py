@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any, get_args
 
@@ -108,6 +109,9 @@ class HttpBalancers:
         async with self._session.get(url, allow_redirects=False) as answer:
             if answer.status != 200:
                 raise ValueError(f"answered {answer.status}")
-            if (answer.content_length or 0) > LONGEST_REPORT:
-                raise ValueError("answer is too long")
-            return await answer.json()
+            page = bytearray()
+            async for chunk in answer.content.iter_any():
+                page += chunk
+                if len(page) > LONGEST_REPORT:
+                    raise ValueError("answer is too long")
+            return json.loads(page)

@@ -39,11 +39,11 @@ class HttpProbes:
             ) as answer:
                 if answer.status != 200:
                     return None
-                page = await answer.content.read(MAX_METRICS_BYTES)
+                page = await _read(answer)
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             log.debug("metrics not read", address=address, port=port, error=repr(error))
             return None
-        return sum_of(page.decode(errors="replace"), metric)
+        return None if page is None else sum_of(page.decode(errors="replace"), metric)
 
     async def close(self) -> None:
         """Close all connections."""
@@ -54,6 +54,16 @@ class HttpProbes:
         if self._session is None:
             self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True, limit=0))
         return self._session
+
+
+async def _read(answer: aiohttp.ClientResponse) -> bytes | None:
+    """The whole page; None: it is longer than MAX_METRICS_BYTES. A part of it would be a wrong number."""
+    page = bytearray()
+    async for chunk in answer.content.iter_any():
+        page += chunk
+        if len(page) > MAX_METRICS_BYTES:
+            return None
+    return bytes(page)
 
 
 def sum_of(page: str, metric: str) -> int | None:

@@ -20,7 +20,7 @@ class LubanVMSpec(Model):
         (
             "self == oldSelf",
             "spec of a LubanVM cannot be changed: change the LubanCluster's template, "
-            "then delete the LubanVM; it is drained and replaced",
+            "which replaces its VMs one by one; to replace this one alone, delete the LubanVM",
         )
     )
 

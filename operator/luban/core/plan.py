@@ -184,7 +184,7 @@ def _orphans(spec: LubanClusterSpec, state: State, memory: Memory) -> tuple[Acti
 
 def _requeue(spec: LubanClusterSpec, state: State, actions: tuple[Action, ...], memory: Memory, now: float) -> float:
     """Seconds to the next look, if nothing wakes the loop earlier."""
-    if actions or state.starting or state.draining:
+    if not spec.paused and (actions or state.starting or state.draining):
         return BUSY_SECONDS
     return min(CALM_SECONDS, max(BUSY_SECONDS, next_look(spec, memory, now)))
 

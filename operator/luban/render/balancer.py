@@ -90,7 +90,7 @@ def settings_of(cluster_name: str, spec: LubanClusterSpec) -> BalancerSettings:
     return BalancerSettings(
         cluster=cluster_name,
         method=balancer.method,
-        listen_address=balancer.listen.address.strip("[]"),
+        listen_address=_listen_address(balancer.listen.address),
         listen_port=balancer.listen.port,
         sticky_cookie=balancer.sticky_cookie,
         timeout_seconds=max(1, math.ceil(balancer.timeout.seconds)),
@@ -100,6 +100,12 @@ def settings_of(cluster_name: str, spec: LubanClusterSpec) -> BalancerSettings:
         slots=slots_for(spec.scaling.max_vms),
         vm_port=template.port,
     )
+
+
+def _listen_address(given: str) -> str:
+    """The address to listen on; empty, which httpd takes as all, for 0.0.0.0 and [::] too."""
+    bare = given.strip("[]")
+    return "" if bare and ipaddress.ip_address(bare).is_unspecified else bare
 
 
 def slots_for(max_vms: int) -> int:
