@@ -221,7 +221,7 @@ class FakeCluster:
         return [
             copy.deepcopy(body)
             for (kind, namespace, _), body in sorted(self.objects.items(), key=lambda item: item[0])
-            if (kind, namespace) == ("LubanVM", cluster.namespace) and _carries_label(body, cluster)
+            if (kind, namespace) == ("LubanVM", cluster.namespace) and body["spec"]["clusterName"] == cluster.name
         ]
 
     def _set_status(self, kind: str, namespace: str, name: str, status: Mapping[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +20,10 @@ from tests.fakes.hypervisor import FakeHypervisor
 
 NAMESPACE = "default"
 START = 1_800_000_000.0
+
+
+class Killed(BaseException):
+    """The operator is dead: nothing that it still tries may have an effect."""
 
 
 @dataclass
@@ -90,6 +95,8 @@ class Site:
 
     def __init__(self, spec: dict[str, Any] | None = None, *, boot_seconds: float = 10.0) -> None:
         self.clock = VirtualClock()
+        self.dead = False
+        """The operator was killed; its successor is not there yet."""
         self.api = FakeCluster(now=self.clock.now)
         self.hypervisor = FakeHypervisor(self.clock.now, boot_seconds=boot_seconds, shutdown_seconds=2.0)
         self.balancer = FollowingBalancer(self.api)
@@ -124,8 +131,9 @@ class Site:
     async def run(self, seconds: float) -> None:
         """Ticks for so long."""
         end = self.clock.seconds + seconds
-        while self.clock.seconds < end and not self.runtime.finished:
-            await self.tick()
+        while self.clock.seconds < end and not self.runtime.finished and not self.dead:
+            with contextlib.suppress(Killed):
+                await self.tick()
 
     def vms(self) -> list[dict[str, Any]]:
         """LubanVM objects."""

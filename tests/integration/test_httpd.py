@@ -13,8 +13,9 @@ import pytest
 
 from luban.adapters.httpd import Httpd, LogTail, find_httpd
 from luban.adapters.httpd_connections import open_connections
+from luban.balancer_agent.slots import SETTLE_SECONDS
 from luban.errors import ConfigurationRefused, PermanentError
-from luban.render.httpd import plain_config
+from luban.render.httpd import Runtime, SlotLine, plain_config, slot_host, slotted_config
 from tests.fakes.balancer_stage import HTTPD, ROOT, Stage, a_stage, background, free_port, httpd_folder, until
 from tests.fakes.web import Backend
 
@@ -97,6 +98,33 @@ class TestHttpd:
     def test_an_httpd_that_is_not_there(self) -> None:
         with pytest.raises(PermanentError, match="install apache2-bin"):
             find_httpd("/nowhere/httpd")
+
+    async def test_children_follow_the_hosts_file_twice_within_a_second(self, stage: Stage, folder: Path) -> None:
+        manager = free_port(HTTPD)
+        runtime = Runtime(str(folder), HTTPD, manager, "ab" * 16, HTTPD)
+        httpd = Httpd(find_httpd(), folder)
+        first, second = (stage.backends[name] for name in "ab")
+        httpd.write_hosts({slot_host("s001"): first.address})
+        httpd.write_config(slotted_config(stage.settings, [SlotLine("s001", stage.vm_port, "a", "")], runtime))
+        await httpd.start()
+        try:
+            client = stage.client()
+
+            async def answers_with(name: str) -> bool:
+                with contextlib.suppress(OSError, EOFError):
+                    # Many at a time: each child of httpd has looked the name up for itself.
+                    done = await asyncio.gather(*(client.request("GET", "/") for _ in range(32)))
+                    return {text for _, _, text in done} == {name}
+                return False
+
+            await until(lambda: answers_with("a"), "first backend")
+            for backend in (second, first, second):
+                httpd.write_hosts({slot_host("s001"): backend.address})
+                await answers_with("a")
+            took = await until(lambda: answers_with("b"), "second backend")
+            assert took < SETTLE_SECONDS
+        finally:
+            await httpd.stop(0.1)
 
     def test_hosts_never_have_the_same_second_twice(self, folder: Path) -> None:
         httpd = Httpd("httpd", folder)

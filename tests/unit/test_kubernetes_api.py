@@ -100,9 +100,9 @@ def test_the_adapter_is_behind_the_port(transport: Transport) -> None:
     assert cluster
 
 
-async def test_a_list_is_one_consistent_read_by_label(script: Script, transport: Transport) -> None:
+async def test_a_list_is_one_consistent_read_by_field(script: Script, transport: Transport) -> None:
     await KubernetesCluster(transport).list_vms(REF)
-    path = f"/apis/{names.API_VERSION}/namespaces/default/lubanvms?labelSelector=luban.cloud/cluster%3Dluban"
+    path = f"/apis/{names.API_VERSION}/namespaces/default/lubanvms?fieldSelector=spec.clusterName%3Dluban"
     assert script.seen == [("GET", path, None)]
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from luban.api.vm import Phase
 from luban.core.lifecycle import Step, must_drain, next_step
+from luban.core.members import member_state
 from luban.core.model import (
     BalancerReport,
     DomainState,
@@ -298,7 +299,15 @@ class TestDraining:
         silent = BalancerReport(BALANCER, reachable=False)
         vm = replace(self.DRAINS, balancers=(BALANCER,))
         assert told(taken(vm, after=29.0, balancer=silent)) == "Draining"
-        assert told(taken(vm, after=31.0, balancer=silent)) == "Stopping: Shutdown Update"
+        assert told(taken(vm, after=31.0, balancer=silent)) == "Draining: Update"
+        cut_off = replace(vm, reason="DrainTimeout")
+        assert told(taken(cut_off, after=39.0, balancer=silent)) == "Draining"
+        assert told(taken(cut_off, after=41.0, balancer=silent)) == "Stopping: Shutdown Update"
+
+    def test_after_the_timeout_it_is_cut_off_before_it_is_stopped(self) -> None:
+        """Its sticky sessions too must go elsewhere first: Draining, then Disabled, then the power button."""
+        assert member_state(self.DRAINS, "Draining", leaving=False) == "Draining"
+        assert member_state(replace(self.DRAINS, reason="DrainTimeout"), "Draining", leaving=False) == "Disabled"
 
     def test_the_clock_starts_with_the_draining_not_with_the_deletion(self) -> None:
         """Deleted while no operator was there: it still gets its time."""

@@ -613,7 +613,9 @@ class TestSilence:
         story.world.user_deletes(victim.name)
         story.go(39)
         assert story.world.domains()[victim.uid].state == "Running"
-        story.go(5)
+        story.go(9)
+        assert story.world.domains()[victim.uid].state == "Running", "cut off first, for its sticky sessions"
+        story.go(6)
         assert story.world.domains()[victim.uid].state == "ShuttingDown"
 
 

@@ -127,7 +127,8 @@ def check_delete(world: World, vm: VMRecord, reason: str) -> None:
     in_place = replaced and not has_room(world)
     assert serving >= world.spec.scaling.min_vms or in_place, f"{vm.name} goes, {serving} are left"
     stay = sum(it.host == vm.host and it.phase not in ("Failed", "Lost") for it in others)
-    assert emptied or replaced or stay >= host.vms.min, f"{vm.name} goes, {stay} are left on its host"
+    needed = host.vms.min if host is not None and not emptied else 0
+    assert replaced or stay >= needed, f"{vm.name} goes, {stay} are left on its host"
 
 
 def check_stop(world: World, action: ShutdownDomain | DestroyDomain, vm: VMRecord) -> None:
@@ -391,15 +392,12 @@ NUMBERS = st.integers(0, 59)
 def specs(draw: st.DrawFn) -> LubanClusterSpec:
     """A cluster on one to three hosts."""
     names = ("host-b", "host-c", "host-d")[: draw(st.integers(1, 3))]
+    limits = [(draw(st.integers(0, 1)), draw(st.integers(1, 3))) for _ in names]
     hosts = [
-        {
-            "name": name,
-            "forwardRange": f"127.0.{17 + index}.0/24",
-            "vms": {"min": draw(st.integers(0, 1)), "max": draw(st.integers(1, 3))},
-        }
-        for index, name in enumerate(names)
+        {"name": name, "forwardRange": f"127.0.{17 + index}.0/24", "vms": {"min": low, "max": high}}
+        for index, (name, (low, high)) in enumerate(zip(names, limits, strict=True))
     ]
-    room, floor = sum(it["vms"]["max"] for it in hosts), sum(it["vms"]["min"] for it in hosts)
+    floor, room = (sum(column) for column in zip(*limits, strict=True))
     lowest = min(draw(st.integers(1, 3)), room)
     window = draw(st.sampled_from(["0s", "30s", "2m"]))
     return make_spec(

@@ -5,16 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from luban.api import names
 from luban.errors import PermanentError, TemporaryError
-from tests.fakes.site import NAMESPACE, Site
-
-
-class Killed(BaseException):
-    """The operator dies here: nothing of it may run on, not even an error handler."""
+from tests.fakes.site import NAMESPACE, Killed, Site
 
 
 async def test_two_vms_come_up_one_on_each_host() -> None:
@@ -167,40 +161,84 @@ async def test_events_only_on_transitions() -> None:
 def _die_at(site: Site, call: int) -> None:
     """Have the n-th write from now on be carried out, and the operator die before it learns of it."""
     count = 0
-    port: Any = site.api
 
-    def wrap(name: str) -> None:
+    def wrap(port: Any, name: str) -> None:
         real = getattr(port, name)
 
         async def wrapped(*args: Any, **kwargs: Any) -> Any:
             nonlocal count
+            if site.dead:
+                raise Killed
             result = await real(*args, **kwargs)
             count += 1
             if count == call:
+                site.dead = True
                 raise Killed
             return result
 
         setattr(port, name, wrapped)
 
     for name in ("create_vm", "delete_vm", "patch_vm_status", "release_vm", "apply_config_map", "patch_cluster_status"):
-        wrap(name)
+        wrap(site.api, name)
+    for name in ("ensure_running", "shutdown", "destroy", "remove"):
+        wrap(site.hypervisor, name)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(call=st.integers(1, 25), target=st.sampled_from([3, 1, 4]))
-async def test_killed_at_any_write(call: int, target: int) -> None:
-    """Whatever write the operator dies after, its successor reaches the same end state."""
+async def _story_with_death(call: int, target: int) -> bool:
+    """Scale to `target`, die after write `call`, be replaced; returns whether there was such a write."""
     site = Site({"replicas": 2})
     await site.run(60)
     assert site.consistent(2)
     _die_at(site, call)
     site.change(replicas=target)
-    try:
-        await site.run(60)
-    except Killed:
-        site.new_operator()
+    await site.run(60)
+    died = site.dead
+    site.dead = False
+    site.new_operator()
     await site.run(180)
     assert site.consistent(max(2, target))
+    return died
+
+
+@pytest.mark.parametrize("target", [3, 4])
+async def test_killed_at_any_write_of_a_scale_up(target: int) -> None:
+    """Whatever write the operator dies after, its successor reaches the same end state."""
+    deaths = [await _story_with_death(call, target) for call in range(1, 15)]
+    assert sum(deaths) >= 9
+
+
+async def test_killed_at_any_write_of_a_scale_down() -> None:
+    """From three to two; the same."""
+    deaths = 0
+    for call in range(1, 12):
+        site = Site({"replicas": 3})
+        await site.run(60)
+        _die_at(site, call)
+        site.change(replicas=2)
+        await site.run(60)
+        deaths += site.dead
+        site.dead = False
+        site.new_operator()
+        await site.run(180)
+        assert site.consistent(2)
+    assert deaths >= 7
+
+
+@pytest.mark.parametrize("call", range(1, 6))
+async def test_a_scaling_is_not_taken_back(call: int) -> None:
+    """Policy Sessions, killed right after the decision: the successor wants the same number and makes no second VM."""
+    scaling = {"policy": "Sessions", "minVMs": 2, "maxVMs": 6, "interval": "15s"}
+    site = Site({"scaling": scaling})
+    await site.run(60)
+    for vm in site.vms():
+        site.balancer.in_flight[vm["metadata"]["name"]] = 80
+    _die_at(site, call)
+    await site.run(20)
+    site.dead = False
+    site.new_operator()
+    await site.run(20)
+    assert len(site.vms()) == 3
+    assert not any("deletionTimestamp" in vm["metadata"] for vm in site.vms())
 
 
 async def test_permanent_failure_is_replaced_elsewhere() -> None:

@@ -232,6 +232,11 @@ _SPEC_RULES = rules(
         "hosts[].forwardRange must differ from host to host: "
         "give each its own /24, for example 127.0.17.0/24 and 127.0.18.0/24",
     ),
+    (
+        "self.hosts.all(h, oldSelf.hosts.all(o, o.name != h.name || o.uri == h.uri))",
+        "hosts[].uri of a host cannot be changed, its VMs would be lost: add the new URI under another name, "
+        "cordon the old host, and remove it when it is empty",
+    ),
 )
 
 

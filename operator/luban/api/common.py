@@ -86,11 +86,14 @@ class Quantity(_PatternString):
 
 
 class Model(BaseModel):
-    """Base of all API models: frozen, camelCase on the wire, unknown fields refused."""
+    """Base of all API models: frozen, camelCase on the wire.
+
+    Unknown fields are ignored: an operator must be able to read what a newer one stored. `kubectl apply` refuses them.
+    """
 
     model_config = ConfigDict(
         frozen=True,
-        extra="forbid",
+        extra="ignore",
         alias_generator=to_camel,
         populate_by_name=True,
         use_attribute_docstrings=True,

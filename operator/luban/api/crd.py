@@ -90,6 +90,8 @@ class Kind:
     columns: tuple[Column, ...]
     scale: Mapping[str, str] | None = None
     """Paths of the /scale subresource."""
+    selectable: tuple[str, ...] = ()
+    """Paths of fields that a list can be restricted by (Kubernetes 1.31 or newer)."""
 
     @property
     def name(self) -> str:
@@ -133,6 +135,7 @@ KINDS = (
             Column("Balancers", ".status.balancers", "Balancers that send it new requests."),
             _AGE,
         ),
+        selectable=(".spec.clusterName",),
     ),
 )
 
@@ -150,6 +153,8 @@ def definition(kind: Kind) -> dict[str, Any]:
         "subresources": subresources,
         "additionalPrinterColumns": [column.wire() for column in kind.columns],
     }
+    if kind.selectable:
+        version["selectableFields"] = [{"jsonPath": path} for path in kind.selectable]
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",

@@ -8,11 +8,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import structlog
-from pydantic import ValidationError
 
 from luban.api.cluster import LubanCluster
+from luban.api.common import ObjectMeta
+from luban.core.model import ClusterRef
 from luban.ports import HostRef
+from luban.render.balancer import settings_of
 from luban.runtime.metrics import Metrics
+from luban.runtime.status import refused_condition
 from luban.runtime.tick import ClusterRuntime
 from luban.runtime.wiring import Ports
 
@@ -45,11 +48,13 @@ class Manager:
     """Of all loops that run."""
 
     def take(self, body: dict[str, Any]) -> Entry:
-        """The entry of a cluster, made at first sight. Raises ValidationError if no good spec was ever seen."""
+        """The entry of a cluster, made at first sight. Raises ValueError if no good spec was ever seen."""
         uid = body["metadata"]["uid"]
         entry = self._entries.get(uid)
         if entry is None:
-            entry = Entry(ClusterRuntime(self.ports, self.metrics, LubanCluster.parse(body)))
+            cluster = LubanCluster.parse(body)
+            settings_of(cluster.metadata.name, cluster.spec)
+            entry = Entry(ClusterRuntime(self.ports, self.metrics, cluster))
             self._entries[uid] = entry
         else:
             entry.runtime.update(body)
@@ -67,14 +72,12 @@ class Manager:
             if (entry.runtime.ref.namespace, entry.runtime.ref.name) == (namespace, cluster):
                 entry.runtime.wake.set()
 
-    async def care(self, body: dict[str, Any], stopped: asyncio.Event) -> None:
-        """Tick a cluster until `stopped`, or until it is gone. An unreadable spec waits for a better one."""
-        try:
-            entry = self.take(body)
-        except ValidationError as error:
-            log.warning("spec refused", cluster=_name(body), error=str(error))
-            await stopped.wait()
-            return
+    async def care(self, body: dict[str, Any], stopped: asyncio.Event) -> bool:
+        """Tick a cluster until `stopped`, or until it is gone: returns whether it is.
+
+        Raises ValueError if its spec cannot be read and no good one was ever seen.
+        """
+        entry = self.take(body)
         self._stops.add(stopped)
         try:
             async with entry.turn:
@@ -83,6 +86,17 @@ class Manager:
             self._stops.discard(stopped)
         if entry.runtime.finished:
             self.forget(body["metadata"]["uid"])
+        return entry.runtime.finished
+
+    async def refuse(self, body: dict[str, Any], error: ValueError) -> None:
+        """Say in the status what is wrong with a spec that cannot be read."""
+        metadata, status = ObjectMeta.model_validate(body["metadata"]), dict(body.get("status", {}))
+        condition = refused_condition(status.get("conditions", []), error, metadata.generation, self.ports.clock.now())
+        others = [it for it in status.get("conditions", []) if it["type"] != condition["type"]]
+        ref = ClusterRef(metadata.namespace, metadata.name, metadata.uid)
+        log.warning("spec refused", cluster=str(ref), error=condition["message"])
+        if condition not in status.get("conditions", []):
+            await self.ports.cluster.patch_cluster_status(ref, {**status, "conditions": [*others, condition]})
 
     async def stop(self) -> None:
         """End all loops, each after the tick that it is in."""
@@ -108,8 +122,3 @@ class Manager:
             entry.watches.pop(gone)()
         for host in wanted - set(entry.watches):
             entry.watches[host] = self.ports.hypervisor.watch(host, lambda _uuid: entry.runtime.wake.set())
-
-
-def _name(body: dict[str, Any]) -> str:
-    metadata = body["metadata"]
-    return f"{metadata.get('namespace', '')}/{metadata['name']}"

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from luban.api.cluster import Host, LubanClusterSpec
+from luban.api.template import VMTemplateSpec
 from luban.core.model import CreateVM, DeleteVM, Memory, VMRecord
 from luban.core.placement import Occupancy, choose_host, choose_victim, removable, spares
 from luban.core.scaling import Space
@@ -17,6 +18,11 @@ from luban.core.state import State
 MAX_SURGE = 1
 """VMs above the wanted number while outdated ones are replaced."""
 NAME_DIGITS = 5
+
+
+def _machine_of(template: VMTemplateSpec) -> tuple[object, ...]:
+    """What makes two VMs different machines. Probes and timeouts are not part of it: they are taken from the spec."""
+    return (template.domain, template.image, template.network, template.cloud_init, template.port)
 
 
 @dataclass(frozen=True)
@@ -90,7 +96,7 @@ class Census:
             return "HostCordoned"
         if not self.state.reachable(vm.host):
             return ""
-        if vm.template != self.spec.template.spec:
+        if _machine_of(vm.template) != _machine_of(self.spec.template.spec):
             return "Outdated"
         return "HostAboveMaximum" if self.occupancy[vm.host].live > host.vms.max else ""
 

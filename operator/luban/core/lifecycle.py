@@ -26,6 +26,9 @@ from luban.core.model import (
 from luban.core.state import State
 
 OFF_STATES = frozenset({"Off", "Crashed"})
+DRAIN_TIMEOUT = "DrainTimeout"
+CUT_OFF_SECONDS = 10.0
+"""After balancer.drain.timeout the balancers have so long to disable the VM for its sticky sessions too."""
 NEVER_SERVED = frozenset({"Pending", "Provisioning", "Booting", "Failed"})
 PAST_DRAINING = frozenset({"Stopping", "Lost"})
 
@@ -146,8 +149,9 @@ def _leave(vm: VMRecord, state: State, *, now: float, drain_timeout: float) -> S
         return Step(vm.phase, _remove(vm))
     if vm.phase == "Stopping":
         return _insist(vm, now)
-    if drains and not state.drained(vm) and not _waited(vm, now, drain_timeout):
-        return Step("Draining", _begin_drain(vm, state))
+    if drains and not state.drained(vm) and not _waited(vm, now, drain_timeout + CUT_OFF_SECONDS):
+        late = _waited(vm, now, drain_timeout)
+        return Step("Draining", _cut_off(vm, state) if late else _begin_drain(vm, state))
     why = _why_stopped(vm, state, drains)
     return Step("Stopping", (ShutdownDomain(vm, why), _enter(vm, state, "Stopping", why)))
 
@@ -166,13 +170,20 @@ def _waited(vm: VMRecord, now: float, timeout: float) -> bool:
 def _why_stopped(vm: VMRecord, state: State, drains: bool) -> str:
     if not drains:
         return "NeverServed"
-    return "Drained" if state.drained(vm) else "DrainTimeout"
+    return "Drained" if state.drained(vm) else DRAIN_TIMEOUT
 
 
 def _begin_drain(vm: VMRecord, state: State) -> tuple[Action, ...]:
     if vm.phase == "Draining":
         return _refresh(vm, state)
     return (_enter(vm, state, "Draining", "Deleted"),)
+
+
+def _cut_off(vm: VMRecord, state: State) -> tuple[Action, ...]:
+    """The drain took too long: no balancer sends it anything any more, and only then is it stopped."""
+    if vm.reason == DRAIN_TIMEOUT:
+        return _refresh(vm, state)
+    return (_enter(vm, state, "Draining", DRAIN_TIMEOUT, "not drained in balancer.drain.timeout: cut off"),)
 
 
 def _insist(vm: VMRecord, now: float) -> Step:

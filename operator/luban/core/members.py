@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from luban.api.cluster import LubanClusterSpec
+from luban.core.lifecycle import DRAIN_TIMEOUT
 from luban.core.loadfactors import adaptive_factors
 from luban.core.model import Member, MemberState, VMRecord
 from luban.core.state import State
@@ -41,7 +42,7 @@ def member_state(vm: VMRecord, phase: str, leaving: bool) -> MemberState | None:
         case "Ready":
             return "Draining" if out else "Enabled"
         case "Draining":
-            return "Draining"
+            return "Disabled" if vm.reason == DRAIN_TIMEOUT else "Draining"
         case "Stopping":
             return "Disabled" if vm.was_ready else None
         case _:

@@ -226,7 +226,8 @@ def configure_user_network(root: ET.Element, machine: DomainSpec, _host: HostFac
     """QEMU's user-mode network with a forward to the service port.
 
     Goes through to QEMU's command line, where a comma would begin another option: only a parsed address and
-    integers come in. No option ROM: nothing boots from this network. The guest reaches the host's own 127.0.0.1 as 10.0.2.2, which is why this is for one machine.
+    integers come in. No option ROM: nothing boots from this network. The guest reaches the host's own 127.0.0.1
+    as 10.0.2.2, which is why this is for one machine.
     """
     if machine.template.network.type != "User":
         return

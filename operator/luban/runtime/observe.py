@@ -26,13 +26,15 @@ from luban.errors import LubanError
 from luban.ports import HostRef
 from luban.render.httpd import settings_of
 from luban.runtime.publication import published_of, settings_version
-from luban.runtime.records import cluster_ref, vm_record
+from luban.runtime.records import belongs_to, cluster_ref, vm_record, with_timings
 from luban.runtime.wiring import Ports
 
 log = structlog.get_logger(__name__)
 
 HOST_PATIENCE_SECONDS = 1.0
 """A tick waits so long for a host; a slower one is taken as unreachable and asked no second time meanwhile."""
+PROBE_PATIENCE_SECONDS = 0.5
+"""A tick waits so long for the VMs' answers; what comes later counts in a later tick."""
 PROBED_PHASES = frozenset({"Booting", "Ready"})
 
 
@@ -51,12 +53,15 @@ class Observer:
 
     ports: Ports
     _pending: dict[HostRef, asyncio.Task[dict[str, DomainRecord]]] = field(default_factory=dict)
+    _asked: dict[str, asyncio.Task[bool]] = field(default_factory=dict)
+    """Probes under way, by VM."""
 
     async def observe(self, cluster: LubanCluster, failures: Mapping[str, Failure]) -> Seen:
         """Look at everything. Raises LubanError only if the Kubernetes API does not answer."""
         ref = cluster_ref(cluster)
-        bodies = await self.ports.cluster.list_vms(ref)
-        vms = tuple(vm_record(body) for body in bodies)
+        listed = await self.ports.cluster.list_vms(ref)
+        bodies = [body for body in listed if belongs_to(body, cluster.metadata)]
+        vms = tuple(with_timings(vm_record(body), cluster.spec.template.spec) for body in bodies)
         hosts, (published, reports) = await asyncio.gather(
             self._hosts(ref, _hosts_of(cluster, vms)), self._balancers(cluster, ref)
         )
@@ -107,10 +112,16 @@ class Observer:
         return Observation(**{**vars(observation), "probes": probes, "sessions": sessions})
 
     async def _probes(self, state: State) -> dict[str, bool]:
-        """Ask all VMs that could answer, at the same time."""
-        asked = [vm for vm in state.live if vm.phase in PROBED_PHASES and state.runs(vm) and state.address(vm)]
-        answers = await asyncio.gather(*(self._probe(state, vm) for vm in asked))
-        return {vm.name: answer for vm, answer in zip(asked, answers, strict=True)}
+        """Ask all VMs that could answer, at the same time; whoever has not answered yet is missing."""
+        wanted = [vm for vm in state.live if vm.phase in PROBED_PHASES and state.runs(vm) and state.address(vm)]
+        tasks = {
+            vm.name: self._asked.pop(vm.name, None) or asyncio.ensure_future(self._probe(state, vm)) for vm in wanted
+        }
+        if tasks:
+            await asyncio.wait(tasks.values(), timeout=PROBE_PATIENCE_SECONDS)
+        # A VM that takes its time keeps its probe, and nobody waits for it.
+        self._asked |= {name: task for name, task in tasks.items() if not task.done()}
+        return {name: task.result() for name, task in tasks.items() if task.done()}
 
     async def _probe(self, state: State, vm: VMRecord) -> bool:
         probe = vm.template.readiness_probe

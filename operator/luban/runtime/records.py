@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from luban.api import names
 from luban.api.cluster import LubanCluster
+from luban.api.common import ObjectMeta
+from luban.api.template import VMTemplateSpec
 from luban.api.vm import LubanVM, LubanVMSpec, LubanVMStatus, PhaseTransition
 from luban.core.model import ClusterRef, CreateVM, UpdateVM, VMRecord
 from luban.core.times import rfc3339, seconds_of
@@ -35,6 +38,27 @@ def vm_record(body: dict[str, Any]) -> VMRecord:
         was_ready=any(it.phase == "Ready" for it in transitions),
         has_finalizer=names.FINALIZER_VM in vm.metadata.finalizers,
     )
+
+
+TIMINGS = ("readiness_probe", "startup_timeout", "failed_retention", "termination_grace_period_seconds")
+"""Fields of the template that make no other machine: they hold for existing VMs as soon as the spec changes."""
+
+
+def with_timings(record: VMRecord, template: VMTemplateSpec) -> VMRecord:
+    """The record with the probe and the timeouts that the cluster's spec asks for now."""
+    update = {name: getattr(template, name) for name in TIMINGS}
+    return replace(record, template=record.template.model_copy(update=update))
+
+
+def belongs_to(body: Mapping[str, Any], cluster: ObjectMeta) -> bool:
+    """Whether a LubanVM is this very cluster's, not one that a deleted cluster of the same name left running.
+
+    A cluster that is being deleted still sees the VMs that it set free: they stay in its balancers.
+    """
+    owners = body["metadata"].get("ownerReferences") or ()
+    if not owners:
+        return cluster.deletion_timestamp is not None
+    return any(owner.get("uid") == cluster.uid for owner in owners)
 
 
 def vm_body(cluster: LubanCluster, action: CreateVM) -> dict[str, Any]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from pydantic import ValidationError
 
 from luban.api import names
 from luban.api.cluster import (
@@ -110,6 +112,22 @@ def _condition(old: Condition | None, state: ConditionState, generation: int, no
             "observedGeneration": generation,
         }
     )
+
+
+def spec_refused(error: ValueError) -> ConditionState:
+    """The condition that says what is wrong with a spec, field by field where that is known."""
+    if not isinstance(error, ValidationError):
+        return ConditionState("SpecValid", False, "SpecRefused", str(error))
+    faults = (f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
+    return ConditionState("SpecValid", False, "SpecRefused", "; ".join(faults))
+
+
+def refused_condition(
+    before: Sequence[Mapping[str, Any]], error: ValueError, generation: int, now: float
+) -> dict[str, Any]:
+    """The same as it goes into the status of a cluster that has no other state yet."""
+    old = tuple(Condition.model_validate(it) for it in before)
+    return _conditions(old, (spec_refused(error),), generation, now)[0].wire()
 
 
 def remembered(status: LubanClusterStatus) -> Memory:

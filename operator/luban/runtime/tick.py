@@ -7,18 +7,18 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import structlog
-from pydantic import ValidationError
 
 from luban.api.cluster import LubanCluster, LubanClusterStatus
 from luban.core.model import ClusterRef, ConditionState, Memory, Plan
 from luban.core.plan import plan
 from luban.errors import LubanError
+from luban.render.balancer import settings_of
 from luban.runtime.apply import Applier
 from luban.runtime.events import Event, cluster_events, vm_events
 from luban.runtime.metrics import Metrics
 from luban.runtime.observe import Observer, Seen
 from luban.runtime.records import cluster_ref
-from luban.runtime.status import StatusWriter, build_status, remembered
+from luban.runtime.status import StatusWriter, build_status, remembered, spec_refused
 from luban.runtime.wiring import Ports
 
 log = structlog.get_logger(__name__)
@@ -57,8 +57,10 @@ class ClusterRuntime:
         """Take over a changed LubanCluster object. A spec that cannot be read leaves the last good one in force."""
         try:
             parsed = LubanCluster.parse(body)
-        except ValidationError as error:
-            self.spec_condition = ConditionState("SpecValid", False, "SpecRefused", _spec_words(error))
+            settings_of(parsed.metadata.name, parsed.spec)
+        except ValueError as error:
+            refused = spec_refused(error)
+            self.spec_condition = replace(refused, message=f"{refused.message}; the last good spec stays in force")
         else:
             changed = parsed.spec != self.cluster.spec
             # Our own status is newer than the one in a watch event.
@@ -93,25 +95,34 @@ class ClusterRuntime:
         made = plan(
             self.cluster.spec, self.cluster.metadata.name, seen.observation, self.memory, now, deleting=deleting
         )
+        # Whatever of this plan is carried out below, the next one must not take it back.
+        self.memory = made.memory
         self.metrics.record(self.ref, seen.observation, made, now)
-        await self.applier.apply(self.cluster, made, seen.bodies)
-        await self._report(seen, made, now)
-        self.memory, self.finished = made.memory, made.finished
-        return made.requeue_after
-
-    async def _report(self, seen: Seen, made: Plan, now: float) -> None:
         before = self.cluster.status
         status = build_status(self.cluster, seen.observation, made, (self.spec_condition,), now)
-        wire = status.wire()
+        if _scaled(before, status):
+            # Before the first VM is made or let go: a successor that is put in our place must want the same number.
+            await self._write(status, now)
+        await self.applier.apply(self.cluster, made, seen.bodies)
+        await self._report(before, status, seen, made, now)
+        self.finished = made.finished
+        return made.requeue_after
+
+    async def _report(
+        self, before: LubanClusterStatus, status: LubanClusterStatus, seen: Seen, made: Plan, now: float
+    ) -> None:
         for event in (*vm_events(made.actions, seen.bodies), *cluster_events(self.cluster, before, status)):
             await self._send(event)
         if _turned(before, status):
             self.metrics.decided(self.ref, status)
-        if self.writer.due(wire, now):
-            await self.ports.cluster.patch_cluster_status(self.ref, wire)
-            self.metrics.writes.labels(self.ref.namespace, self.ref.name).inc()
-            self.writer.wrote(wire, now)
+        if self.writer.due(status.wire(), now):
+            await self._write(status, now)
         self.cluster = self.cluster.model_copy(update={"status": status})
+
+    async def _write(self, status: LubanClusterStatus, now: float) -> None:
+        await self.ports.cluster.patch_cluster_status(self.ref, status.wire())
+        self.metrics.writes.labels(self.ref.namespace, self.ref.name).inc()
+        self.writer.wrote(status.wire(), now)
 
     async def _send(self, event: Event) -> None:
         """Record an Event; one that is lost costs a line in the log, not the tick."""
@@ -151,13 +162,12 @@ async def _first_of(*events: asyncio.Event, seconds: float) -> None:
             wait.cancel()
 
 
+def _scaled(before: LubanClusterStatus, after: LubanClusterStatus) -> bool:
+    """Whether the wanted number or the time of the last scaling changed: what a restart reads back."""
+    return (before.vms.desired, before.last_scale_time) != (after.vms.desired, after.last_scale_time)
+
+
 def _turned(before: LubanClusterStatus, after: LubanClusterStatus) -> bool:
     """Whether the verdict or its reason changed."""
     old, new = before.decision, after.decision
     return new is not None and (old is None or (old.verdict, old.reason) != (new.verdict, new.reason))
-
-
-def _spec_words(error: ValidationError) -> str:
-    """A spec's faults, field by field."""
-    faults = (f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
-    return "; ".join(faults) + "; the last good spec stays in force"

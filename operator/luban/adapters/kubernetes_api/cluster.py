@@ -56,12 +56,12 @@ class KubernetesCluster:
         await self._transport.close()
 
     async def list_vms(self, cluster: ClusterRef) -> list[dict[str, Any]]:
-        """LubanVM objects of the cluster.
+        """LubanVM objects of the cluster, by the field that cannot change: a label that somebody takes off hides none.
 
         Without a resourceVersion a LIST is consistent: it shows every write that was answered before.
         """
-        selector = f"{names.LABEL_CLUSTER}={cluster.name}"
-        answer = await self._transport.send(Call("list", VMS, cluster.namespace, query={"labelSelector": selector}))
+        selector = f"spec.clusterName={cluster.name}"
+        answer = await self._transport.send(Call("list", VMS, cluster.namespace, query={"fieldSelector": selector}))
         return list(answer["items"])
 
     async def create_vm(self, cluster: ClusterRef, body: Mapping[str, Any]) -> dict[str, Any]:
