@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 
 from luban.api.vm import Phase
-from luban.core.lifecycle import Step, must_drain, next_step
-from luban.core.members import member_state
+from luban.core.lifecycle import CUT_OFF_SECONDS, DRAIN_TIMEOUT, Step, must_drain, next_step
 from luban.core.model import (
     BalancerReport,
     DomainState,
@@ -290,24 +289,30 @@ class TestDraining:
         assert isinstance(update, UpdateVM)
         assert (update.phase, update.reason) == ("Stopping", "Drained")
 
-    def test_or_the_timeout(self) -> None:
-        assert told(taken(self.DRAINS, after=30.0, balancer=in_flight(self.DRAINS))) == "Draining"
-        button = taken(self.DRAINS, after=30.5, balancer=in_flight(self.DRAINS)).actions[0]
-        assert button.reason == "DrainTimeout"
+    def test_after_the_timeout_it_is_cut_off_first(self) -> None:
+        """A session that sticks to it would otherwise meet a VM that is gone."""
+        busy = in_flight(self.DRAINS)
+        assert taken(self.DRAINS, after=30.0, balancer=busy) == Step("Draining")
+        (update,) = taken(self.DRAINS, after=30.5, balancer=busy).actions
+        assert isinstance(update, UpdateVM)
+        assert (update.phase, update.reason) == ("Draining", DRAIN_TIMEOUT)
 
-    def test_a_silent_balancer_is_waited_for_until_the_timeout(self) -> None:
+    def test_then_stopped_as_soon_as_nothing_is_in_flight(self) -> None:
+        vm = replace(self.DRAINS, reason=DRAIN_TIMEOUT)
+        assert taken(vm, after=31.0, balancer=in_flight(vm, "Disabled"), published="Disabled") == Step("Draining")
+        closed = balancer_with({"vm-1": "Disabled"})
+        assert taken(vm, after=32.0, balancer=closed, published="Disabled").actions[0].reason == "Drained"
+
+    def test_or_a_little_later_all_the_same(self) -> None:
+        vm, late = replace(self.DRAINS, reason=DRAIN_TIMEOUT), 30.0 + CUT_OFF_SECONDS
+        assert taken(vm, after=late, balancer=in_flight(vm)) == Step("Draining")
+        assert taken(vm, after=late + 0.5, balancer=in_flight(vm)).actions[0].reason == DRAIN_TIMEOUT
+
+    def test_a_silent_balancer_is_waited_for_until_then(self) -> None:
         silent = BalancerReport(BALANCER, reachable=False)
-        vm = replace(self.DRAINS, balancers=(BALANCER,))
-        assert told(taken(vm, after=29.0, balancer=silent)) == "Draining"
-        assert told(taken(vm, after=31.0, balancer=silent)) == "Draining: Update"
-        cut_off = replace(vm, reason="DrainTimeout")
-        assert told(taken(cut_off, after=39.0, balancer=silent)) == "Draining"
-        assert told(taken(cut_off, after=41.0, balancer=silent)) == "Stopping: Shutdown Update"
-
-    def test_after_the_timeout_it_is_cut_off_before_it_is_stopped(self) -> None:
-        """Its sticky sessions too must go elsewhere first: Draining, then Disabled, then the power button."""
-        assert member_state(self.DRAINS, "Draining", leaving=False) == "Draining"
-        assert member_state(replace(self.DRAINS, reason="DrainTimeout"), "Draining", leaving=False) == "Disabled"
+        vm = replace(self.DRAINS, balancers=(BALANCER,), reason=DRAIN_TIMEOUT)
+        assert taken(vm, after=39.0, balancer=silent) == Step("Draining")
+        assert told(taken(vm, after=41.0, balancer=silent)) == "Stopping: Shutdown Update"
 
     def test_the_clock_starts_with_the_draining_not_with_the_deletion(self) -> None:
         """Deleted while no operator was there: it still gets its time."""

@@ -8,6 +8,7 @@ import pytest
 
 from luban.api.cluster import LubanClusterSpec
 from luban.api.vm import Phase
+from luban.core.lifecycle import DRAIN_TIMEOUT
 from luban.core.members import member_state, wanted_members
 from luban.core.model import Member, Observation, VMRecord
 from luban.core.state import State
@@ -60,6 +61,10 @@ class TestStates:
     def test_one_that_is_asked_to_leave_now(self, phase: Phase) -> None:
         """At once, in the same plan: not a request more than needed."""
         assert member_state(make_vm(phase=phase), phase, leaving=True) == LEAVES.get(phase)
+
+    def test_one_that_drained_for_too_long_gets_nothing_at_all(self) -> None:
+        vm = make_vm(phase="Draining", deleting_since=EPOCH, reason=DRAIN_TIMEOUT)
+        assert member_state(vm, "Draining", leaving=False) == "Disabled"
 
     def test_one_that_was_never_ready_does_not_come_back_to_be_stopped(self) -> None:
         vm = make_vm(phase="Stopping", deleting_since=EPOCH, was_ready=False)

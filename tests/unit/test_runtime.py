@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -148,6 +149,43 @@ async def test_deletion(policy: str) -> None:
         kept = site.api.find("ConfigMap", NAMESPACE, names.balancer_name("luban", 0))
         assert kept is not None
         assert not kept["metadata"].get("ownerReferences")
+
+
+async def test_a_config_map_in_the_way_is_a_condition() -> None:
+    site = Site()
+    foreign = PermanentError("ForeignConfigMap", "ConfigMap luban-balancer-0 is not ours: rename it")
+    site.api.fail_next("apply_config_map", foreign, times=1000)
+    await site.run(20)
+    condition = {it["type"]: it for it in site.body()["status"]["conditions"]}["BalancersReady"]
+    assert (condition["status"], condition["reason"]) == ("False", "ForeignConfigMap")
+
+
+async def test_a_creation_that_is_refused_is_a_condition_until_it_is_not() -> None:
+    site = Site()
+    site.api.fail_next("create_vm", PermanentError("Forbidden", "may not create lubanvms: grant it"), times=6)
+    await site.run(2)
+    condition = {it["type"]: it for it in site.body()["status"]["conditions"]}["VMsHealthy"]
+    assert (condition["status"], condition["reason"]) == ("False", "Forbidden")
+    await site.run(120)
+    assert site.consistent(2)
+    assert {it["type"]: it["status"] for it in site.body()["status"]["conditions"]}["VMsHealthy"] == "True"
+
+
+async def test_a_slow_probe_delays_nobody() -> None:
+    site = Site()
+    await site.run(60)
+    real, gate = site.probes.ready, asyncio.Event()
+
+    async def slow(address: str, port: int, path: str, timeout: float) -> bool:
+        if address == "127.0.17.2":
+            await gate.wait()
+        return await real(address, port, path, timeout)
+
+    site.probes.ready = slow  # type: ignore[method-assign]
+    site.change(replicas=3)
+    await site.run(30)
+    assert site.consistent(3)
+    gate.set()
 
 
 async def test_events_only_on_transitions() -> None:

@@ -116,7 +116,7 @@ class ReadinessProbe(Model):
     http_get: HTTPGet = HTTPGet()
     """HTTP GET against the VM's address and port."""
     period_seconds: int = Field(default=2, ge=1, le=60)
-    """Seconds between two probes, by the operator and by httpd's own health checks."""
+    """Seconds between two probes, by the operator and by the health checks beside httpd."""
     timeout_seconds: int = Field(default=2, ge=1, le=60)
     """Seconds after which a probe without an answer has failed."""
 

@@ -60,11 +60,26 @@ def _vms_healthy(state: State, misses: dict[str, int]) -> ConditionState:
     trying = [vm for vm in state.starting if vm.name in state.observation.failures]
     if trying:
         return _failing(state, trying)
+    if (stuck := _stuck(state, "vm/", "creation", "domain/")) is not None:
+        return ConditionState("VMsHealthy", False, *stuck)
     silent = sorted(name for name, count in misses.items() if count >= MISSES_TOLERATED)
     if silent:
         message = f"{', '.join(silent)}: no answer to the readiness probe; httpd sends nothing there meanwhile"
         return ConditionState("VMsHealthy", False, "NotAnswering", message)
     return ConditionState("VMsHealthy", True, "AllHealthy")
+
+
+def _stuck(state: State, *kinds: str) -> tuple[str, str] | None:
+    """Reason and message of actions that will not succeed until the user does something; None: there are none."""
+    found = {
+        about: trouble
+        for about, trouble in sorted(state.observation.troubles.items())
+        if trouble.permanent and about.startswith(kinds)
+    }
+    if not found:
+        return None
+    message = "; ".join(f"{about}: {trouble.message}" for about, trouble in found.items())
+    return next(iter(found.values())).reason, message
 
 
 def _failing(state: State, vms: list[VMRecord]) -> ConditionState:
@@ -74,6 +89,8 @@ def _failing(state: State, vms: list[VMRecord]) -> ConditionState:
 
 
 def _balancers_ready(state: State) -> ConditionState:
+    if (stuck := _stuck(state, "balancer/")) is not None:
+        return ConditionState("BalancersReady", False, *stuck)
     broken = [it for it in state.observation.balancers if not (it.reachable and it.ready)]
     if not broken:
         return ConditionState("BalancersReady", True, "AllReady")

@@ -134,6 +134,8 @@ class Observation:
     """By VM name: active sessions. Missing: unknown."""
     failures: dict[str, Failure] = field(default_factory=dict)
     """By VM name: why the last attempt to make its domain failed."""
+    troubles: dict[str, Failure] = field(default_factory=dict)
+    """By what it was about ("vm/<name>", "balancer/<name>", "creation"): why the last action failed."""
     published: dict[str, Published] = field(default_factory=dict)
     """By balancer name: what its ConfigMap says. Missing: there is no ConfigMap."""
     settings_version: str = ""

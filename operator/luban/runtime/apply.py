@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -59,6 +59,11 @@ def subject(action: Action) -> str:
             return f"balancer/{action.balancer}"
 
 
+def trouble_of(action: Action) -> str:
+    """Under which name a failure is remembered: a VM that could not be created has a new name each time."""
+    return "creation" if isinstance(action, CreateVM) else subject(action)
+
+
 @dataclass
 class Applier:
     """Carries out plans of one cluster. `on_done` is called when a background action ended, to look again."""
@@ -67,6 +72,8 @@ class Applier:
     on_done: Callable[[], None] = lambda: None
     failures: dict[str, Failure] = field(default_factory=dict)
     """By VM: why the last attempt to make its domain failed."""
+    troubles: dict[str, Failure] = field(default_factory=dict)
+    """By subject: why the last of its actions failed, whatever it was."""
     _running: dict[str, asyncio.Task[None]] = field(default_factory=dict)
     _host_slots: dict[str, asyncio.Semaphore] = field(
         default_factory=lambda: defaultdict(lambda: asyncio.Semaphore(PER_HOST))
@@ -105,7 +112,7 @@ class Applier:
     async def _chain(self, cluster: LubanCluster, chain: list[Action], bodies: Mapping[str, Mapping[str, Any]]) -> None:
         """One subject's actions in order; the first that fails ends it, the next tick plans anew."""
         for action in chain:
-            kind, about = type(action).__name__, subject(action)
+            kind, about = type(action).__name__, trouble_of(action)
             try:
                 await self._one(cluster, action, bodies)
             except LubanError as error:
@@ -119,14 +126,24 @@ class Applier:
                 )
                 self._note_failure(action, error)
                 return
+            self.troubles.pop(about, None)
             log.info("action done", cluster=str(cluster_ref(cluster)), action=kind, subject=about, why=action.reason)
             if isinstance(action, EnsureDomain):
                 self.failures.pop(action.vm.name, None)
 
     def _note_failure(self, action: Action, error: LubanError) -> None:
+        failure = Failure(error.reason, error.message, isinstance(error, PermanentError))
+        self.troubles[trouble_of(action)] = failure
         if isinstance(action, EnsureDomain):
-            permanent = isinstance(error, PermanentError)
-            self.failures[action.vm.name] = Failure(error.reason, error.message, permanent)
+            self.failures[action.vm.name] = failure
+
+    def forget_others(self, names: Iterable[str]) -> None:
+        """Drop what is remembered of VMs that are gone."""
+        known = set(names)
+        self.failures = {name: failure for name, failure in self.failures.items() if name in known}
+        gone = [about for about in self.troubles if about.startswith("vm/") and about.removeprefix("vm/") not in known]
+        for about in gone:
+            del self.troubles[about]
 
     async def _one(self, cluster: LubanCluster, action: Action, bodies: Mapping[str, Mapping[str, Any]]) -> None:
         match action:

@@ -56,7 +56,9 @@ class Observer:
     _asked: dict[str, asyncio.Task[bool]] = field(default_factory=dict)
     """Probes under way, by VM."""
 
-    async def observe(self, cluster: LubanCluster, failures: Mapping[str, Failure]) -> Seen:
+    async def observe(
+        self, cluster: LubanCluster, failures: Mapping[str, Failure], troubles: Mapping[str, Failure]
+    ) -> Seen:
         """Look at everything. Raises LubanError only if the Kubernetes API does not answer."""
         ref = cluster_ref(cluster)
         listed = await self.ports.cluster.list_vms(ref)
@@ -70,6 +72,7 @@ class Observer:
             hosts=hosts,
             balancers=reports,
             failures={vm.name: failures[vm.name] for vm in vms if vm.name in failures},
+            troubles=dict(troubles),
             published=published,
             settings_version=settings_version(settings_of(cluster.metadata.name, cluster.spec)),
         )
@@ -114,13 +117,11 @@ class Observer:
     async def _probes(self, state: State) -> dict[str, bool]:
         """Ask all VMs that could answer, at the same time; whoever has not answered yet is missing."""
         wanted = [vm for vm in state.live if vm.phase in PROBED_PHASES and state.runs(vm) and state.address(vm)]
-        tasks = {
-            vm.name: self._asked.pop(vm.name, None) or asyncio.ensure_future(self._probe(state, vm)) for vm in wanted
-        }
+        tasks = {vm.name: self._asked.get(vm.name) or asyncio.ensure_future(self._probe(state, vm)) for vm in wanted}
         if tasks:
             await asyncio.wait(tasks.values(), timeout=PROBE_PATIENCE_SECONDS)
         # A VM that takes its time keeps its probe, and nobody waits for it.
-        self._asked |= {name: task for name, task in tasks.items() if not task.done()}
+        self._asked = {name: task for name, task in tasks.items() if not task.done()}
         return {name: task.result() for name, task in tasks.items() if task.done()}
 
     async def _probe(self, state: State, vm: VMRecord) -> bool:

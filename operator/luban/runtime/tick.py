@@ -89,7 +89,8 @@ class ClusterRuntime:
                 return FAULT_SECONDS
 
     async def _tick(self) -> float:
-        seen = await self.observer.observe(self.cluster, self.applier.failures)
+        seen = await self.observer.observe(self.cluster, self.applier.failures, self.applier.troubles)
+        self.applier.forget_others(seen.bodies)
         now = self.ports.clock.now()
         deleting = self.cluster.metadata.deletion_timestamp is not None
         made = plan(
