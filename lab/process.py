@@ -102,16 +102,21 @@ class Daemon:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
 
-    def stop(self, *, timeout: float = 15.0) -> None:
-        """Ask it to end (SIGTERM), insist after `timeout` seconds (SIGKILL), forget it."""
+    def stop(self, *, timeout: float = 15.0) -> bool:
+        """Ask it to end (SIGTERM), insist after `timeout` seconds (SIGKILL), forget it.
+
+        Returns whether it ended when it was asked.
+        """
         self.kill(signal.SIGTERM)
         deadline = time.monotonic() + timeout
         while self.pid() is not None and time.monotonic() < deadline:
             self._reap()
             time.sleep(POLL_SECONDS)
+        obeyed = self.pid() is None
         self.kill(signal.SIGKILL)
         self._reap()
         self.record.unlink(missing_ok=True)
+        return obeyed
 
     def _reap(self) -> None:
         """Collect it if it was our child, so that no zombie keeps the pid."""

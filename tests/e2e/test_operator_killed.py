@@ -40,9 +40,7 @@ def test_the_service_answers_without_operator(scene: Scene) -> None:
     """A stopped operator stops nothing else; SIGTERM ends it quickly."""
     import urllib.request
 
-    begun = time.monotonic()
-    scene.lab.operator.stop(timeout=10)
-    assert time.monotonic() - begun < 10
+    assert scene.lab.operator.stop(timeout=10)
     with urllib.request.urlopen(f"{scene.lab.addresses.service}/healthz", timeout=10) as answer:
         assert answer.status == 200
     assert len(scene.domains()) == 2

@@ -234,13 +234,12 @@ def test_open_watches_do_not_hold_up_a_restart(control_plane: ControlPlane) -> N
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as watch:
         assert watch.stdout is not None
         watch.stdout.readline()
-        started = time.monotonic()
 
-        plane.restart_api_server()
+        ended_by_itself = plane.api_server.stop()
+        plane.up()
 
-        # Daemon.stop would kill it after 15 s.
-        assert time.monotonic() - started < 12.0
-        assert watch.wait(timeout=10) == 0
+        watch.wait(timeout=30)
+    assert ended_by_itself
 
 
 def test_down_leaves_no_process_and_up_brings_everything_back(crd: ControlPlane, stranger: Path) -> None:
