@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from luban.api.cluster import Decision
-from luban.core.conditions import MISSES_TOLERATED, conditions_of, phase_of
+from luban.core.conditions import MISSES_TOLERATED, NO_ROOM, conditions_of, phase_of
 from luban.core.model import BalancerReport, ConditionState, DomainState, Failure, MemberState, Observation, VMRecord
 from luban.core.state import State
 from tests.unit.world import BALANCER, EPOCH, balancer_with, hosts_with, make_vm
@@ -74,6 +74,11 @@ class TestReady:
 
     def test_an_unknown_load_is_not(self) -> None:
         assert found(state_of(sessions={}), desired=3)["Ready"].reason == "Starting"
+
+    def test_no_room_is_why_where_nothing_is_broken(self) -> None:
+        ready = conditions_of(state_of(), HOLD, 4, {}, 2)[0]
+        assert (ready.reason, ready.message) == ("NoRoom", f"2 of 4 VMs serve: {NO_ROOM.format(2)}")
+        assert conditions_of(state_of(silent=["host-c"]), HOLD, 4, {}, 2)[0].reason == "HostUnreachable"
 
     def test_a_cluster_that_is_deleted_is_never_ready(self) -> None:
         decision = Decision(at="", verdict="Hold", reason="Deleting", message="2 VMs left")

@@ -336,6 +336,10 @@ class TestDraining:
             step = taken(self.DRAINS, balancer=report, published="Draining", version="v3")
             assert told(step) == "Stopping: Shutdown Update"
 
+    def test_what_a_silent_balancer_said_last_is_not_believed(self) -> None:
+        stale = replace(balancer_with({"vm-1": "Draining"}), reachable=False)
+        assert told(taken(self.DRAINS, balancer=stale)) == "Draining"
+
     def test_an_httpd_that_was_just_started_is_not_believed(self) -> None:
         blind = BalancerReport(BALANCER, reachable=True, ready=False)
         assert told(taken(self.DRAINS, balancer=blind)) == "Draining"

@@ -43,6 +43,7 @@ def test_unknown_sessions_keep_their_factor() -> None:
 
 def test_a_new_vm_gets_its_share_at_once() -> None:
     assert adaptive_factors({"a": 50, "b": 0}, 100, {"a": 100}) == {"a": 50, "b": 100}
+    assert adaptive_factors({"a": 0, "b": 5}, 100, {"a": 100}) == {"a": 100, "b": 95}
 
 
 def test_nobody() -> None:

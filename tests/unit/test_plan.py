@@ -35,6 +35,7 @@ from luban.core.model import (
     VMRecord,
 )
 from luban.core.plan import AVOID_SECONDS, BUSY_SECONDS, CALM_SECONDS, plan
+from luban.core.state import State
 from tests.unit.world import (
     BALANCER,
     CLUSTER,
@@ -163,10 +164,11 @@ class TestTheBeginning:
         assert all(name.startswith(f"{CLUSTER}-") for name in names)
 
     def test_a_name_that_is_taken_is_not_given_again(self) -> None:
-        (first, *_) = (it for it in planned().actions if isinstance(it, CreateVM))
-        taken = make_vm(first.name, deleting_since=EPOCH)
-        again = [it.name for it in planned([taken]).actions if isinstance(it, CreateVM)]
-        assert first.name not in again
+        """Names follow from the time and the number of names taken: this one would come out again."""
+        leaving = make_vm("vm-1", deleting_since=EPOCH)
+        (first, *_) = (it for it in planned([leaving]).actions if isinstance(it, CreateVM))
+        again = planned([replace(leaving, name=first.name)])
+        assert first.name not in [it.name for it in again.actions if isinstance(it, CreateVM)]
 
     def test_addresses_are_given_where_the_network_has_none_of_its_own(self) -> None:
         hosts = [
@@ -295,10 +297,38 @@ class TestRollout:
         story.world.machines["host-c"].reachable = False
         story.world.new_template()
         story.go(300)
-        assert {vm.host: vm.template.domain.cpu.cores for vm in story.world.vms.values()} == {"host-b": 2, "host-c": 1}
+        assert sorted((vm.host, vm.template.domain.cpu.cores) for vm in story.world.vms.values()) == [
+            ("host-b", 2),
+            ("host-c", 1),
+        ]
         story.world.machines["host-c"].reachable = True
         story.go(300)
         assert {vm.template.domain.cpu.cores for vm in story.world.vms.values()} == {2}
+
+    def test_one_that_cannot_be_stopped_on_a_silent_host_holds_nothing_up(self) -> None:
+        """At maxVMs nothing else may be on its way out, except what nobody can see out."""
+        stuck = make_vm("vm-3", "Draining", "host-z", deleting_since=EPOCH)
+        spec: dict[str, Any] = {"template": {"port": 9000}, "scaling": {"maxVMs": 3}}
+        made = planned((*TWO, stuck), memory=Memory(desired=2), silent=["host-z"], **spec)
+        assert [type(it) for it in made.actions if it != made.actions[-1]] == [DeleteVM]
+        visible = replace(stuck, host="host-b")
+        report = balancer_with({"vm-1": "Enabled", "vm-2": "Enabled", "vm-3": "Draining"}, version="v0")
+        busy = replace(report, members=tuple(replace(it, drained=False) for it in report.members))
+        made = planned((*TWO, visible), memory=Memory(desired=2), seen={"balancers": (busy,)}, **spec)
+        assert "DeleteVM" not in kinds(made)
+
+    def test_host_minima_are_kept_where_that_is_possible(self) -> None:
+        """The fullest host is at its minimum: the old VM of the other one goes first."""
+        hosts = [{"name": "host-b", "vms": {"min": 0}}, {"name": "host-c", "vms": {"min": 3}}]
+        old = [make_vm(f"vm-{index}", host="host-c") for index in range(3)] + [make_vm("vm-3")]
+        new = make_vm("vm-4", template=make_spec(template={"port": 9000}).template.spec)
+        made = planned((*old, new), memory=Memory(desired=4), hosts=hosts, template={"port": 9000})
+        assert DeleteVM("vm-3", "Outdated") in made.actions
+
+    def test_the_next_successor_comes_in_the_plan_that_lets_an_old_one_go(self) -> None:
+        new = make_vm("vm-3", template=make_spec(template={"port": 9000}).template.spec)
+        made = planned((*TWO, new), memory=Memory(desired=2), template={"port": 9000})
+        assert kinds(made)[:2] == ["DeleteVM", "CreateVM"]
 
     def test_labels_are_no_other_template(self) -> None:
         story = Story.told()
@@ -331,6 +361,14 @@ class TestCordon:
     def test_without_room_elsewhere_they_stay(self) -> None:
         hosts = [{"name": "host-b", "vms": {"max": 2}}, {"name": "host-c", "vms": {"max": 2}}]
         story = Story.told(serving=4, hosts=hosts)
+        story.world.change_host("host-b", cordoned=True)
+        story.go(300)
+        assert story.done == []
+
+    def test_a_silent_one_makes_no_room(self) -> None:
+        """At maxVMs a successor must wait for its predecessor's end, and that one's would never be seen."""
+        story = Story.told(scaling={"maxVMs": 2})
+        story.world.machines["host-b"].reachable = False
         story.world.change_host("host-b", cordoned=True)
         story.go(300)
         assert story.done == []
@@ -379,6 +417,15 @@ class TestHostChanges:
         assert story.reasons(CreateVM) == ["HostBelowMinimum"]
         assert story.fewest == 3
 
+    def test_two_new_hosts_get_theirs_one_after_the_other(self) -> None:
+        story = Story.told(serving=4)
+        added = [{"name": name, "uri": f"qemu+tls://{name}/system"} for name in ("host-d", "host-e")]
+        story.world.change(hosts=[*story.world.spec.wire()["hosts"], *added])
+        story.go(1)
+        assert len(story.actions(CreateVM)) == 1
+        story.go(200)
+        assert story.hosts() == ["host-b", "host-c", "host-d", "host-e"]
+
     def test_a_host_that_may_take_less_gives_some_away(self) -> None:
         story = Story.told(serving=4)
         story.world.change_host("host-b", vms={"min": 0, "max": 1})
@@ -423,6 +470,18 @@ class TestLimits:
         assert "CreateVM" not in kinds(made)
         assert "CreateVM" in kinds(planned((*TWO, leaving), memory=Memory(desired=3), scaling={"maxVMs": 4}))
 
+    def test_and_towards_their_hosts_maximum(self) -> None:
+        leaving = make_vm("vm-3", "Draining", deleting_since=EPOCH)
+        hosts = [{"name": "host-b", "vms": {"max": 2}}, {"name": "host-c", "vms": {"max": 1}}]
+        made = planned((*TWO, leaving), memory=Memory(desired=3), hosts=hosts)
+        assert (made.desired, "CreateVM" in kinds(made)) == (3, False)
+
+    def test_wanted_vms_that_find_no_room_are_said_to(self) -> None:
+        leaving = make_vm("vm-3", "Draining", deleting_since=EPOCH)
+        made = planned((*TWO, leaving), memory=Memory(desired=3), scaling={"maxVMs": 3})
+        assert made.conditions[0].reason == "NoRoom"
+        assert made.conditions[0].message.startswith("2 of 3 VMs serve: no room for 1 more")
+
     def test_what_serves_goes_only_if_enough_others_do(self) -> None:
         """Two wanted, three live; one boots on the host that needs it: it must serve first."""
         vms = (make_vm("vm-1"), make_vm("vm-2"), make_vm("vm-3", "Booting", "host-c"))
@@ -449,6 +508,11 @@ class TestLosses:
     def test_even_at_max_vms_for_its_domain_is_off(self) -> None:
         made = planned(TWO, states={"vm-1": "Crashed"}, scaling={"maxVMs": 2})
         assert "CreateVM" in kinds(made)
+
+    def test_even_if_its_host_fell_silent_since(self) -> None:
+        lost = make_vm("vm-2", "Lost", "host-c")
+        made = planned((TWO[0], lost), silent=["host-c"])
+        assert kinds(made) == ["CreateVM"]
 
     def test_the_whole_story(self) -> None:
         story = Story.told()
@@ -498,6 +562,7 @@ class TestLosses:
         story.operator.restart()
         story.go(100)
         assert story.hosts() == ["host-b", "host-c", "host-c"]
+        assert len(story.actions(CreateVM)) == 2
 
     def test_a_host_is_avoided_for_a_while_only(self) -> None:
         vms = (*TWO, make_vm("vm-3", "Provisioning"))
@@ -536,6 +601,34 @@ class TestLosses:
         assert (made.desired, len(world.vms), made.actions) == (2, 2, ())
 
 
+class TestHanging:
+    """A VM whose domain runs and that answers nothing: httpd passes it over."""
+
+    def test_the_others_get_help(self) -> None:
+        world = World(make_spec(), load=130)
+        story = Story(world, Operator(world))
+        story.go(120)
+        assert len(story.serving()) == 3
+        (domain, *_) = world.domains().values()
+        domain.hung = True
+        story.go(120)
+        assert len(story.serving()) == 3
+        assert len(world.vms) == 4
+
+    def test_if_all_seem_to_the_checks_may_be_what_fails(self) -> None:
+        report = balancer_with({"vm-1": "Enabled", "vm-2": "Enabled"})
+        sick = replace(report, members=tuple(replace(it, healthy=False) for it in report.members))
+        made = planned(TWO, seen={"balancers": (sick,), "sessions": {"vm-1": 80, "vm-2": 90}})
+        assert made.decision.verdict == "ScaleUp"
+
+    def test_one_balancer_that_finds_it_healthy_is_enough(self) -> None:
+        first = balancer_with({"vm-1": "Enabled", "vm-2": "Enabled"})
+        sick = replace(first, members=tuple(replace(it, healthy=it.name != "vm-2") for it in first.members))
+        second = replace(first, name="luban-balancer-1")
+        assert State(Observation(vms=TWO, balancers=(sick,))).failing == {"vm-2"}
+        assert State(Observation(vms=TWO, balancers=(sick, second))).failing == frozenset()
+
+
 class TestSilence:
     """Missing data never removes anything."""
 
@@ -563,9 +656,10 @@ class TestSilence:
         story.go(600)
         assert story.done == []
 
+    @pytest.mark.parametrize("highest", [3, 6])
     @pytest.mark.parametrize("trouble", ["template", "fewer", "cordon"])
-    def test_an_httpd_that_says_nothing_yet_takes_no_vm_down(self, trouble: str) -> None:
-        story = Story.told(serving=3)
+    def test_an_httpd_that_says_nothing_yet_takes_no_vm_down(self, trouble: str, highest: int) -> None:
+        story = Story.told(serving=3, scaling={"maxVMs": highest})
         story.world.proxies[BALANCER].blind = True
         if trouble == "template":
             story.world.new_template()
@@ -722,11 +816,18 @@ class TestDeletion:
 
     def test_a_domain_without_a_vm_is_removed_too(self) -> None:
         story = Story.told()
-        victim = story.vm_on("host-b")
-        del story.world.vms[victim.name]
+        story.world.vms.clear()
         story.world.deleting = True
         assert story.go(200, until=lambda made: made.finished).finished
         assert not story.world.overlays()
+
+    def test_it_is_not_finished_before(self) -> None:
+        """Seen once: it may be a call that came late, so nothing is done yet, but the end waits for it."""
+        hosts = hosts_with([make_vm("stray")])
+        first = planned(deleting=True, seen={"hosts": hosts})
+        assert (first.actions, first.finished) == ((), False)
+        second = planned(deleting=True, seen={"hosts": hosts}, memory=first.memory)
+        assert kinds(second) == ["RemoveOrphan"]
 
     def test_the_decision_says_so_once(self) -> None:
         first = planned(TWO, deleting=True)

@@ -350,6 +350,12 @@ def test_hosts_that_are_full_by_their_own_maxima_are_no_room() -> None:
     assert said(decide(BUSY)) == ("AtMaximum", "NoHostHasRoom", 3)
 
 
+def test_a_big_step_ends_where_the_hosts_end() -> None:
+    hosts = [{"name": "host-b", "vms": {"max": 2}}, {"name": "host-c", "vms": {"max": 2}}]
+    decide = Judge(make_spec(hosts, scaling={"behavior": {"scaleUp": {"step": 2}}}))
+    assert said(decide(BUSY)) == ("ScaleUp", "AllAboveUpper", 4)
+
+
 @pytest.mark.parametrize("load", [BUSY, CALM, BETWEEN, None])
 def test_every_decision_has_a_reason_in_words(load: int | None) -> None:
     decision = Judge(spec_with())(load).decision

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import pytest
@@ -17,10 +18,12 @@ def room(**fields: Any) -> Room:
     return Room(**{"total": 2, "starting": 0, "minimum": 2, "maximum": 6, "has_host": True, "removable": 4, **fields})
 
 
-def judged(loads: dict[str, int | None], limits: Sessions = PAPER, **fields: Any) -> Wish:
+def judged(
+    loads: dict[str, int | None], limits: Sessions = PAPER, *, failing: Collection[str] = (), **fields: Any
+) -> Wish:
     """The wish for these loads; None: unknown. N is the number of loads unless told otherwise."""
     known = {name: load for name, load in loads.items() if load is not None}
-    return decide(list(loads), known, limits, room(**{"total": len(loads), **fields}))
+    return decide(list(loads), known, limits, room(**{"total": len(loads), **fields}), failing=failing)
 
 
 class TestLines10To12:
@@ -206,6 +209,28 @@ class TestUnknownLoads:
 
     def test_nothing_serves(self) -> None:
         assert judged({}).reason == "NothingServes"
+
+
+class TestFailingVMs:
+    """VMs that the balancers pass over because they fail their health checks."""
+
+    def test_they_do_not_hold_growing_up(self) -> None:
+        """It hangs and so has no sessions; the others are overloaded because of it."""
+        wish = judged({"vm-1": 90, "vm-2": 0, "vm-3": 80}, failing=["vm-2"])
+        assert wish.verdict == "ScaleUp"
+        assert wish.message == "vm-1 is at 90 %, vm-3 is at 80 %: all at or above 60 %"
+        assert [it.vm for it in wish.inputs] == ["vm-1", "vm-2", "vm-3"]
+
+    def test_they_are_not_idle(self) -> None:
+        assert judged({"vm-1": 40, "vm-2": 0, "vm-3": 5}, failing=["vm-2"]).reason == "TooFewBelowLower"
+
+    def test_nothing_is_scaled_down_while_there_is_one(self) -> None:
+        wish = judged({"vm-1": 4, "vm-2": 0, "vm-3": 5}, failing=["vm-2"])
+        assert (wish.verdict, wish.reason) == ("Hold", "NotAnswering")
+        assert wish.message.endswith("at or below 10 %, but vm-2 fails its health check")
+
+    def test_the_minimum_is_the_better_reason(self) -> None:
+        assert judged({"vm-1": 4, "vm-2": 0, "vm-3": 5}, failing=["vm-2"], minimum=3).reason == "MinVMs"
 
 
 def test_within_the_band_the_lightest_is_named() -> None:

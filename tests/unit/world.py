@@ -319,11 +319,13 @@ class World:
 
     def _member(self, proxy: Proxy, member: Member, shares: Mapping[str, int]) -> MemberReport:
         flying = self.in_flight(proxy, member.name)
+        vm = self.vms.get(member.name)
         return MemberReport(
             member.name,
             member.state,
             address=member.address,
             port=member.port,
+            healthy=vm is not None and self.answers(vm),
             in_flight=int(flying),
             sessions=shares.get(member.name, 0),
             drained=member.state != "Enabled" and not flying,

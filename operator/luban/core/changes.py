@@ -155,7 +155,8 @@ def _at_rest(census: Census) -> bool:
 def _make_room(census: Census) -> tuple[VMRecord, str] | None:
     """No VM above the wanted number fits: an outdated one makes room for its successor, one that never served first."""
     state = census.state
-    one_per_host = {vm.host: vm for vm in census.outdated_live}
+    # On a host that does not answer nothing can be stopped, so nothing would make room.
+    one_per_host = {vm.host: vm for vm in census.outdated_live if state.reachable(vm.host)}
     able = {host for host, vm in one_per_host.items() if census.after(vm).chosen_host is not None}
     replaceable = [vm for vm in census.outdated_live if vm.host in able]
     idle = [vm for vm in replaceable if vm.phase != "Ready"]
@@ -203,8 +204,6 @@ def arrivals(census: Census, cluster: str, desired: int) -> list[CreateVM]:
     """VMs to create: what is missing, one successor for outdated ones, and one for a host below its minimum."""
     created: list[CreateVM] = []
     while (reason := _reason_to_create(census, desired)) and (host := census.chosen_host) is not None:
-        if reason == "HostBelowMinimum" and census.occupancy[host.name].live >= host.vms.min:
-            break
         action = _create(census, cluster, host, reason)
         created.append(action)
         census = census.including(_record(census, action))
@@ -226,11 +225,9 @@ def _reason_to_create(census: Census, desired: int) -> str:
 
 
 def _host_below_minimum(census: Census) -> bool:
-    return any(
-        census.occupancy[host.name].live < host.vms.min
-        for host in census.spec.hosts
-        if not host.cordoned and census.state.reachable(host.name)
-    )
+    """Whether the next VM would go to a host below its minimum: those come first, unless one failed there lately."""
+    host = census.chosen_host
+    return host is not None and census.occupancy[host.name].live < host.vms.min
 
 
 def _create(census: Census, cluster: str, host: Host, reason: str) -> CreateVM:

@@ -9,16 +9,23 @@ from luban.core.state import State
 MISSES_TOLERATED = 3
 """Readiness probes that a VM may miss in a row before the cluster says so."""
 
+NO_ROOM = "no room for {} more, hosts are full, cordoned or silent, or VMs are still leaving"
 
-def conditions_of(state: State, decision: Decision, desired: int, misses: dict[str, int]) -> tuple[ConditionState, ...]:
-    """All conditions but SpecValid, which the runtime knows, in a stable order."""
+
+def conditions_of(
+    state: State, decision: Decision, desired: int, misses: dict[str, int], missing: int = 0
+) -> tuple[ConditionState, ...]:
+    """All conditions but SpecValid, which the runtime knows, in a stable order.
+
+    `missing`: how many wanted VMs find no room.
+    """
     parts = (
         _hosts_reachable(state),
         _vms_healthy(state, misses),
         _balancers_ready(state),
         _load_known(state),
     )
-    return (_ready(state, decision, desired, parts), *parts, _at_maximum(decision))
+    return (_ready(state, decision, desired, missing, parts), *parts, _at_maximum(decision))
 
 
 def phase_of(state: State, desired: int, conditions: tuple[ConditionState, ...]) -> ClusterPhase:
@@ -31,7 +38,9 @@ def phase_of(state: State, desired: int, conditions: tuple[ConditionState, ...])
     return "Ready" if settled else "Progressing"
 
 
-def _ready(state: State, decision: Decision, desired: int, parts: tuple[ConditionState, ...]) -> ConditionState:
+def _ready(
+    state: State, decision: Decision, desired: int, missing: int, parts: tuple[ConditionState, ...]
+) -> ConditionState:
     if decision.reason == "Deleting":
         return ConditionState("Ready", False, "Deleting", decision.message)
     serving = len(state.serving)
@@ -41,6 +50,8 @@ def _ready(state: State, decision: Decision, desired: int, parts: tuple[Conditio
     broken = next((it for it in parts if it.status is False and it.type != "LoadKnown"), None)
     if broken is not None:
         return ConditionState("Ready", False, broken.reason, f"{message}: {broken.message}")
+    if missing > 0:
+        return ConditionState("Ready", False, "NoRoom", f"{message}: {NO_ROOM.format(missing)}")
     return ConditionState("Ready", False, "Starting", message)
 
 

@@ -67,7 +67,8 @@ def plan(
         *_orphans(spec, state, memory),
     )
     actions = () if spec.paused else wanted
-    conditions = conditions_of(after, verdict.decision, verdict.desired, verdict.memory.misses)
+    missing = verdict.desired - (len(after.live) - len(leaving) + len(arriving))
+    conditions = conditions_of(after, verdict.decision, verdict.desired, verdict.memory.misses, missing)
     return Plan(
         actions=actions,
         decision=verdict.decision,

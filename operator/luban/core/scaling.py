@@ -92,8 +92,9 @@ def _eligible(memory: Memory) -> float | None:
 def _wish(spec: LubanClusterSpec, state: State, desired: int, space: Callable[[], Space]) -> Wish:
     if spec.scaling.policy == "Manual":
         return _manual(spec, desired)
-    serving = [vm.name for vm in state.serving]
-    return decide(serving, state.observation.sessions, spec.scaling.sessions, _room(spec, state, desired, space()))
+    serving, sessions = [vm.name for vm in state.serving], state.observation.sessions
+    room = _room(spec, state, desired, space())
+    return decide(serving, sessions, spec.scaling.sessions, room, failing=state.failing)
 
 
 def _room(spec: LubanClusterSpec, state: State, desired: int, space: Space) -> Room:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from luban.api.cluster import DecisionInput, Sessions
@@ -67,61 +67,72 @@ def load_inputs(serving: Sequence[str], sessions: Mapping[str, int], limits: Ses
     )
 
 
-def decide(serving: Sequence[str], sessions: Mapping[str, int], limits: Sessions, room: Room) -> Wish:
+def decide(
+    serving: Sequence[str],
+    sessions: Mapping[str, int],
+    limits: Sessions,
+    room: Room,
+    *,
+    failing: Collection[str] = (),
+) -> Wish:
     """Compare every serving VM with both thresholds and say what to do.
 
     Line 4 of the figure prints `>=` for the lower threshold; prose and experiment say at or below, which holds here.
-    Unknown loads are in neither set: they can delay a scale-up, and they forbid a scale-down.
+    Unknown loads are in neither set: they can delay a scale-up, and they forbid a scale-down. `failing`: serving VMs
+    that the balancers pass over because they fail their health checks. The others carry the load, so growing does not
+    ask for theirs; while there is one, nothing is scaled down.
     """
     inputs = load_inputs(serving, sessions, limits)
+    return replace(_judge([item for item in inputs if item.vm not in failing], failing, limits, room), inputs=inputs)
+
+
+def _judge(inputs: Sequence[DecisionInput], failing: Collection[str], limits: Sessions, room: Room) -> Wish:
     if not inputs:
         return Wish("Hold", "NothingServes", "no VM serves yet, so there is no load to judge")
     unknown = [item for item in inputs if item.sessions is None]
     if 2 * len(unknown) > len(inputs):
-        return Wish("Hold", "LoadUnknown", f"sessions of {_names(unknown)} are unknown", inputs=inputs)
+        return Wish("Hold", "LoadUnknown", f"sessions of {_names(unknown)} are unknown")
     exceed = [item for item in inputs if exceeds(item.sessions, limits)]
     if 100 * len(exceed) >= limits.upper_quorum_percent * len(inputs):
-        return _grow(exceed, inputs, limits, room)
+        return _grow(exceed, limits, room)
     below = [item for item in inputs if falls_below(item.sessions, limits)]
     if len(below) >= limits.lower_quorum:
-        return _shrink(below, unknown, inputs, limits, room)
-    return Wish("Hold", *_why_hold(inputs, limits), inputs=inputs)
+        return _if_all_is_known(_shrink(below, limits, room), unknown, failing)
+    return Wish("Hold", *_why_hold(inputs, limits))
 
 
-def _grow(exceed: Sequence[DecisionInput], inputs: tuple[DecisionInput, ...], limits: Sessions, room: Room) -> Wish:
+def _grow(exceed: Sequence[DecisionInput], limits: Sessions, room: Room) -> Wish:
     """Lines 7-12: all exceed, or the share that the quorum asks for."""
     loads = f"{_figures(exceed, limits)}: {_all_or_share(limits)} at or above {limits.upper_percent} %"
     if room.total >= room.maximum:
-        return Wish("AtMaximum", "MaxVMs", f"{loads}, but maxVMs {room.maximum} is reached", inputs=inputs)
+        return Wish("AtMaximum", "MaxVMs", f"{loads}, but maxVMs {room.maximum} is reached")
     if not room.has_host:
-        return Wish("AtMaximum", "NoHostHasRoom", f"{loads}, but no host can take another VM", inputs=inputs)
+        return Wish("AtMaximum", "NoHostHasRoom", f"{loads}, but no host can take another VM")
     if room.starting:
-        message = f"{loads}; of {room.total} wanted VMs {room.starting} do not serve yet"
-        return Wish("Hold", "WarmingUp", message, inputs=inputs)
-    delta = min(room.up_step, room.maximum - room.total)
-    return Wish("ScaleUp", "AllAboveUpper", loads, delta, inputs)
+        return Wish("Hold", "WarmingUp", f"{loads}; of {room.total} wanted VMs {room.starting} do not serve yet")
+    return Wish("ScaleUp", "AllAboveUpper", loads, min(room.up_step, room.maximum - room.total))
 
 
-def _shrink(
-    below: Sequence[DecisionInput],
-    unknown: Sequence[DecisionInput],
-    inputs: tuple[DecisionInput, ...],
-    limits: Sessions,
-    room: Room,
-) -> Wish:
+def _shrink(below: Sequence[DecisionInput], limits: Sessions, room: Room) -> Wish:
     """Lines 13-17: enough VMs are idle. A VM that does not serve yet holds nothing up: it would be the first to go."""
     loads = f"{_figures(below, limits)}: at or below {limits.lower_percent} %"
     if room.total <= room.minimum:
-        message = f"{loads}, but the minimum of {room.minimum} VMs is reached"
-        return Wish("Hold", "MinVMs", message, inputs=inputs)
-    if unknown:
-        message = f"{loads}, but sessions of {_names(unknown)} are unknown"
-        return Wish("Hold", "LoadUnknown", message, inputs=inputs)
+        return Wish("Hold", "MinVMs", f"{loads}, but the minimum of {room.minimum} VMs is reached")
     delta = min(room.down_step, room.total - room.minimum, room.removable)
     if delta < 1 or not _may_go(below, limits, room):
-        message = f"{loads}, but no host with an idle VM is above its vms.min"
-        return Wish("Hold", "HostMinimum", message, inputs=inputs)
-    return Wish("ScaleDown", "EnoughBelowLower", loads, -delta, inputs)
+        return Wish("Hold", "HostMinimum", f"{loads}, but no host with an idle VM is above its vms.min")
+    return Wish("ScaleDown", "EnoughBelowLower", loads, -delta)
+
+
+def _if_all_is_known(wish: Wish, unknown: Sequence[DecisionInput], failing: Collection[str]) -> Wish:
+    """The wish to shrink, or why not: VMs whose load nobody knows may be the busy ones."""
+    if wish.delta == 0:
+        return wish
+    if unknown:
+        return Wish("Hold", "LoadUnknown", f"{wish.message}, but sessions of {_names(unknown)} are unknown")
+    if failing:
+        return Wish("Hold", "NotAnswering", f"{wish.message}, but {', '.join(sorted(failing))} fails its health check")
+    return wish
 
 
 def _may_go(below: Sequence[DecisionInput], limits: Sessions, room: Room) -> bool:

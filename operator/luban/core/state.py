@@ -128,6 +128,17 @@ class State:
         """Whether any balancer sends new requests to the VM."""
         return bool(self.attachments(vm))
 
+    @cached_property
+    def failing(self) -> frozenset[str]:
+        """Names of serving VMs that no balancer finds healthy. If all seem to be so, the checks may be what fails."""
+        names = frozenset(vm.name for vm in self.serving if self._fails(vm))
+        return names if names != self.serving_names else frozenset()
+
+    def _fails(self, vm: VMRecord) -> bool:
+        reports = [balancer for balancer in self.observation.balancers if balancer.reachable]
+        words = [member.healthy for it in reports if (member := self.member(it, vm)) and member.state == "Enabled"]
+        return bool(words) and not any(words)
+
     def may_get_requests(self, vm: VMRecord) -> bool:
         """Whether a balancer was told to send requests to the VM, or is seen to do so."""
         return self.attached(vm) or any(vm.name in enabled for enabled in self._published.values())
