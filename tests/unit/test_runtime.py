@@ -8,7 +8,10 @@ from typing import Any
 import pytest
 
 from luban.api import names
+from luban.core.model import ClusterRef, DomainRecord
 from luban.errors import PermanentError, TemporaryError
+from luban.ports import HostRef
+from luban.runtime import observe
 from tests.fakes.site import NAMESPACE, Killed, Site
 
 
@@ -121,6 +124,32 @@ async def test_silent_host_keeps_its_vms() -> None:
     assert "host-b" in condition["message"]
 
 
+async def test_a_host_that_hesitates_is_not_called_unreachable_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(observe, "HOST_PATIENCE_SECONDS", 0.01)
+    site = Site()
+    await site.run(60)
+    gate, real = asyncio.Event(), site.hypervisor.list_domains
+
+    async def hesitates(host: HostRef, cluster: ClusterRef) -> dict[str, DomainRecord]:
+        await gate.wait()
+        return await real(host, cluster)
+
+    site.hypervisor.list_domains = hesitates  # type: ignore[method-assign]
+    await site.tick()
+    assert reachable(site) == "True"
+    await site.run(15)
+    assert reachable(site) == "False"
+    gate.set()
+    await site.run(15)
+    assert reachable(site) == "True"
+    assert site.consistent(2)
+
+
+def reachable(site: Site) -> str:
+    """Status of the condition HostsReachable."""
+    return {it["type"]: it for it in site.body()["status"]["conditions"]}["HostsReachable"]["status"]
+
+
 async def test_a_bad_spec_leaves_the_last_good_one_in_force() -> None:
     site = Site()
     await site.run(60)
@@ -171,7 +200,8 @@ async def test_a_creation_that_is_refused_is_a_condition_until_it_is_not() -> No
     assert {it["type"]: it["status"] for it in site.body()["status"]["conditions"]}["VMsHealthy"] == "True"
 
 
-async def test_a_slow_probe_delays_nobody() -> None:
+async def test_a_slow_probe_delays_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(observe, "PROBE_PATIENCE_SECONDS", 0.01)
     site = Site()
     await site.run(60)
     real, gate = site.probes.ready, asyncio.Event()

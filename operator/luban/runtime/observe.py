@@ -32,7 +32,10 @@ from luban.runtime.wiring import Ports
 log = structlog.get_logger(__name__)
 
 HOST_PATIENCE_SECONDS = 1.0
-"""A tick waits so long for a host; a slower one is taken as unreachable and asked no second time meanwhile."""
+"""A tick waits so long for a host; a slower one is asked no second time meanwhile."""
+HOST_MEMORY_SECONDS = 5.0
+"""So long a host that has not answered yet counts as it was seen last: libvirtd holds back its answers for a second or
+two while it destroys a domain. After that it is unreachable."""
 PROBE_PATIENCE_SECONDS = 0.5
 """A tick waits so long for the VMs' answers; what comes later counts in a later tick."""
 PROBED_PHASES = frozenset({"Booting", "Ready"})
@@ -53,6 +56,8 @@ class Observer:
 
     ports: Ports
     _pending: dict[HostRef, asyncio.Task[dict[str, DomainRecord]]] = field(default_factory=dict)
+    _last: dict[HostRef, tuple[float, dict[str, DomainRecord]]] = field(default_factory=dict)
+    """When each host answered last, and what."""
     _asked: dict[str, asyncio.Task[bool]] = field(default_factory=dict)
     """Probes under way, by VM."""
 
@@ -89,11 +94,20 @@ class Observer:
         done, _ = await asyncio.wait({task}, timeout=HOST_PATIENCE_SECONDS)
         if not done:
             self._pending[host] = task
-            return HostObservation(host.name, False, f"libvirt on {host.name} has not answered yet")
+            return self._as_seen_last(host)
         try:
-            return HostObservation(host.name, True, domains=task.result())
+            domains = task.result()
         except LubanError as error:
+            self._last.pop(host, None)
             return HostObservation(host.name, False, error.message)
+        self._last[host] = self.ports.clock.now(), domains
+        return HostObservation(host.name, True, domains=domains)
+
+    def _as_seen_last(self, host: HostRef) -> HostObservation:
+        at, domains = self._last.get(host, (float("-inf"), {}))
+        if self.ports.clock.now() - at <= HOST_MEMORY_SECONDS:
+            return HostObservation(host.name, True, domains=domains)
+        return HostObservation(host.name, False, f"libvirt on {host.name} has not answered yet")
 
     async def _balancers(
         self, cluster: LubanCluster, ref: ClusterRef
