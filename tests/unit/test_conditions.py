@@ -76,9 +76,9 @@ class TestReady:
         assert found(state_of(sessions={}), desired=3)["Ready"].reason == "Starting"
 
     def test_no_room_is_why_where_nothing_is_broken(self) -> None:
-        ready = conditions_of(state_of(), HOLD, 4, {}, 2)[0]
+        ready = conditions_of(state_of(), HOLD, 4, {}, missing=2)[0]
         assert (ready.reason, ready.message) == ("NoRoom", f"2 of 4 VMs serve: {NO_ROOM.format(2)}")
-        assert conditions_of(state_of(silent=["host-c"]), HOLD, 4, {}, 2)[0].reason == "HostUnreachable"
+        assert conditions_of(state_of(silent=["host-c"]), HOLD, 4, {}, missing=2)[0].reason == "HostUnreachable"
 
     def test_a_cluster_that_is_deleted_is_never_ready(self) -> None:
         decision = Decision(at="", verdict="Hold", reason="Deleting", message="2 VMs left")

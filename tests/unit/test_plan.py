@@ -30,11 +30,11 @@ from luban.core.model import (
     Plan,
     PublishBalancer,
     RemoveBalancer,
-    RemoveOrphan,
+    RemoveStray,
     UpdateVM,
     VMRecord,
 )
-from luban.core.plan import AVOID_SECONDS, BUSY_SECONDS, CALM_SECONDS, plan
+from luban.core.plan import AVOID_SECONDS, BUSY_SECONDS, CALM_SECONDS, STRAY_SECONDS, plan
 from luban.core.state import State
 from tests.unit.world import (
     BALANCER,
@@ -49,6 +49,8 @@ from tests.unit.world import (
     published_with,
 )
 
+LATE = EPOCH + 5.0 + STRAY_SECONDS
+"""The grace of a stray domain that was first seen when `planned` looks is over."""
 TRACES = Path(__file__).parent.parent / "fixtures" / "traces"
 UPDATE = "LUBAN_UPDATE_GOLDEN" in os.environ
 NO_IMAGE = Failure("ImageNotFound", "volume luban-web.qcow2 is not in pool default", permanent=True)
@@ -229,6 +231,19 @@ class TestRollout:
         story.go(600)
         assert {vm.template.domain.cpu.cores for vm in story.world.vms.values()} == {2}
         assert (story.fewest, story.most) == (2, 3)
+
+    def test_room_on_a_silent_host_is_waited_for(self) -> None:
+        """Nothing goes before its successor serves, if only a host had to speak again for one to fit."""
+        hosts = [{"name": "host-b", "vms": {"max": 2}}, {"name": "host-c", "vms": {"min": 0, "max": 2}}]
+        story = Story.told(hosts=hosts)
+        story.world.machines["host-c"].reachable = False
+        story.world.user_deletes(story.vm_on("host-c").name)
+        story.go(100)
+        assert story.hosts() == ["host-b", "host-b"]
+        story.done.clear()
+        story.world.new_template()
+        story.go(100)
+        assert story.actions(DeleteVM) == []
 
     @pytest.mark.parametrize("high", [(1, 1), (2, 1), (1, 2)])
     def test_hosts_at_their_minimum_and_maximum_are_no_deadlock(self, high: tuple[int, int]) -> None:
@@ -537,9 +552,12 @@ class TestLosses:
         story = Story.told()
         victim = story.vm_on("host-b")
         del story.world.vms[victim.name]
+        story.go(STRAY_SECONDS - 5)
+        assert story.world.domains()[victim.uid].state == "Running", "it may have been a mistake"
+        assert victim.name not in story.world.proxies[BALANCER].enabled()
         story.go(100)
         assert victim.uid not in story.world.overlays()
-        assert story.reasons(RemoveOrphan) == ["NoLubanVM"]
+        assert story.reasons(RemoveStray) == ["NoLubanVM"]
 
     def test_a_failed_vm_is_kept_then_replaced_on_another_host(self) -> None:
         story = Story.told()
@@ -713,7 +731,7 @@ class TestSilence:
         assert story.world.domains()[victim.uid].state == "ShuttingDown"
 
 
-class TestOrphans:
+class TestStrays:
     """Domains of ours without a LubanVM."""
 
     STRAY = DomainRecord("uid-stray", "default_stray", "Running")
@@ -726,28 +744,33 @@ class TestOrphans:
         hosts[host] = replace(found, domains={**found.domains, "uid-stray": self.STRAY})
         return {"hosts": tuple(hosts.values())}
 
-    def test_removed_at_the_second_sighting(self) -> None:
+    def test_removed_after_five_minutes_of_grace(self) -> None:
         first = planned(TWO, seen=self.seen())
         assert first.actions == ()
-        second = planned(TWO, seen=self.seen(), memory=first.memory)
-        assert second.actions == (RemoveOrphan("host-b", "qemu+tls://host-b/system", "uid-stray", "NoLubanVM"),)
+        later = planned(TWO, seen=self.seen(), memory=first.memory, now=LATE - 1)
+        assert later.actions == ()
+        (healthy,) = (it for it in later.conditions if it.type == "VMsHealthy")
+        assert "domain default_stray on host-b" in healthy.message
+        second = planned(TWO, seen=self.seen(), memory=later.memory, now=LATE)
+        assert second.actions == (RemoveStray("host-b", "qemu+tls://host-b/system", "uid-stray", "NoLubanVM"),)
 
     def test_two_sightings_in_a_row(self) -> None:
         first = planned(TWO, seen=self.seen())
         between = planned(TWO, memory=first.memory)
-        assert planned(TWO, seen=self.seen(), memory=between.memory).actions == ()
+        late = EPOCH + 2 * STRAY_SECONDS
+        assert planned(TWO, seen=self.seen(), memory=between.memory, now=late).actions == ()
 
     def test_not_on_a_host_that_does_not_answer(self) -> None:
         first = planned(TWO, seen=self.seen())
-        assert planned(TWO, seen=self.seen(silent=True), memory=first.memory).actions == ()
+        assert planned(TWO, seen=self.seen(silent=True), memory=first.memory, now=LATE).actions == ()
 
     def test_not_on_a_host_that_is_not_in_the_spec(self) -> None:
         first = planned(TWO, seen=self.seen("host-z"))
-        assert planned(TWO, seen=self.seen("host-z"), memory=first.memory).actions == ()
+        assert planned(TWO, seen=self.seen("host-z"), memory=first.memory, now=LATE).actions == ()
 
     def test_not_while_paused(self) -> None:
         first = planned(TWO, seen=self.seen())
-        assert planned(TWO, seen=self.seen(), memory=first.memory, paused=True).actions == ()
+        assert planned(TWO, seen=self.seen(), memory=first.memory, now=LATE, paused=True).actions == ()
 
 
 class TestPaused:
@@ -827,7 +850,7 @@ class TestDeletion:
         first = planned(deleting=True, seen={"hosts": hosts})
         assert (first.actions, first.finished) == ((), False)
         second = planned(deleting=True, seen={"hosts": hosts}, memory=first.memory)
-        assert kinds(second) == ["RemoveOrphan"]
+        assert kinds(second) == ["RemoveStray"]
 
     def test_the_decision_says_so_once(self) -> None:
         first = planned(TWO, deleting=True)

@@ -25,7 +25,7 @@ from luban.core.model import (
     Plan,
     ReleaseVM,
     RemoveDomain,
-    RemoveOrphan,
+    RemoveStray,
     ShutdownDomain,
     VMRecord,
 )
@@ -79,7 +79,7 @@ def referee(world: World, action: Action) -> None:
             vm = world.vms[name]
             assert world.domain(vm) is None, f"{name} is let go, its domain stays"
             assert vm.uid not in world.overlays(), f"{name} is let go, its overlay stays"
-        case RemoveOrphan(_, _, uuid):
+        case RemoveStray(_, _, uuid):
             assert uuid not in {vm.uid for vm in world.vms.values()}
     if isinstance(action, EnsureDomain | ShutdownDomain | DestroyDomain | RemoveDomain):
         assert world.machines[action.vm.host].reachable, f"{action} on a host that does not answer"

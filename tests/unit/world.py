@@ -40,7 +40,7 @@ from luban.core.model import (
     ReleaseVM,
     RemoveBalancer,
     RemoveDomain,
-    RemoveOrphan,
+    RemoveStray,
     ShutdownDomain,
     UpdateVM,
     VMRecord,
@@ -385,7 +385,7 @@ class World:
                 return self._ensure(vm)
             case ShutdownDomain(vm) | DestroyDomain(vm) | RemoveDomain(vm):
                 return self._end(vm, action)
-            case RemoveOrphan(host, _, uuid):
+            case RemoveStray(host, _, uuid):
                 self.machines[host].domains.pop(uuid, None)
                 self.machines[host].overlays.discard(uuid)
             case PublishBalancer() | RemoveBalancer():
@@ -576,7 +576,7 @@ def in_words(action: Action) -> str:
             return f"{kind} {balancer} [{states}]: {reason}"
         case RemoveBalancer(balancer, reason):
             return f"{kind} {balancer}: {reason}"
-        case RemoveOrphan(host, _, uuid, reason):
+        case RemoveStray(host, _, uuid, reason):
             return f"{kind} {uuid} on {host}: {reason}"
         case DeleteVM(name, reason) | ReleaseVM(name, reason) | OrphanVM(name, reason):
             return f"{kind} {name}: {reason}"

@@ -141,7 +141,13 @@ def _next_departure(census: Census, desired: int) -> tuple[VMRecord, str] | None
 
 
 def _can_surge(census: Census) -> bool:
-    return census.total < census.spec.scaling.max_vms and census.chosen_host is not None
+    """Whether a successor fits before its predecessor goes. Room on a host that is silent now is waited for."""
+    if census.total >= census.spec.scaling.max_vms:
+        return False
+    return any(
+        not host.cordoned and census.occupancy[host.name].held < host.vms.max and _has_address(census, host)
+        for host in census.spec.hosts
+    )
 
 
 def _at_rest(census: Census) -> bool:
@@ -256,7 +262,7 @@ def _free_address(census: Census, host: Host) -> str:
     if census.spec.template.spec.network.type != "User":
         return ""
     prefix = host.forward_range.removesuffix("0/24")
-    taken = {vm.planned_address for vm in census.state.vms}
+    taken = {vm.planned_address for vm in census.state.vms} | census.state.domain_addresses
     return next((address for last in range(2, 255) if (address := f"{prefix}{last}") not in taken), "")
 
 

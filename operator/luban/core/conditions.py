@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from luban.api.cluster import Decision
 from luban.core.model import ClusterPhase, ConditionState, VMRecord
 from luban.core.state import State
@@ -9,19 +11,26 @@ from luban.core.state import State
 MISSES_TOLERATED = 3
 """Readiness probes that a VM may miss in a row before the cluster says so."""
 
+STRAY_REMEDY = "is removed within five minutes; to keep it, set spec.paused to true"
 NO_ROOM = "no room for {} more, hosts are full, cordoned or silent, or VMs are still leaving"
 
 
 def conditions_of(
-    state: State, decision: Decision, desired: int, misses: dict[str, int], missing: int = 0
+    state: State,
+    decision: Decision,
+    desired: int,
+    misses: dict[str, int],
+    *,
+    missing: int = 0,
+    strays: Sequence[str] = (),
 ) -> tuple[ConditionState, ...]:
     """All conditions but SpecValid, which the runtime knows, in a stable order.
 
-    `missing`: how many wanted VMs find no room.
+    `missing`: how many wanted VMs find no room. `strays`: domains that no LubanVM stands for, in words.
     """
     parts = (
         _hosts_reachable(state),
-        _vms_healthy(state, misses),
+        _vms_healthy(state, misses, strays),
         _balancers_ready(state),
         _load_known(state),
     )
@@ -63,7 +72,7 @@ def _hosts_reachable(state: State) -> ConditionState:
     return ConditionState("HostsReachable", False, "HostUnreachable", message)
 
 
-def _vms_healthy(state: State, misses: dict[str, int]) -> ConditionState:
+def _vms_healthy(state: State, misses: dict[str, int], strays: Sequence[str]) -> ConditionState:
     failed = state.failed
     if failed:
         message = "; ".join(f"{vm.name} on {vm.host}: {vm.message}" for vm in failed)
@@ -77,6 +86,9 @@ def _vms_healthy(state: State, misses: dict[str, int]) -> ConditionState:
     if silent:
         message = f"{', '.join(silent)}: no answer to the readiness probe; httpd sends nothing there meanwhile"
         return ConditionState("VMsHealthy", False, "NotAnswering", message)
+    if strays:
+        message = f"{', '.join(strays)}: of this cluster, but no LubanVM stands for it, so it {STRAY_REMEDY}"
+        return ConditionState("VMsHealthy", False, "StrayDomain", message)
     return ConditionState("VMsHealthy", True, "AllHealthy")
 
 

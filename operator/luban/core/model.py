@@ -180,8 +180,8 @@ class Memory:
     """By VM: readiness probes missed in a row since it was Ready."""
     avoid: dict[str, float] = field(default_factory=dict)
     """By host: time until which a VM that failed there is not placed there again, if another host can take it."""
-    orphans: frozenset[str] = frozenset()
-    """Domains without a LubanVM in the last tick."""
+    strays: dict[str, float] = field(default_factory=dict)
+    """By uuid: since when a domain stands there without a LubanVM."""
 
 
 @dataclass(frozen=True)
@@ -252,7 +252,7 @@ class OrphanVM:
 
 
 @dataclass(frozen=True)
-class RemoveOrphan:
+class RemoveStray:
     """Destroy and remove a domain with this cluster's metadata that no LubanVM stands for."""
 
     host: str
@@ -299,7 +299,7 @@ Action = (
     | RemoveDomain
     | ReleaseVM
     | OrphanVM
-    | RemoveOrphan
+    | RemoveStray
     | UpdateVM
     | PublishBalancer
     | RemoveBalancer

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 from luban.api.cluster import Decision, LubanClusterSpec
@@ -18,7 +19,7 @@ from luban.core.model import (
     Plan,
     PublishBalancer,
     RemoveBalancer,
-    RemoveOrphan,
+    RemoveStray,
     UpdateVM,
     VMRecord,
 )
@@ -30,6 +31,10 @@ BUSY_SECONDS = 1.0
 """Time to the next look while something is on its way."""
 CALM_SECONDS = 5.0
 """Time to the next look at VMs' readiness in a calm cluster."""
+STRAY_SECONDS = 300.0
+"""So long a domain that no LubanVM stands for lives on, out of the balancers: time to see what went wrong."""
+STRAY_NOTICE_SECONDS = 15.0
+"""So long nothing is said of it: a host's picture may be some seconds old."""
 AVOID_SECONDS = 300.0
 """So long a host where a VM failed is the last choice for the next one."""
 
@@ -64,18 +69,29 @@ def plan(
         *leaving,
         *arriving,
         *_publish(spec, after, steps, frozenset(it.name for it in leaving)),
-        *_orphans(spec, state, memory),
+        *_remove_strays(spec, state, memory, now - STRAY_SECONDS),
     )
     actions = () if spec.paused else wanted
     missing = verdict.desired - (len(after.live) - len(leaving) + len(arriving))
-    conditions = conditions_of(after, verdict.decision, verdict.desired, verdict.memory.misses, missing)
+    conditions = conditions_of(
+        after,
+        verdict.decision,
+        verdict.desired,
+        verdict.memory.misses,
+        missing=missing,
+        strays=[
+            f"domain {domain.name} on {host}"
+            for host, domain in state.strays
+            if memory.strays.get(domain.uuid, now) <= now - STRAY_NOTICE_SECONDS
+        ],
+    )
     return Plan(
         actions=actions,
         decision=verdict.decision,
         conditions=conditions,
         phase="Paused" if spec.paused else phase_of(after, verdict.desired, conditions),
         desired=verdict.desired,
-        memory=replace(verdict.memory, orphans=_orphan_uuids(state)),
+        memory=replace(verdict.memory, strays=_strays_since(state, memory, now)),
         requeue_after=_requeue(spec, after, actions, verdict.memory, now),
     )
 
@@ -163,23 +179,20 @@ def _publish(
     return tuple(actions)
 
 
-def _orphan_uuids(state: State) -> frozenset[str]:
-    known = {vm.uid for vm in state.vms}
-    return frozenset(
-        uuid for host in state.observation.hosts if host.reachable for uuid in host.domains if uuid not in known
-    )
+def _strays_since(state: State, memory: Memory, now: float) -> dict[str, float]:
+    return {domain.uuid: memory.strays.get(domain.uuid, now) for _, domain in state.strays}
 
 
-def _orphans(spec: LubanClusterSpec, state: State, memory: Memory) -> tuple[Action, ...]:
-    """Remove domains that stood without a LubanVM in the last tick too: once could be a call that came late."""
+def _remove_strays(spec: LubanClusterSpec, state: State, memory: Memory, until: float) -> tuple[Action, ...]:
+    """Remove domains that stood without a LubanVM from `until` or before, and in every tick since.
+
+    Never at the first sighting, which could be a call that came late. `until` is minutes ago, unless the cluster goes.
+    """
     uris = {host.name: host.uri for host in spec.hosts}
-    known = {vm.uid for vm in state.vms}
     return tuple(
-        RemoveOrphan(host.name, uris[host.name], uuid, "NoLubanVM")
-        for host in state.observation.hosts
-        if host.reachable and host.name in uris
-        for uuid in sorted(host.domains)
-        if uuid not in known and uuid in memory.orphans
+        RemoveStray(host, uris[host], domain.uuid, "NoLubanVM")
+        for host, domain in state.strays
+        if host in uris and memory.strays.get(domain.uuid, math.inf) <= until
     )
 
 
@@ -201,16 +214,15 @@ def _farewell(spec: LubanClusterSpec, state: State, memory: Memory, now: float) 
         reason="Deleting",
         message=message,
     )
-    orphans = _orphan_uuids(state)
     return Plan(
         actions=actions,
         decision=decision,
         conditions=conditions_of(state, decision, 0, {}),
         phase="Deleting",
         desired=0,
-        memory=replace(memory, decision=decision, desired=0, orphans=orphans),
+        memory=replace(memory, decision=decision, desired=0, strays=_strays_since(state, memory, now)),
         requeue_after=BUSY_SECONDS,
-        finished=not actions and not left and (spec.deletion_policy == "Orphan" or not orphans),
+        finished=not actions and not left and (spec.deletion_policy == "Orphan" or not state.strays),
     )
 
 
@@ -232,10 +244,9 @@ def _names_strangers(state: State) -> bool:
 
 
 def _dissolve(spec: LubanClusterSpec, state: State, memory: Memory, now: float) -> tuple[Action, ...]:
-    orphans = _orphans(spec, state, memory)
-    if not state.vms and not _orphan_uuids(state):
+    if not state.vms and not state.strays:
         return tuple(RemoveBalancer(name, "ClusterDeleted") for name in sorted(state.observation.published))
     leaving = [DeleteVM(vm.name, "ClusterDeleted") for vm in state.vms if vm.deleting_since is None]
     steps = _standing_still(state, _steps(spec, state, now), leaving)
     publications = _publish(spec, state, steps, frozenset(it.name for it in leaving))
-    return (*_flatten(steps), *leaving, *publications, *orphans)
+    return (*_flatten(steps), *leaving, *publications, *_remove_strays(spec, state, memory, now))

@@ -35,6 +35,22 @@ class State:
         return tuple(vm for vm in self.vms if vm.deleting_since is None and vm.phase != "Lost")
 
     @cached_property
+    def strays(self) -> tuple[tuple[str, DomainRecord], ...]:
+        """Domains of this cluster that no LubanVM stands for, each with its host. Silent hosts tell nothing."""
+        known = {vm.uid for vm in self.vms}
+        hosts = (host for host in self.observation.hosts if host.reachable)
+        return tuple(
+            (host.name, host.domains[uuid]) for host in hosts for uuid in sorted(host.domains) if uuid not in known
+        )
+
+    @cached_property
+    def domain_addresses(self) -> frozenset[str]:
+        """Addresses that the cluster's domains hold, whether a LubanVM stands for them or not."""
+        return frozenset(
+            domain.address for host in self.observation.hosts for domain in host.domains.values() if domain.address
+        )
+
+    @cached_property
     def serving(self) -> tuple[VMRecord, ...]:
         """Ready and attached to at least one balancer."""
         return tuple(vm for vm in self.ready if self.attached(vm))

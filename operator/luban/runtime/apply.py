@@ -26,7 +26,7 @@ from luban.core.model import (
     ReleaseVM,
     RemoveBalancer,
     RemoveDomain,
-    RemoveOrphan,
+    RemoveStray,
     ShutdownDomain,
     UpdateVM,
 )
@@ -53,7 +53,7 @@ def subject(action: Action) -> str:
             return f"vm/{action.vm.name}"
         case CreateVM() | DeleteVM() | ReleaseVM() | UpdateVM() | OrphanVM():
             return f"vm/{action.name}"
-        case RemoveOrphan():
+        case RemoveStray():
             return f"domain/{action.uuid}"
         case PublishBalancer() | RemoveBalancer():
             return f"balancer/{action.balancer}"
@@ -150,9 +150,9 @@ class Applier:
             case EnsureDomain() | ShutdownDomain() | DestroyDomain() | RemoveDomain():
                 async with self._host_slots[action.vm.host]:
                     await self._domain(cluster, action)
-            case RemoveOrphan():
+            case RemoveStray():
                 async with self._host_slots[action.host]:
-                    await self._remove_orphan(cluster, action)
+                    await self._remove_stray(cluster, action)
             case PublishBalancer() | RemoveBalancer():
                 await self._balancer(cluster, action)
             case CreateVM() | DeleteVM() | ReleaseVM() | UpdateVM() | OrphanVM():
@@ -188,7 +188,7 @@ class Applier:
             user_data=user_data,
         )
 
-    async def _remove_orphan(self, cluster: LubanCluster, action: RemoveOrphan) -> None:
+    async def _remove_stray(self, cluster: LubanCluster, action: RemoveStray) -> None:
         pool = cluster.spec.template.spec.image.pool
         await self.ports.hypervisor.remove(HostRef(action.host, action.host_uri), action.uuid, pool)
 
