@@ -287,3 +287,29 @@ def test_a_host_that_swallows_threads_is_tried_rarely() -> None:
     backoff.failed(0.0, "no answer", stuck=MAX_STUCK)
     assert blocked(backoff, 599.0)
     assert not blocked(backoff, 600.0)
+
+
+async def test_a_host_that_left_every_spec_is_let_go(daemons: Daemons) -> None:
+    hypervisor = LibvirtHypervisor(Settings(idle=0.0, pace=AT_ONCE), opener=daemons.open)
+    leave = hypervisor.watch(SLOW, lambda _uuid: None)
+    hypervisor.watch(QUICK, lambda _uuid: None)
+    for host in (SLOW, QUICK):
+        await hypervisor.list_domains(host, CLUSTER)
+    leave()
+    (left,), (kept,) = daemons[SLOW.uri].connections, daemons[QUICK.uri].connections
+    assert await asyncio.to_thread(left.closed.wait, PATIENCE)
+    assert await hypervisor.list_domains(SLOW, CLUSTER) == {}, "it can be asked again"
+    assert not kept.closed.is_set()
+    await hypervisor.close()
+
+
+async def test_a_host_that_is_still_asked_keeps_its_connections(daemons: Daemons) -> None:
+    """Its last VMs must be cleaned up after it left the spec."""
+    hypervisor = LibvirtHypervisor(Settings(idle=3600.0, pace=AT_ONCE), opener=daemons.open)
+    leave = hypervisor.watch(SLOW, lambda _uuid: None)
+    await hypervisor.list_domains(SLOW, CLUSTER)
+    leave()
+    await hypervisor.list_domains(SLOW, CLUSTER)
+    assert len(daemons[SLOW.uri].connections) == 1
+    assert not daemons[SLOW.uri].connections[0].closed.is_set()
+    await hypervisor.close()

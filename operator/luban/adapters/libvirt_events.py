@@ -70,6 +70,9 @@ class Watchers:
     def __init__(self) -> None:
         self._entries: dict[object, tuple[asyncio.AbstractEventLoop, Callable[[str], None]]] = {}
 
+    def __bool__(self) -> bool:
+        return bool(self._entries)
+
     def add(self, wake: Callable[[str], None]) -> Callable[[], None]:
         """Call `wake` on the running asyncio loop for each event; returns the call that ends it."""
         key = object()

@@ -38,6 +38,8 @@ class Settings:
     """For the question what a host can do, once: a fresh daemon tries out every QEMU it has before it answers."""
     agent: float = 3.0
     """For a question to a guest agent, which libvirt itself ends after 1 s."""
+    idle: float = 300.0
+    """A host that nobody watches is let go when nothing was asked of it for so long."""
     min_free_bytes: int = 512 * 1024**2
     """Free space of a pool below which no VM is made there."""
     pace: Pace = field(default_factory=Pace)
@@ -60,6 +62,12 @@ class _Host:
         self.abilities: Abilities | None = None
         self._refreshed: dict[str, float] = {}
         self.asking_agents = False
+        self.used = self.directory.clock()
+        """When something was asked of it last."""
+
+    def idle_seconds(self) -> float:
+        """Time since something was asked of it; 0 while somebody watches it."""
+        return 0.0 if self.watchers else self.directory.clock() - self.used
 
     def refresh_due(self, pool: str) -> bool:
         """Whether a pool's figures are too old; if so, they count as fresh from now on."""
@@ -82,6 +90,7 @@ class LibvirtHypervisor:
         self._settings = settings or Settings()
         self._opener = opener
         self._hosts: dict[HostRef, _Host] = {}
+        self._listening = False
         self._background: set[asyncio.Task[None]] = set()
 
     async def list_domains(self, host: HostRef, cluster: ClusterRef) -> dict[str, DomainRecord]:
@@ -126,7 +135,12 @@ class LibvirtHypervisor:
         known = self._host(host)
         remove = known.watchers.add(wake)
         self._spawn(known.reads.call(lambda _session: None, "listen for events", self._settings.read))
-        return remove
+
+        def leave() -> None:
+            remove()
+            self._let_go_when_idle(host)
+
+        return leave
 
     async def close(self) -> None:
         """See Hypervisor. A thread that hangs in libvirt is left to the end of the process."""
@@ -135,18 +149,34 @@ class LibvirtHypervisor:
         await asyncio.gather(*self._background, return_exceptions=True)
         hosts, self._hosts = self._hosts, {}
         await asyncio.gather(*(host.close() for host in hosts.values()))
-        if hosts:
+        if self._listening:
+            self._listening = False
             await asyncio.to_thread(EVENT_LOOP.release)
 
     async def _change(self, host: HostRef, job: Callable[[Session], T], what: str) -> T:
         return await self._host(host).changes.call(job, what, self._settings.call)
 
     def _host(self, host: HostRef) -> _Host:
-        if not self._hosts:
+        if not self._listening:
+            self._listening = True
             EVENT_LOOP.acquire()
         if host not in self._hosts:
             self._hosts[host] = _Host(host, self._settings, self._opener)
-        return self._hosts[host]
+        known = self._hosts[host]
+        known.used = known.directory.clock()
+        return known
+
+    def _let_go_when_idle(self, host: HostRef) -> None:
+        """Close the connections of a host that left every spec, once its last VM is gone and nobody asks any more."""
+        known = self._hosts.get(host)
+        if known is None or known.watchers:
+            return
+        left = self._settings.idle - known.idle_seconds()
+        if left > 0:
+            asyncio.get_running_loop().call_later(left, self._let_go_when_idle, host)
+            return
+        del self._hosts[host]
+        self._spawn(known.close())
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(_quietly(work))

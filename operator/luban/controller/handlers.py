@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
 from typing import Any
 
 import kopf
@@ -24,19 +23,16 @@ def plain(body: Any) -> dict[str, Any]:
     return copied
 
 
-def build_registry(manager: Manager, *, on_startup: Callable[[], None]) -> kopf.OperatorRegistry:
-    """A registry with all handlers; kopf's global one stays empty, so that tests can have several operators.
-
-    `on_startup` is called once kopf runs.
-    """
+def build_registry(manager: Manager) -> kopf.OperatorRegistry:
+    """A registry with all handlers; kopf's global one stays empty, so that tests can have several operators."""
     registry = kopf.OperatorRegistry()
-    _configure(registry, on_startup)
+    _configure(registry)
     _on_clusters(registry, manager)
     _on_vms(registry, manager)
     return registry
 
 
-def _configure(registry: kopf.OperatorRegistry, on_startup: Callable[[], None]) -> None:
+def _configure(registry: kopf.OperatorRegistry) -> None:
     @kopf.on.startup(registry=registry)
     async def configure(settings: kopf.OperatorSettings, **_: Any) -> None:
         # Events about our objects are made in runtime/events.py, on transitions only.
@@ -48,7 +44,6 @@ def _configure(registry: kopf.OperatorRegistry, on_startup: Callable[[], None]) 
         settings.watching.connect_timeout = 10
         settings.watching.reconnect_backoff = 1
         settings.networking.error_backoffs = [0.2, 0.5, 1, 2, 5]
-        on_startup()
 
     @kopf.on.login(registry=registry)
     def login(**kwargs: Any) -> kopf.ConnectionInfo | None:

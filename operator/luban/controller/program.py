@@ -55,15 +55,16 @@ async def run(options: Options) -> None:
     web = await serve(REGISTRY, options.listen_address, options.listen_port)
     stop = asyncio.Event()
     log.info("operator started", namespaces=list(options.namespaces) or "all", port=options.listen_port)
-    handlers = asyncio.ensure_future(
-        kopf.operator(
-            # kopf takes the signals to itself when it starts; the startup handler takes them back.
-            registry=build_registry(manager, on_startup=lambda: _stop_on_signals(stop)),
-            standalone=True,
-            clusterwide=not options.namespaces,
-            namespaces=options.namespaces,
-        )
+    foreign = asyncio.all_tasks()
+    tasks = await kopf.spawn_tasks(
+        registry=build_registry(manager),
+        standalone=True,
+        clusterwide=not options.namespaces,
+        namespaces=options.namespaces,
     )
+    # kopf has taken the signals to itself: only now can they be taken back.
+    _stop_on_signals(stop)
+    handlers = asyncio.ensure_future(kopf.run_tasks(tasks, ignored=foreign))
     try:
         await _first_to_end(handlers, stop)
         await manager.stop()
