@@ -124,15 +124,17 @@ class ControlPlane:
         return done.stdout
 
     def service_account_kubeconfig(
-        self, namespace: str, name: str, path: Path, duration_seconds: int = TOKEN_SECONDS
+        self, namespace: str, name: str, path: Path, duration_seconds: int = TOKEN_SECONDS, node: str = ""
     ) -> None:
         """Write a kubeconfig that is the ServiceAccount `namespace`/`name`, which must exist.
 
         Its token comes from the TokenRequest API and is good for `duration_seconds` (at least 600), across
-        restarts too. Raises LabError if there is no such ServiceAccount.
+        restarts too. `node`: the token is bound to this Node, which must exist, and names it as a Pod's there would.
+        Raises LabError if there is no such ServiceAccount or Node.
         """
+        bound = ["--bound-object-kind=Node", f"--bound-object-name={node}"] if node else []
         token = self.kubectl(
-            "create", "token", name, f"--namespace={namespace}", f"--duration={duration_seconds}s"
+            "create", "token", name, f"--namespace={namespace}", f"--duration={duration_seconds}s", *bound
         ).strip()
         authority = self._certificates.authority
         write_kubeconfig(path, server=self.url, authority=authority, user={"token": token}, namespace=namespace)

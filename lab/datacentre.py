@@ -17,6 +17,7 @@ from lab.binaries import ensure_binaries
 from lab.controlplane import ControlPlane
 from lab.hosts import KvmHosts
 from lab.image.build import ensure_image
+from lab.nodes import node_agents
 from lab.paths import DEFAULT_BASE, Layout
 from lab.process import Daemon, LabError, wait_until
 
@@ -60,6 +61,7 @@ class DataCentre:
         self.operator = Daemon("operator", layout.state)
         self.agent = Daemon("balancer-agent", layout.state)
         self.prometheus = Daemon("prometheus", layout.state)
+        self.node_agents = node_agents(layout)
         self._control_plane: ControlPlane | None = None
 
     @property
@@ -86,15 +88,17 @@ class DataCentre:
         self.hosts.up()
         self.start_operator()
         self.start_agent()
+        self.start_node_agents()
         self.start_prometheus()
         self.wait_ready()
 
     def wait_ready(self) -> None:
-        """Return when operator, agent and Prometheus answer."""
+        """Return when operator, agents and Prometheus answer."""
         for daemon, url in (
             (self.operator, f"{self.addresses.operator}/healthz"),
             (self.agent, f"{self.addresses.agent}/healthz"),
             (self.prometheus, f"{self.addresses.prometheus}/-/ready"),
+            *((agent.daemon, f"{agent.url}/healthz") for agent in self.node_agents),
         ):
             await_answer(daemon, url)
 
@@ -128,11 +132,18 @@ class DataCentre:
         }
         return ["balancer-agent", *(word for name, value in options.items() for word in (f"--{name}", value))]
 
+    def start_node_agents(self) -> None:
+        """Start the node agents of both hosts."""
+        self.progress("node agents of host-b and host-c")
+        for agent in self.node_agents:
+            agent.start(self.control_plane, ROOT)
+
     def start_prometheus(self) -> None:
-        """Start Prometheus, scraping operator and agent every two seconds."""
+        """Start Prometheus, scraping operator and agents every two seconds."""
         self.progress("Prometheus")
         config = self.layout.state / "prometheus.yml"
-        targets = [f"{self.layout.operator}:8081", f"{self.layout.httpd}:9180"]
+        nodes = [agent.url.removeprefix("http://") for agent in self.node_agents]
+        targets = [f"{self.layout.operator}:8081", f"{self.layout.httpd}:9180", *nodes]
         scrape = {"job_name": "luban", "static_configs": [{"targets": targets}]}
         config.write_text(yaml.safe_dump({"global": {"scrape_interval": "2s"}, "scrape_configs": [scrape]}))
         binary = shutil.which("prometheus")
@@ -171,7 +182,7 @@ class DataCentre:
 
     def down(self) -> None:
         """Stop everything; objects, images and logs stay for the next `up`."""
-        for daemon in (self.operator, self.agent, self.prometheus):
+        for daemon in (self.operator, self.agent, self.prometheus, *(it.daemon for it in self.node_agents)):
             self.progress(f"stopping {daemon.name}")
             daemon.stop()
         self.progress("stopping the KVM hosts and their VMs")

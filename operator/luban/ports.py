@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from luban.api.template import VMTemplateSpec
+from luban.core.bond_model import HostReading
 from luban.core.model import BalancerReport, ClusterRef, DomainRecord
 
 
@@ -164,3 +165,33 @@ class Clock(Protocol):
 
     def now(self) -> float:
         """Seconds since the epoch."""
+
+
+class BondSource(Protocol):
+    """The bonds of the host that the program runs on."""
+
+    async def read(self) -> HostReading:
+        """All bonds, now. Raises TemporaryError if nothing can be read, or not in time."""
+
+    def watch(self, wake: Callable[[str], None]) -> Callable[[], None]:
+        """Call `wake(reason)`, in the event loop's thread, when something about a bond or a port changes.
+
+        Reason `link`: an event. `overrun`: events were lost. Not every change has an event: read regularly as well.
+        Returns the call that ends it. Raises TemporaryError if there are no events here.
+        """
+
+    async def close(self) -> None:
+        """End everything."""
+
+
+class HostReports(Protocol):
+    """LubanHost objects, as the agents on the hosts use them. Bodies are wire-format dicts."""
+
+    async def read(self, name: str) -> dict[str, Any] | None:
+        """The LubanHost; None: there is none yet."""
+
+    async def write(self, name: str, status: Mapping[str, Any]) -> dict[str, Any]:
+        """Make this the LubanHost's whole status, and make the object if there is none. Returns it as it is then."""
+
+    async def close(self) -> None:
+        """Close all connections."""

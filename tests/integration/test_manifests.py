@@ -17,6 +17,7 @@ from luban.adapters.kubernetes_watch import ConfigMapSource, EndpointLease, open
 ROOT = Path(__file__).resolve().parents[2]
 MANIFESTS = ROOT / "manifests"
 AGENT = "system:serviceaccount:luban-system:luban-balancer"
+NODE_AGENT = "system:serviceaccount:luban-node:luban-node-agent"
 OPERATOR = "system:serviceaccount:luban-system:luban-operator"
 
 # The first test may have to build kube-apiserver: minutes on two cores, once for each machine.
@@ -34,7 +35,7 @@ def kubectl_as(plane: ControlPlane, user: str, *arguments: str) -> bool:
 
 def test_the_base_is_accepted_and_stays_the_same(luban_base: ControlPlane) -> None:
     again = luban_base.kubectl("apply", "-k", str(MANIFESTS / "base"), "--dry-run=server").splitlines()
-    assert len(again) >= 14
+    assert len(again) >= 21
     assert [line for line in again if not line.endswith(" unchanged (server dry run)")] == []
 
 
@@ -54,6 +55,21 @@ def test_pods_of_the_base_pass_the_restricted_policy(luban_base: ControlPlane, n
     container["securityContext"]["allowPrivilegeEscalation"] = True
     with pytest.raises(LabError, match="violates PodSecurity"):
         luban_base.kubectl("apply", "--dry-run=server", "-f", "-", stdin=json.dumps(pod))
+
+
+def test_node_agents_ask_for_the_nodes_network_and_nothing_else(luban_base: ControlPlane) -> None:
+    owner = json.loads(luban_base.kubectl("get", "daemonset/luban-node-agent", "-n", "luban-node", "-o", "json"))
+    spec = owner["spec"]["template"]["spec"]
+    assert spec.pop("hostNetwork") is True
+    assert [next(iter(set(volume) - {"name"})) for volume in spec["volumes"]] == ["emptyDir"]
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "probe", "namespace": "luban-system"},
+        "spec": {**spec, "serviceAccountName": "luban-operator", "serviceAccount": "luban-operator"},
+    }
+    # Without it, the Pod passes the strictest policy.
+    luban_base.kubectl("apply", "--dry-run=server", "-f", "-", stdin=json.dumps(pod))
 
 
 def test_services_select_the_pods_they_are_for(luban_base: ControlPlane) -> None:
@@ -88,6 +104,8 @@ MAY = [
     (AGENT, "watch", "configmaps/luban-balancer-0"),
     (AGENT, "create", "leases.coordination.k8s.io"),
     (AGENT, "patch", "leases.coordination.k8s.io/luban-balancer-0"),
+    (OPERATOR, "watch", "lubanhosts.luban.cloud"),
+    (NODE_AGENT, "patch", "lubanhosts.luban.cloud/status"),
 ]
 MAY_NOT = [
     (OPERATOR, "get", "nodes"),
@@ -107,6 +125,13 @@ MAY_NOT = [
     (AGENT, "patch", "leases.coordination.k8s.io/other"),
     (AGENT, "get", "lubanclusters.luban.cloud"),
     (AGENT, "delete", "leases.coordination.k8s.io"),
+    (OPERATOR, "patch", "lubanhosts.luban.cloud"),
+    (OPERATOR, "patch", "lubanhosts.luban.cloud/status"),
+    (NODE_AGENT, "delete", "lubanhosts.luban.cloud"),
+    (NODE_AGENT, "get", "lubanclusters.luban.cloud"),
+    (NODE_AGENT, "get", "secrets"),
+    (NODE_AGENT, "get", "nodes"),
+    (NODE_AGENT, "create", "events"),
 ]
 
 

@@ -7,15 +7,25 @@ from typing import Any
 
 import pytest
 
-from luban.api.cluster import Decision
-from luban.core.conditions import MISSES_TOLERATED, NO_ROOM, conditions_of, phase_of
-from luban.core.model import BalancerReport, ConditionState, DomainState, Failure, MemberState, Observation, VMRecord
+from luban.api.cluster import BondPolicy, Decision, Placement
+from luban.core.conditions import LEAVING, MISSES_TOLERATED, NO_ROOM, conditions_of, phase_of
+from luban.core.model import (
+    BalancerReport,
+    BondObservation,
+    ConditionState,
+    DomainState,
+    Failure,
+    MemberState,
+    Observation,
+    VMRecord,
+)
 from luban.core.state import State
 from tests.unit.world import BALANCER, EPOCH, balancer_with, hosts_with, make_vm
 
 HOLD = Decision(at="", verdict="Hold", reason="WithinBand", message="vm-1 is at 41 %")
 FULL = Decision(at="", verdict="AtMaximum", reason="MaxVMs", message="vm-1 is at 80 %, but maxVMs 6 is reached")
-ORDER = ["Ready", "HostsReachable", "VMsHealthy", "BalancersReady", "LoadKnown", "AtMaximum"]
+ORDER = ["Ready", "HostsReachable", "VMsHealthy", "BalancersReady", "LoadKnown", "BondsHealthy", "AtMaximum"]
+HOSTS = ("host-b", "host-c")
 VMS = (make_vm("vm-1"), make_vm("vm-2", host="host-c"))
 
 
@@ -35,15 +45,20 @@ def state_of(
         vms=vms,
         hosts=hosts_with(vms, states, silent=silent),
         balancers=(balancer or balancer_with(enabled),),
-        **{"sessions": sessions, **seen},
+        **{"sessions": sessions, "bonds": dict.fromkeys(HOSTS, BondObservation("Healthy")), **seen},
     )
     return State(observation)
 
 
 def found(
-    state: State, *, desired: int = 2, decision: Decision = HOLD, misses: dict[str, int] | None = None
+    state: State,
+    *,
+    desired: int = 2,
+    decision: Decision = HOLD,
+    misses: dict[str, int] | None = None,
+    policy: BondPolicy = "Prefer",
 ) -> dict[str, ConditionState]:
-    conditions = conditions_of(state, decision, desired, misses or {})
+    conditions = conditions_of(state, decision, desired, misses or {}, policy=policy, hosts=HOSTS)
     assert [it.type for it in conditions] == ORDER
     assert all(it.reason for it in conditions)
     return {it.type: it for it in conditions}
@@ -77,8 +92,13 @@ class TestReady:
 
     def test_no_room_is_why_where_nothing_is_broken(self) -> None:
         ready = conditions_of(state_of(), HOLD, 4, {}, missing=2)[0]
-        assert (ready.reason, ready.message) == ("NoRoom", f"2 of 4 VMs serve: {NO_ROOM.format(2)}")
+        assert (ready.reason, ready.message) == ("NoRoom", f"2 of 4 VMs serve: {NO_ROOM.format(2, LEAVING)}")
         assert conditions_of(state_of(silent=["host-c"]), HOLD, 4, {}, missing=2)[0].reason == "HostUnreachable"
+
+    def test_no_room_says_why_host_by_host(self) -> None:
+        nowhere = Placement(host="", reason="NoRoom", message="nowhere; not host-b: it is cordoned")
+        ready = conditions_of(state_of(), HOLD, 4, {}, missing=2, placement=nowhere)[0]
+        assert ready.message == "2 of 4 VMs serve: no room for 2 more; next VM: nowhere; not host-b: it is cordoned"
 
     def test_a_cluster_that_is_deleted_is_never_ready(self) -> None:
         decision = Decision(at="", verdict="Hold", reason="Deleting", message="2 VMs left")
@@ -149,6 +169,40 @@ class TestLoad:
 
     def test_one_that_does_not_serve_needs_no_load(self) -> None:
         assert found(state_of((*VMS, make_vm("vm-9", "Booting"))))["LoadKnown"].status is True
+
+
+class TestBonds:
+    @staticmethod
+    def judged(policy: BondPolicy = "Prefer", **bonds: BondObservation) -> ConditionState:
+        named = {name.replace("_", "-"): bond for name, bond in bonds.items()}
+        return found(state_of(bonds=named), policy=policy)["BondsHealthy"]
+
+    @pytest.mark.parametrize("verdict", ["Healthy", "Recovering", "None"])
+    def test_sound_ones(self, verdict: str) -> None:
+        good = BondObservation(verdict)
+        assert self.judged(host_b=good, host_c=good) == ConditionState("BondsHealthy", True, "AllHealthy")
+
+    def test_an_impaired_one_is_named_with_the_agents_words(self) -> None:
+        bad = BondObservation("LACPTimeout", "bond0: eth2 has not heard its partner")
+        state = state_of(bonds={"host-b": BondObservation("Unknown", "stale"), "host-c": bad})
+        condition = found(state)["BondsHealthy"]
+        assert (condition.status, condition.reason) == (False, "LACPTimeout")
+        assert condition.message == "host-c: bond0: eth2 has not heard its partner"
+        assert phase(state) == "Ready", "an impaired bond is no impaired service"
+
+    def test_a_host_that_nobody_reports_of(self) -> None:
+        condition = self.judged(host_b=BondObservation("Healthy"))
+        assert (condition.status, condition.reason) == (None, "NoReport")
+        assert condition.message == "host-c: no node agent has reported"
+
+    def test_a_stale_report(self) -> None:
+        stale = BondObservation("Unknown", "the last report is 200 s old")
+        condition = self.judged(host_b=BondObservation("Healthy"), host_c=stale)
+        assert (condition.status, condition.message) == (None, "host-c: the last report is 200 s old")
+
+    def test_bonds_that_do_not_count(self) -> None:
+        condition = self.judged("Ignore", host_b=BondObservation("Down"))
+        assert (condition.status, condition.reason) == (None, "Ignored")
 
 
 def test_at_maximum_repeats_the_decision() -> None:

@@ -101,7 +101,7 @@ def test_the_output_does_not_depend_on_the_run() -> None:
 
 
 def test_optional_fields_are_plain_and_have_no_default() -> None:
-    cluster, _ = KINDS
+    cluster, *_ = KINDS
     replicas = node(cluster, ".spec.replicas")
     assert replicas["type"] == "integer"
     assert replicas.keys() == {"description", "type", "minimum", "maximum"}
@@ -109,7 +109,7 @@ def test_optional_fields_are_plain_and_have_no_default() -> None:
 
 
 def test_parents_have_defaults_so_that_their_fields_are_filled_in() -> None:
-    cluster, _ = KINDS
+    cluster, *_ = KINDS
     assert node(cluster, ".spec.balancer")["default"] == {}
     assert node(cluster, ".spec.balancer.drain")["default"] == {}
     # A node with rules of its own is checked before its fields are filled in.
@@ -118,17 +118,20 @@ def test_parents_have_defaults_so_that_their_fields_are_filled_in() -> None:
 
 
 def test_hosts_are_told_apart_by_name() -> None:
-    cluster, _ = KINDS
+    cluster, *_ = KINDS
     hosts = node(cluster, ".spec.hosts")
     assert (hosts["x-kubernetes-list-type"], hosts["x-kubernetes-list-map-keys"]) == ("map", ["name"])
 
 
 def test_names_columns_and_subresources() -> None:
-    cluster, vm = (definition(kind)["spec"] for kind in KINDS)
-    assert (cluster["names"]["shortNames"], vm["names"]["shortNames"]) == (["lc"], ["lvm"])
+    cluster, vm, host = (definition(kind)["spec"] for kind in KINDS)
+    assert [it["names"]["shortNames"] for it in (cluster, vm, host)] == [["lc"], ["lvm"], ["lh"]]
+    assert [it["scope"] for it in (cluster, vm, host)] == ["Namespaced", "Namespaced", "Cluster"]
     assert cluster["names"]["categories"] == vm["names"]["categories"] == ["luban"]
     columns = {it["name"]: it.get("priority", 0) for it in cluster["versions"][0]["additionalPrinterColumns"]}
-    assert columns == {"VMs": 0, "Balancers": 0, "Sessions": 0, "Verdict": 0, "Phase": 1, "Age": 0}
+    assert columns == {"VMs": 0, "Balancers": 0, "Bonds": 0, "Sessions": 0, "Verdict": 0, "Phase": 1, "Age": 0}
+    host_columns = [it["name"] for it in host["versions"][0]["additionalPrinterColumns"]]
+    assert host_columns == ["Bond", "Mode", "Ports", "Speed", "Since", "Age"]
     vm_columns = {it["name"] for it in vm["versions"][0]["additionalPrinterColumns"]}
     assert vm_columns == {"Cluster", "Host", "Phase", "Address", "Balancers", "Age"}
     assert cluster["versions"][0]["subresources"]["scale"]["specReplicasPath"] == ".spec.replicas"
@@ -167,7 +170,7 @@ def test_shrinking_keeps_its_window_where_only_the_step_is_given() -> None:
         "scaling": {"behavior": {"scaleDown": {"step": 2}}},
     }
     assert LubanClusterSpec.model_validate(spec).scaling.behavior.scale_down.stabilization_window == "5m"
-    cluster, _ = KINDS
+    cluster, *_ = KINDS
     assert node(cluster, ".spec.scaling.behavior.scaleDown.stabilizationWindow")["default"] == "5m"
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import pytest
 
-from luban.api.cluster import Host, HostVMs
+from luban.api.cluster import BondPolicy, Host, HostVMs
 from luban.core.model import VMRecord
-from luban.core.placement import Occupancy, choose_host, choose_victim, removable, spares
+from luban.core.placement import Bonds, Field, Occupancy, choose_victim, place, removable, spares
 from tests.unit.world import make_vm
 
 
@@ -46,7 +48,7 @@ class TestFig5:
         avoid: Iterable[str] = (),
     ) -> str | None:
         silent = set(silent)
-        found = choose_host(hosts, counted(live, held), reachable=lambda name: name not in silent, avoid=avoid)
+        found = Field(hosts, counted(live, held), lambda name: name not in silent, frozenset(avoid)).best()
         return found.name if found else None
 
     def test_step_4_a_tie_goes_to_the_first(self) -> None:
@@ -93,6 +95,109 @@ class TestFig5:
 
     def test_no_hosts(self) -> None:
         assert self.chosen([], {}) is None
+
+
+class TestBonds:
+    """bondPolicy: the health of the hosts' bonds counts."""
+
+    @staticmethod
+    def chosen(live: dict[str, int], policy: BondPolicy, verdicts: dict[str, str], **more: Any) -> str | None:
+        found = Field([B, C], counted(live), lambda _: True, bonds=Bonds(policy, verdicts), **more).best()
+        return found.name if found else None
+
+    ORDER = (("Healthy", "Recovering", "None"), ("Degraded", "Flapping", "LACPTimeout"), ("Unknown",))
+
+    @pytest.mark.parametrize(
+        ("better", "worse"),
+        [(good, bad) for first, second in itertools.pairwise(ORDER) for good in first for bad in second],
+    )
+    def test_prefer_takes_the_better_one_even_if_it_is_fuller(self, better: str, worse: str) -> None:
+        verdicts = {"host-b": worse, "host-c": better}
+        assert self.chosen({"host-b": 0, "host-c": 2}, "Prefer", verdicts) == "host-c"
+        assert self.chosen({"host-b": 0, "host-c": 3}, "Prefer", verdicts) == "host-b", "the better one is full"
+
+    @pytest.mark.parametrize("grade", ORDER)
+    def test_prefer_looks_at_numbers_where_bonds_are_alike(self, grade: tuple[str, ...]) -> None:
+        verdicts = {"host-b": grade[0], "host-c": grade[-1]}
+        assert self.chosen({"host-b": 2, "host-c": 1}, "Prefer", verdicts) == "host-c"
+        assert self.chosen({"host-b": 1, "host-c": 1}, "Prefer", verdicts) == "host-b"
+
+    def test_down_takes_none(self) -> None:
+        assert self.chosen({"host-b": 0, "host-c": 3}, "Prefer", {"host-b": "Down", "host-c": "Healthy"}) is None
+
+    def test_a_host_that_never_reported_is_unknown(self) -> None:
+        assert self.chosen({"host-b": 0, "host-c": 2}, "Prefer", {"host-c": "Degraded"}) == "host-c"
+        assert self.chosen({"host-b": 1, "host-c": 0}, "Prefer", {}) == "host-c", "nobody reports: as without bonds"
+
+    @pytest.mark.parametrize("verdict", ["Recovering", "None", "Degraded", "Unknown", "Down"])
+    def test_require_admits_healthy_only(self, verdict: str) -> None:
+        assert self.chosen({"host-b": 0, "host-c": 2}, "Require", {"host-b": verdict, "host-c": "Healthy"}) == "host-c"
+        assert self.chosen({"host-b": 0, "host-c": 3}, "Require", {"host-b": verdict, "host-c": "Healthy"}) is None
+
+    @pytest.mark.parametrize("verdict", ["Down", "Degraded", "Unknown"])
+    def test_ignore_looks_away(self, verdict: str) -> None:
+        assert self.chosen({"host-b": 0, "host-c": 2}, "Ignore", {"host-b": verdict, "host-c": "Healthy"}) == "host-b"
+
+    def test_a_host_where_a_vm_failed_comes_after_an_impaired_bond(self) -> None:
+        verdicts = {"host-b": "Degraded", "host-c": "Healthy"}
+        assert self.chosen({"host-b": 0, "host-c": 0}, "Prefer", verdicts, avoid=frozenset({"host-c"})) == "host-b"
+
+    def test_a_tie_takes_the_vm_on_the_worse_bond(self) -> None:
+        vms = [vm("vm-1", "host-b", 1.0), vm("vm-2", "host-c", 2.0), vm("vm-3", "host-b"), vm("vm-4", "host-c")]
+        sessions = dict.fromkeys(("vm-1", "vm-2", "vm-3", "vm-4"), 5)
+        bonds = Bonds("Prefer", {"host-b": "Degraded", "host-c": "Healthy"})
+        found = choose_victim(vms, [B, C], occupancy(vms), sessions, bonds=bonds)
+        assert found is not None
+        assert found.name == "vm-1"
+        fewer = choose_victim(vms, [B, C], occupancy(vms), sessions | {"vm-2": 4}, bonds=bonds)
+        assert fewer is not None
+        assert fewer.name == "vm-2", "sessions come first"
+
+
+class TestReasons:
+    """What is said about the choice."""
+
+    def test_the_bond_decided(self) -> None:
+        bonds = Bonds("Prefer", {"host-b": "Degraded", "host-c": "Healthy"})
+        found = place(Field([B, C], counted({"host-b": 1, "host-c": 2}), lambda _: True, bonds=bonds))
+        assert (found.host, found.by_bond) == (C, True)
+        assert found.message == "host-c; not host-b: its bond is Degraded"
+
+    def test_the_bond_only_agreed(self) -> None:
+        bonds = Bonds("Prefer", {"host-b": "Degraded", "host-c": "Healthy"})
+        found = place(Field([B, C], counted({"host-b": 2, "host-c": 1}), lambda _: True, bonds=bonds))
+        assert (found.host, found.by_bond) == (C, False)
+
+    def test_numbers_order_and_minimum(self) -> None:
+        wide = host("host-d", low=2)
+        among = Field([B, C, wide], counted({"host-b": 1, "host-c": 1, "host-d": 1}), lambda _: True)
+        assert place(among).message == (
+            "host-d; not host-b: host-d is below its minimum; not host-c: host-d is below its minimum"
+        )
+        among = Field([B, C, D], counted({"host-b": 1, "host-c": 1, "host-d": 2}), lambda _: True)
+        assert place(among).message == (
+            "host-b; not host-c: it has as many VMs and stands after host-b in the spec; "
+            "not host-d: it has more VMs (2, host-b 1)"
+        )
+
+    def test_nowhere(self) -> None:
+        closed = host("host-d", cordoned=True)
+        used_up = host("host-e").model_copy(update={"forward_range": "127.0.17.0/24"})
+        live = {"host-b": 3, "host-c": 0, "host-d": 0, "host-e": 0, "host-f": 0}
+        among = Field(
+            [B, C, closed, used_up, host("host-f")],
+            counted(live),
+            lambda name: name != "host-c",
+            bonds=Bonds("Prefer", {"host-f": "Down"}),
+            no_address=frozenset({"host-e"}),
+        )
+        found = place(among)
+        assert (found.host, found.message) == (
+            None,
+            "nowhere; not host-b: it is full (3 of 3 VMs); not host-c: libvirt does not answer; "
+            "not host-d: it is cordoned; not host-e: its forwardRange 127.0.17.0/24 is used up; "
+            "not host-f: its bond is Down (bondPolicy Prefer)",
+        )
 
 
 class TestFig6:

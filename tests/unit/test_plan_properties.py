@@ -14,7 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from luban.api.cluster import LubanClusterSpec
+from luban.api.cluster import Host, LubanClusterSpec
+from luban.api.host import BondVerdict
 from luban.core.model import (
     Action,
     CreateVM,
@@ -53,7 +54,7 @@ RESTING = {
 """Reasons of decisions that wait for nothing but another load."""
 REPLACED = {"Outdated", "HostCordoned", "HostRemoved", "HostAboveMaximum"}
 """Reasons of deletions of VMs that get a successor."""
-CONDITIONS = ("Ready", "HostsReachable", "VMsHealthy", "BalancersReady", "LoadKnown", "AtMaximum")
+CONDITIONS = ("Ready", "HostsReachable", "VMsHealthy", "BalancersReady", "LoadKnown", "BondsHealthy", "AtMaximum")
 NO_IMAGE = Failure("ImageNotFound", "volume luban-web.qcow2 is not in pool default", permanent=True)
 NO_LUCK = Failure("HostBusy", "cannot fork", permanent=False)
 
@@ -91,6 +92,7 @@ def check_create(world: World, action: CreateVM) -> None:
     assert host is not None
     assert not host.cordoned
     assert world.machines[host.name].reachable
+    assert admits(world, host), f"{host.name}'s bond is {world.machines[host.name].bond}"
     assert action.name not in world.vms
     held = holding(world)
     assert len(held) < world.spec.scaling.max_vms, "above maxVMs"
@@ -99,6 +101,12 @@ def check_create(world: World, action: CreateVM) -> None:
     if world.spec.template.spec.network.type == "User":
         assert action.address
         assert action.address not in addresses
+
+
+def admits(world: World, host: Host) -> bool:
+    """Whether the host's bond is good enough for a new VM."""
+    verdict = world.machines[host.name].bond
+    return {"Ignore": True, "Prefer": verdict != "Down", "Require": verdict == "Healthy"}[world.spec.bond_policy]
 
 
 def holding(world: World) -> list[VMRecord]:
@@ -156,6 +164,7 @@ def has_room(world: World) -> bool:
     return len(held) < world.spec.scaling.max_vms and any(
         not host.cordoned
         and world.machines[host.name].reachable
+        and admits(world, host)
         and sum(vm.host == host.name for vm in held) < host.vms.max
         for host in world.spec.hosts
     )
@@ -182,7 +191,7 @@ def check_plan(world: World, operator: Operator, made: Plan) -> None:
 def heal(world: World) -> None:
     """Nothing goes wrong any more; whatever was done stays done."""
     for machine in world.machines.values():
-        machine.reachable, machine.refuses = True, None
+        machine.reachable, machine.refuses, machine.bond = True, None, "Healthy"
         for domain in machine.domains.values():
             domain.hung = False
     for proxy in world.proxies.values():
@@ -290,6 +299,12 @@ def toggle_host(world: World, number: int) -> None:
     machine.reachable = not machine.reachable
 
 
+def change_bond(world: World, number: int) -> None:
+    """A cable is pulled or put back, or the node agent dies."""
+    machine = world.machines[world.spec.hosts[number % len(world.spec.hosts)].name]
+    machine.bond = BONDS[number % len(BONDS)]
+
+
 def toggle_start(world: World, number: int) -> None:
     """A host cannot make domains any more, or can again."""
     machine = world.machines[world.spec.hosts[number % len(world.spec.hosts)].name]
@@ -378,6 +393,7 @@ EVENTS: tuple[Callable[[World, int], None], ...] = (
     hang,
     toggle_host,
     toggle_start,
+    change_bond,
     toggle_balancer,
     lose,
     slow,
@@ -387,6 +403,7 @@ EVENTS: tuple[Callable[[World, int], None], ...] = (
     change_host,
     change_spec,
 )
+BONDS: tuple[BondVerdict | None, ...] = ("Healthy", "Degraded", "Down", "Recovering", "Unknown", "None", None)
 NUMBERS = st.integers(0, 59)
 
 
@@ -406,6 +423,7 @@ def specs(draw: st.DrawFn) -> LubanClusterSpec:
         hosts,
         template={"network": {"type": draw(st.sampled_from(["User", "Network"]))}},
         balancer={"drain": {"timeout": "30s"}, "loadFactors": draw(st.sampled_from(["Static", "Adaptive"]))},
+        bondPolicy=draw(st.sampled_from(["Prefer", "Prefer", "Require", "Ignore"])),
         scaling={
             "minVMs": lowest,
             "maxVMs": max(lowest, floor, draw(st.integers(2, 6))),

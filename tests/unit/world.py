@@ -16,10 +16,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from luban.api.cluster import Host, LubanClusterSpec
+from luban.api.host import BondVerdict
 from luban.api.vm import Phase
 from luban.core.model import (
     Action,
     BalancerReport,
+    BondObservation,
     CreateVM,
     DeleteVM,
     DestroyDomain,
@@ -154,6 +156,8 @@ class Machine:
     overlays: set[str] = field(default_factory=set)
     refuses: Failure | None = None
     """Why no domain can be made here; None: they can."""
+    bond: BondVerdict | None = None
+    """What the node agent says of its bond; None: there is no agent."""
 
 
 @dataclass
@@ -275,6 +279,7 @@ class World:
             vms=vms,
             hosts=tuple(self._host(name) for name in self._observed_hosts()),
             balancers=tuple(self._report(name, proxy) for name, proxy in self.proxies.items()),
+            bonds=self._bonds(),
             failures={name: it for name, it in (failures or {}).items() if name in self.vms},
             published={name: it.published for name, it in self.proxies.items() if it.published is not None},
             settings_version=_hash(self.spec.balancer.model_dump_json()),
@@ -287,6 +292,10 @@ class World:
         }
         sessions = {} if self.metrics_lost else balancer_sessions(state)
         return replace(observation, probes=probes, sessions=sessions)
+
+    def _bonds(self) -> dict[str, BondObservation]:
+        verdicts = {host.name: self.machines[host.name].bond for host in self.spec.hosts}
+        return {name: BondObservation(verdict) for name, verdict in verdicts.items() if verdict is not None}
 
     def _observed_hosts(self) -> list[str]:
         return list(dict.fromkeys([*(host.name for host in self.spec.hosts), *(vm.host for vm in self.vms.values())]))

@@ -1,12 +1,16 @@
 """The custom resources of luban.cloud as frozen models: the one source of crds/*.yaml and of parsed specs."""
 
 from luban.api.cluster import LubanCluster, LubanClusterSpec, LubanClusterStatus
+from luban.api.host import LubanHost, LubanHostSpec, LubanHostStatus
 from luban.api.vm import LubanVM, LubanVMSpec, LubanVMStatus
 
 __all__ = [
     "LubanCluster",
     "LubanClusterSpec",
     "LubanClusterStatus",
+    "LubanHost",
+    "LubanHostSpec",
+    "LubanHostStatus",
     "LubanVM",
     "LubanVMSpec",
     "LubanVMStatus",

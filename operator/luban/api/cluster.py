@@ -19,9 +19,13 @@ from luban.api.common import (
     remedy,
     rules,
 )
+from luban.api.host import BondVerdict
 from luban.api.template import VMTemplate
 
 _OCTET = r"(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
+
+
+BondPolicy = Literal["Prefer", "Require", "Ignore"]
 
 
 class HostVMs(Model):
@@ -59,6 +63,21 @@ class Host(Model):
     """How many VMs of this cluster the host runs."""
     cordoned: bool = False
     """True: nothing new is placed here, and the VMs that are here move elsewhere one by one."""
+    node_name: str = Field(
+        default="",
+        pattern=r"^$|^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$",
+        max_length=253,
+        json_schema_extra=remedy("must be the name of a Kubernetes node such as host-b, or empty"),
+    )
+    """Kubernetes node whose agent reports this host's bonds (its LubanHost). Empty: the host's name."""
+    bond: str = Field(
+        default="",
+        pattern=r"^$|^[^/:\s\x00]+$",
+        max_length=64,
+        json_schema_extra=remedy("must be the name of a network interface such as bond0, or empty"),
+    )
+    """Bond that carries the VMs' traffic. Empty: the one that the LubanHost puts first, which carries the default
+    route."""
     forward_range: str = Field(
         default="",
         pattern=rf"^$|^127\.{_OCTET}\.{_OCTET}\.0/24$",
@@ -259,6 +278,9 @@ class LubanClusterSpec(Model):
     """When to add and when to remove VMs."""
     balancer: Balancer = Balancer()
     """The balancer in front."""
+    bond_policy: BondPolicy = "Prefer"
+    """How the health of the hosts' bonds counts when a VM is placed. Prefer: sound before impaired before unknown, never
+    Down. Require: Healthy only. Ignore: not at all."""
     paused: bool = False
     """True: decisions are computed and shown, nothing is changed."""
     deletion_policy: Literal["Delete", "Orphan"] = "Delete"
@@ -281,6 +303,25 @@ class VMCounts(StatusModel):
     """Did not start, or lost."""
 
 
+class HostBond(StatusModel):
+    """The bond of a host that matters, as its node agent reports it."""
+
+    name: str = ""
+    """Name of the interface."""
+    verdict: BondVerdict
+    """Healthy, Recovering, Degraded, ..., Down; Unknown: no fresh report; None: the host has no bond."""
+    mode: str = ""
+    """Bonding mode, for example 802.3ad."""
+    active: int = 0
+    """Ports that carry traffic."""
+    total: int = 0
+    """Ports that should."""
+    since: str | None = None
+    """Since when the verdict holds (RFC 3339)."""
+    message: str = ""
+    """Why, port by port."""
+
+
 class HostStatus(StatusModel):
     """One host as observed."""
 
@@ -292,6 +333,8 @@ class HostStatus(StatusModel):
     """VMs of this cluster placed there."""
     message: str = ""
     """Why it is not reachable."""
+    bond: HostBond | None = None
+    """Health of its bonded network interfaces; unset: no node agent has reported."""
 
 
 class BalancerStatus(StatusModel):
@@ -337,6 +380,17 @@ class Decision(StatusModel):
     """Earliest time at which the wish can be carried out; unset: not waiting for a time."""
 
 
+class Placement(StatusModel):
+    """Where the next VM would go."""
+
+    host: str = ""
+    """Name of the host entry; empty: no host can take a VM."""
+    reason: Literal["FewestVMs", "BetterBond", "NoRoom"]
+    """FewestVMs: the rule of Luban cloud, Fig. 5. BetterBond: without the bonds it would be another host. NoRoom: nowhere."""
+    message: str
+    """Why there, and why not on each other host."""
+
+
 class LubanClusterStatus(StatusModel):
     """What the operator answers."""
 
@@ -354,6 +408,8 @@ class LubanClusterStatus(StatusModel):
     """serving/desired, for `kubectl get`."""
     hosts: tuple[HostStatus, ...] = ()
     """Hosts as observed."""
+    bond_summary: str = ""
+    """Hosts with a sound bond/hosts, for `kubectl get`; empty: no agent reports, or bondPolicy is Ignore."""
     balancers: tuple[BalancerStatus, ...] = ()
     """Balancers as they report."""
     balancer_summary: str = ""
@@ -362,10 +418,12 @@ class LubanClusterStatus(StatusModel):
     """Active sessions of all serving VMs when the status was last written; unset: unknown."""
     decision: Decision | None = None
     """The last decision."""
+    placement: Placement | None = None
+    """Where the next VM would go."""
     last_scale_time: str | None = None
     """When VMs were last added or removed because of the load (RFC 3339)."""
     conditions: tuple[Condition, ...] = Field(default=(), json_schema_extra=map_list("type"))
-    """Ready, SpecValid, HostsReachable, VMsHealthy, BalancersReady, LoadKnown, AtMaximum."""
+    """Ready, SpecValid, HostsReachable, VMsHealthy, BalancersReady, LoadKnown, BondsHealthy, AtMaximum."""
 
 
 _NAME_RULES = rules(

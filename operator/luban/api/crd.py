@@ -14,7 +14,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import yaml
 from pydantic import BaseModel
@@ -22,6 +22,7 @@ from pydantic import BaseModel
 from luban.api import names
 from luban.api.cluster import LubanCluster
 from luban.api.common import REMEDY, Model
+from luban.api.host import LubanHost
 from luban.api.vm import LubanVM
 
 Schema = dict[str, Any]
@@ -92,6 +93,7 @@ class Kind:
     """Paths of the /scale subresource."""
     selectable: tuple[str, ...] = ()
     """Paths of fields that a list can be restricted by (Kubernetes 1.31 or newer)."""
+    scope: Literal["Namespaced", "Cluster"] = "Namespaced"
 
     @property
     def name(self) -> str:
@@ -112,6 +114,7 @@ KINDS = (
         (
             Column("VMs", ".status.summary", "VMs that serve, of those that should."),
             Column("Balancers", ".status.balancerSummary", "Balancers that are ready, of all."),
+            Column("Bonds", ".status.bondSummary", "Hosts whose bonded network interfaces are sound, of all."),
             Column("Sessions", ".status.sessions", "Active sessions of all serving VMs.", type="integer"),
             Column("Verdict", ".status.decision.verdict", "The last decision."),
             Column("Phase", ".status.phase", "The state in one word.", priority=1),
@@ -136,6 +139,20 @@ KINDS = (
             _AGE,
         ),
         selectable=(".spec.clusterName",),
+    ),
+    Kind(
+        LubanHost,
+        names.HOSTS,
+        "lh",
+        (
+            Column("Bond", ".status.bond.verdict", "Health of the bond that matters."),
+            Column("Mode", ".status.bond.mode", "How it uses its ports."),
+            Column("Ports", ".status.bond.ports", "Ports that are usable, of those that there should be."),
+            Column("Speed", ".status.bond.speed", "Mb/s that it can carry now.", type="integer"),
+            Column("Since", ".status.bond.since", "Time since the verdict last changed.", type="date"),
+            _AGE,
+        ),
+        scope="Cluster",
     ),
 )
 
@@ -169,7 +186,7 @@ def definition(kind: Kind) -> dict[str, Any]:
                 "shortNames": [kind.short],
                 "categories": ["luban"],
             },
-            "scope": "Namespaced",
+            "scope": kind.scope,
             "versions": [version],
         },
     }
@@ -186,7 +203,9 @@ def schema(model: type[Model]) -> Schema:
         **raw["properties"],
         "metadata": {"type": "object"},
     }
-    raw["required"] = ["spec"]
+    # That there is metadata is the API server's own rule.
+    if required := [name for name in raw.pop("required", ()) if name != "metadata"]:
+        raw["required"] = required
     # What only the operator writes has no defaults: a value there that nobody observed would be a lie.
     raw["properties"]["status"].pop("default", None)
     definitions = raw.get("$defs", {})

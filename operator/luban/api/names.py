@@ -6,6 +6,7 @@ API_VERSION = f"{GROUP}/{VERSION}"
 
 CLUSTERS = "lubanclusters"
 VMS = "lubanvms"
+HOSTS = "lubanhosts"
 
 LABEL_CLUSTER = "luban.cloud/cluster"
 """On LubanVMs, ConfigMaps and Leases: name of the LubanCluster in the same namespace."""
@@ -24,6 +25,7 @@ METADATA_NAMESPACE = "https://luban.cloud/libvirt/1"
 """XML namespace of the metadata element that marks a libvirt domain as ours."""
 
 FIELD_MANAGER = "luban-operator"
+NODE_AGENT_FIELD_MANAGER = "luban-node-agent"
 
 
 def balancer_name(cluster: str, index: int) -> str:

@@ -45,6 +45,8 @@ class LubanVMSpec(Model):
         json_schema_extra=remedy("must be an IPv4 address, or empty"),
     )
     """Address given to the VM beforehand (network type User). Empty: observed later."""
+    placement: str = Field(default="", max_length=4096)
+    """Why it was placed on this host, and why not on each other one."""
     template: VMTemplateSpec
     """The template as it was when the VM was created."""
 

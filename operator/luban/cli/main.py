@@ -8,10 +8,14 @@ import importlib
 import click
 
 from luban import __version__
+from luban.errors import LubanError
 from luban.logs import configure_logging
 
-LAZY = {"balancer-agent": ("luban.balancer_agent.command", "balancer_agent_command")}
-"""Commands of other programs, imported only when asked for: the agent's machine has no libvirt."""
+LAZY = {
+    "balancer-agent": ("luban.balancer_agent.command", "balancer_agent_command"),
+    "node-agent": ("luban.node_agent.command", "node_agent_command"),
+}
+"""Commands of other programs, imported only when asked for: the agents' machines have no libvirt."""
 
 
 class _Programs(click.Group):
@@ -57,3 +61,22 @@ def controller(kubeconfig: str | None, namespaces: tuple[str, ...], listen_addre
     from luban.controller.program import Options, run
 
     asyncio.run(run(Options(kubeconfig, namespaces, listen_address, listen_port)))
+
+
+@main.command()
+@click.argument("name")
+@click.option("-n", "--namespace", help="Namespace of the LubanCluster. Default: that of the kubeconfig's context.")
+@click.option("--kubeconfig", type=click.Path(dir_okay=False), help="Kubeconfig file. Default: as kubectl.")
+@click.option("--context", help="Context of the kubeconfig. Default: the current one.")
+def explain(name: str, namespace: str | None, kubeconfig: str | None, context: str | None) -> None:
+    """Say why the operator decided what it did for the LubanCluster NAME, and where the next VM would go."""
+    from luban.adapters.kubernetes_api.reader import read_cluster
+    from luban.api.cluster import LubanCluster
+    from luban.api.vm import LubanVM
+    from luban.cli.explain import explain as explained
+
+    try:
+        cluster, vms = asyncio.run(read_cluster(kubeconfig, context, namespace, name))
+    except LubanError as error:
+        raise click.ClickException(error.message) from error
+    click.echo(explained(LubanCluster.parse(cluster), [LubanVM.parse(vm) for vm in vms]))

@@ -29,6 +29,7 @@ def build_registry(manager: Manager) -> kopf.OperatorRegistry:
     _configure(registry)
     _on_clusters(registry, manager)
     _on_vms(registry, manager)
+    _on_hosts(registry, manager)
     return registry
 
 
@@ -99,3 +100,13 @@ def _on_vms(registry: kopf.OperatorRegistry, manager: Manager) -> None:
         cluster = metadata.get("labels", {}).get(names.LABEL_CLUSTER)
         if cluster and (kwargs["event"]["type"] == "DELETED" or metadata.get("deletionTimestamp")):
             manager.wake(metadata["namespace"], cluster)
+
+
+def _on_hosts(registry: kopf.OperatorRegistry, manager: Manager) -> None:
+    @kopf.on.event(names.GROUP, names.VERSION, names.HOSTS, registry=registry, id="host-changed")
+    async def host_changed(body: kopf.Body, **kwargs: Any) -> None:
+        """A node agent wrote: a bond's health may decide where the next VM goes."""
+        if kwargs["event"]["type"] == "DELETED":
+            manager.host_gone(body["metadata"]["name"])
+        else:
+            manager.host_changed(plain(body))

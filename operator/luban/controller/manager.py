@@ -14,6 +14,7 @@ from luban.api.common import ObjectMeta
 from luban.core.model import ClusterRef
 from luban.ports import HostRef
 from luban.render.balancer import settings_of
+from luban.runtime.bonds import HostReports, node_of
 from luban.runtime.metrics import Metrics
 from luban.runtime.status import refused_condition
 from luban.runtime.tick import ClusterRuntime
@@ -42,6 +43,8 @@ class Manager:
 
     ports: Ports
     metrics: Metrics
+    reports: HostReports = field(default_factory=HostReports)
+    """What node agents say about bonds."""
     _entries: dict[str, Entry] = field(default_factory=dict)
     """By uid of the LubanCluster."""
     _stops: set[asyncio.Event] = field(default_factory=set)
@@ -54,7 +57,7 @@ class Manager:
         if entry is None:
             cluster = LubanCluster.parse(body)
             settings_of(cluster.metadata.name, cluster.spec)
-            entry = Entry(ClusterRuntime(self.ports, self.metrics, cluster))
+            entry = Entry(ClusterRuntime(self.ports, self.metrics, cluster, self.reports))
             self._entries[uid] = entry
         else:
             entry.runtime.update(body)
@@ -70,6 +73,21 @@ class Manager:
         """Something of a cluster changed: let it look at once."""
         for entry in self._entries.values():
             if (entry.runtime.ref.namespace, entry.runtime.ref.name) == (namespace, cluster):
+                entry.runtime.wake.set()
+
+    def host_changed(self, body: dict[str, Any]) -> None:
+        """A LubanHost was written: the clusters that place VMs there look at once, if it says something new."""
+        if self.reports.take(body, self.ports.clock.now()):
+            self._wake_those_on(body["metadata"]["name"])
+
+    def host_gone(self, node: str) -> None:
+        """A LubanHost was deleted."""
+        self.reports.drop(node)
+        self._wake_those_on(node)
+
+    def _wake_those_on(self, node: str) -> None:
+        for entry in self._entries.values():
+            if any(node_of(host) == node for host in entry.runtime.cluster.spec.hosts):
                 entry.runtime.wake.set()
 
     async def care(self, body: dict[str, Any], stopped: asyncio.Event) -> bool:

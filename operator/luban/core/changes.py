@@ -11,7 +11,7 @@ from functools import cached_property
 from luban.api.cluster import Host, LubanClusterSpec
 from luban.api.template import VMTemplateSpec
 from luban.core.model import CreateVM, DeleteVM, Memory, VMRecord
-from luban.core.placement import Occupancy, choose_host, choose_victim, removable, spares
+from luban.core.placement import Bonds, Field, Occupancy, Placing, choose_victim, place, removable, spares
 from luban.core.scaling import Space
 from luban.core.state import State
 
@@ -51,11 +51,28 @@ class Census:
     @cached_property
     def chosen_host(self) -> Host | None:
         """Where the next VM goes; None: no host has room."""
-        return choose_host(
-            [host for host in self.spec.hosts if _has_address(self, host)],
-            self.occupancy,
+        return self._field.best()
+
+    @property
+    def placing(self) -> Placing:
+        """The same with its reasons."""
+        return place(self._field)
+
+    @cached_property
+    def bonds(self) -> Bonds:
+        """The hosts' bonds, and how much they count."""
+        verdicts = {name: bond.verdict for name, bond in self.state.observation.bonds.items()}
+        return Bonds(self.spec.bond_policy, verdicts)
+
+    @cached_property
+    def _field(self) -> Field:
+        return Field(
+            hosts=self.spec.hosts,
+            occupancy=self.occupancy,
             reachable=self.state.reachable,
-            avoid=self._avoided,
+            avoid=frozenset(self._avoided),
+            bonds=self.bonds,
+            no_address=frozenset(host.name for host in self.spec.hosts if not _has_address(self, host)),
         )
 
     @property
@@ -202,18 +219,22 @@ def _pick(census: Census, candidates: Sequence[VMRecord], *, keep_minima: bool =
         census.occupancy,
         census.state.observation.sessions,
         keep_minima=keep_minima,
+        bonds=census.bonds,
     )
     return (victim, census.why_replace(victim) or "AboveDesired") if victim is not None else None
 
 
-def arrivals(census: Census, cluster: str, desired: int) -> list[CreateVM]:
-    """VMs to create: what is missing, one successor for outdated ones, and one for a host below its minimum."""
+def arrivals(census: Census, cluster: str, desired: int) -> tuple[list[CreateVM], Census]:
+    """VMs to create: what is missing, one successor for outdated ones, and one for a host below its minimum.
+
+    Returns the census with them too.
+    """
     created: list[CreateVM] = []
     while (reason := _reason_to_create(census, desired)) and (host := census.chosen_host) is not None:
         action = _create(census, cluster, host, reason)
         created.append(action)
         census = census.including(_record(census, action))
-    return created
+    return created, census
 
 
 def _reason_to_create(census: Census, desired: int) -> str:
@@ -237,7 +258,9 @@ def _host_below_minimum(census: Census) -> bool:
 
 
 def _create(census: Census, cluster: str, host: Host, reason: str) -> CreateVM:
-    return CreateVM(_new_name(census, cluster), host.name, host.uri, _free_address(census, host), reason)
+    return CreateVM(
+        _new_name(census, cluster), host.name, host.uri, _free_address(census, host), reason, census.placing.message
+    )
 
 
 def _new_name(census: Census, cluster: str) -> str:

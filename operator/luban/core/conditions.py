@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from luban.api.cluster import Decision
-from luban.core.model import ClusterPhase, ConditionState, VMRecord
+from luban.api.cluster import BondPolicy, Decision, Placement
+from luban.core.model import BondObservation, ClusterPhase, ConditionState, VMRecord
+from luban.core.placement import SOUND, UNKNOWN
 from luban.core.state import State
 
 MISSES_TOLERATED = 3
 """Readiness probes that a VM may miss in a row before the cluster says so."""
 
 STRAY_REMEDY = "is removed within five minutes; to keep it, set spec.paused to true"
-NO_ROOM = "no room for {} more, hosts are full, cordoned or silent, or VMs are still leaving"
+NO_ROOM = "no room for {} more; next VM: {}"
+LEAVING = "once those that are leaving are gone"
 
 
 def conditions_of(
@@ -21,20 +23,25 @@ def conditions_of(
     desired: int,
     misses: dict[str, int],
     *,
+    policy: BondPolicy = "Ignore",
+    hosts: Sequence[str] = (),
     missing: int = 0,
+    placement: Placement | None = None,
     strays: Sequence[str] = (),
 ) -> tuple[ConditionState, ...]:
     """All conditions but SpecValid, which the runtime knows, in a stable order.
 
-    `missing`: how many wanted VMs find no room. `strays`: domains that no LubanVM stands for, in words.
+    `policy`, `hosts`: of the spec. `missing`: how many wanted VMs find no room. `placement`: where the next would go.
+    `strays`: domains that no LubanVM stands for, in words.
     """
     parts = (
         _hosts_reachable(state),
         _vms_healthy(state, misses, strays),
         _balancers_ready(state),
         _load_known(state),
+        bonds_healthy(policy, hosts, state.observation.bonds),
     )
-    return (_ready(state, decision, desired, missing, parts), *parts, _at_maximum(decision))
+    return (_ready(state, decision, desired, _no_room(missing, placement), parts), *parts, _at_maximum(decision))
 
 
 def phase_of(state: State, desired: int, conditions: tuple[ConditionState, ...]) -> ClusterPhase:
@@ -48,7 +55,7 @@ def phase_of(state: State, desired: int, conditions: tuple[ConditionState, ...])
 
 
 def _ready(
-    state: State, decision: Decision, desired: int, missing: int, parts: tuple[ConditionState, ...]
+    state: State, decision: Decision, desired: int, no_room: str, parts: tuple[ConditionState, ...]
 ) -> ConditionState:
     if decision.reason == "Deleting":
         return ConditionState("Ready", False, "Deleting", decision.message)
@@ -56,12 +63,18 @@ def _ready(
     message = f"{serving} of {desired} VMs serve"
     if serving >= desired:
         return ConditionState("Ready", True, "AllServing", message)
-    broken = next((it for it in parts if it.status is False and it.type != "LoadKnown"), None)
+    broken = next((it for it in parts if it.status is False and it.type not in {"LoadKnown", "BondsHealthy"}), None)
     if broken is not None:
         return ConditionState("Ready", False, broken.reason, f"{message}: {broken.message}")
-    if missing > 0:
-        return ConditionState("Ready", False, "NoRoom", f"{message}: {NO_ROOM.format(missing)}")
+    if no_room:
+        return ConditionState("Ready", False, "NoRoom", f"{message}: {no_room}")
     return ConditionState("Ready", False, "Starting", message)
+
+
+def _no_room(missing: int, placement: Placement | None) -> str:
+    if missing <= 0:
+        return ""
+    return NO_ROOM.format(missing, placement.message if placement and not placement.host else LEAVING)
 
 
 def _hosts_reachable(state: State) -> ConditionState:
@@ -127,6 +140,23 @@ def _load_known(state: State) -> ConditionState:
     if not unknown:
         return ConditionState("LoadKnown", True, "AllKnown")
     return ConditionState("LoadKnown", False, "SessionsUnknown", f"sessions of {', '.join(unknown)} are unknown")
+
+
+def bonds_healthy(policy: BondPolicy, hosts: Sequence[str], bonds: Mapping[str, BondObservation]) -> ConditionState:
+    """Whether every host's bond is sound; Unknown if nobody knows of one and none is known to be bad."""
+    if policy == "Ignore":
+        return ConditionState("BondsHealthy", None, "Ignored", "spec.bondPolicy is Ignore")
+    known = [(host, bonds[host]) for host in hosts if host in bonds]
+    bad = [(host, bond) for host, bond in known if bond.verdict not in SOUND and bond.verdict != UNKNOWN]
+    if bad:
+        message = "; ".join(f"{host}: {bond.message or bond.verdict}" for host, bond in bad)
+        return ConditionState("BondsHealthy", False, bad[0][1].verdict, message)
+    silent = [host for host in hosts if host not in bonds]
+    stale = [f"{host}: {bond.message}" for host, bond in known if bond.verdict == UNKNOWN]
+    if silent or stale:
+        words = [f"{', '.join(silent)}: no node agent has reported"] if silent else []
+        return ConditionState("BondsHealthy", None, "NoReport", "; ".join([*words, *stale]))
+    return ConditionState("BondsHealthy", True, "AllHealthy")
 
 
 def _at_maximum(decision: Decision) -> ConditionState:

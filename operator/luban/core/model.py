@@ -8,7 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from luban.api.cluster import Decision
+from luban.api.cluster import Decision, Placement
+from luban.api.host import BondVerdict
 from luban.api.template import VMTemplateSpec
 from luban.api.vm import Phase
 
@@ -78,6 +79,22 @@ class HostObservation:
 
 
 @dataclass(frozen=True)
+class BondObservation:
+    """The bond of a host that matters, as the agent on its node reports it."""
+
+    verdict: BondVerdict
+    """Healthy, Recovering, Degraded, ..., Down, Unknown, None."""
+    message: str = ""
+    name: str = ""
+    mode: str = ""
+    active: int = 0
+    """Ports that carry traffic."""
+    total: int = 0
+    since: str = ""
+    """Since when the verdict holds (RFC 3339); empty: not known."""
+
+
+@dataclass(frozen=True)
 class Member:
     """A VM as a balancer should treat it."""
 
@@ -128,6 +145,8 @@ class Observation:
     vms: tuple[VMRecord, ...] = ()
     hosts: tuple[HostObservation, ...] = ()
     balancers: tuple[BalancerReport, ...] = ()
+    bonds: dict[str, BondObservation] = field(default_factory=dict)
+    """By host name. Missing: no agent ever reported."""
     probes: dict[str, bool] = field(default_factory=dict)
     """By VM name: did it answer its readiness probe. Missing: not probed."""
     sessions: dict[str, int] = field(default_factory=dict)
@@ -193,6 +212,8 @@ class CreateVM:
     host_uri: str
     address: str
     reason: str
+    placement: str = ""
+    """Why on this host, in words."""
 
 
 @dataclass(frozen=True)
@@ -324,6 +345,8 @@ class Plan:
     actions: tuple[Action, ...]
     decision: Decision
     conditions: tuple[ConditionState, ...]
+    placement: Placement | None
+    """Where the next VM would go; None: the cluster is being deleted."""
     phase: ClusterPhase
     desired: int
     """How many VMs are wanted."""

@@ -3,11 +3,46 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
-from luban.api.cluster import Host
+from luban.api.cluster import BondPolicy, Host
+from luban.api.host import BondVerdict
 from luban.core.model import VMRecord
+
+UNKNOWN: BondVerdict = "Unknown"
+SOUND: frozenset[BondVerdict] = frozenset({"Healthy", "Recovering", "None"})
+"""Verdicts that take nothing from a host. None: it has no bond that could be impaired."""
+WORST: dict[BondVerdict, int] = {UNKNOWN: 2, "Down": 3}
+
+
+@dataclass(frozen=True)
+class Bonds:
+    """Bond verdicts by host, and how much they count."""
+
+    policy: BondPolicy = "Ignore"
+    verdicts: Mapping[str, BondVerdict] = field(default_factory=dict)
+    """A host that is missing is Unknown."""
+
+    def verdict(self, host: str) -> BondVerdict:
+        """Verdict of the host's bond."""
+        return self.verdicts.get(host, UNKNOWN)
+
+    def grade(self, host: str) -> int:
+        """0: sound, 1: impaired, 2: unknown, 3: down. Always 0 if the policy looks away."""
+        verdict = self.verdict(host)
+        if self.policy == "Ignore" or verdict in SOUND:
+            return 0
+        return WORST.get(verdict, 1)
+
+    def admits(self, host: str) -> bool:
+        """Whether the bond allows a new VM: Require wants it Healthy, Prefer only not Down."""
+        if self.policy == "Require":
+            return self.verdict(host) == "Healthy"
+        return self.grade(host) < WORST["Down"]
+
+
+NO_BONDS = Bonds()
 
 
 @dataclass(frozen=True)
@@ -22,25 +57,89 @@ class Occupancy:
     """Wanted ones that failed: they hold room, but do not count towards the host's minimum."""
 
 
-def choose_host(
-    hosts: Sequence[Host],
-    occupancy: Mapping[str, Occupancy],
-    *,
-    reachable: Callable[[str], bool],
-    avoid: Iterable[str] = (),
-) -> Host | None:
-    """The host for one more VM; None: no host has room.
+@dataclass(frozen=True)
+class Field:
+    """The hosts among which a new VM's place is chosen."""
 
-    Fig. 5: the host with the fewest VMs, a tie goes to the first in the spec. A host below its own minimum comes
-    before all others; a host where a VM lately failed comes last.
-    """
-    shunned = frozenset(avoid)
-    able = [
-        (host.name in shunned, occupancy[host.name].live >= host.vms.min, occupancy[host.name].live, index)
-        for index, host in enumerate(hosts)
-        if not host.cordoned and reachable(host.name) and occupancy[host.name].held < host.vms.max
-    ]
-    return hosts[min(able)[-1]] if able else None
+    hosts: Sequence[Host]
+    """In the spec's order."""
+    occupancy: Mapping[str, Occupancy]
+    reachable: Callable[[str], bool]
+    avoid: frozenset[str] = frozenset()
+    """Hosts where a VM failed lately."""
+    bonds: Bonds = NO_BONDS
+    no_address: frozenset[str] = frozenset()
+    """Hosts whose forward range is used up."""
+
+    def obstacle(self, host: Host) -> str:
+        """Why nothing can be placed on the host; empty: it can."""
+        held = self.occupancy[host.name].held
+        if host.cordoned:
+            return "it is cordoned"
+        if not self.reachable(host.name):
+            return "libvirt does not answer"
+        if held >= host.vms.max:
+            return f"it is full ({held} of {host.vms.max} VMs)"
+        if host.name in self.no_address:
+            return f"its forwardRange {host.forward_range} is used up"
+        if not self.bonds.admits(host.name):
+            return f"its bond is {self.bonds.verdict(host.name)} (bondPolicy {self.bonds.policy})"
+        return ""
+
+    def key(self, host: Host) -> tuple[bool, int, bool, int, int]:
+        """The lower, the better."""
+        live = self.occupancy[host.name].live
+        return (
+            host.name in self.avoid,
+            self.bonds.grade(host.name),
+            live >= host.vms.min,
+            live,
+            self.hosts.index(host),
+        )
+
+    def best(self) -> Host | None:
+        """The host for one more VM; None: no host can take it.
+
+        Fig. 5: the host with the fewest VMs, a tie goes to the first in the spec. A host below its own minimum comes
+        before the others, one with a better bond before that, and a host where a VM lately failed comes last.
+        """
+        return min((host for host in self.hosts if not self.obstacle(host)), key=self.key, default=None)
+
+    def why_not(self, host: Host, best: Host | None) -> str:
+        """Why the next VM does not go to `host`, in words."""
+        obstacle = self.obstacle(host)
+        if obstacle or best is None:
+            return obstacle
+        mine, other = self.occupancy[host.name].live, self.occupancy[best.name].live
+        reasons = (
+            "a VM failed there lately",
+            f"its bond is {self.bonds.verdict(host.name)}",
+            f"{best.name} is below its minimum",
+            f"it has more VMs ({mine}, {best.name} {other})",
+            f"it has as many VMs and stands after {best.name} in the spec",
+        )
+        pairs = zip(self.key(host), self.key(best), reasons, strict=True)
+        return next(reason for own, better, reason in pairs if own != better)
+
+
+@dataclass(frozen=True)
+class Placing:
+    """Where the next VM would go, and why."""
+
+    host: Host | None
+    by_bond: bool
+    """Whether another host would have been chosen, had the bonds not counted."""
+    message: str
+
+
+def place(among: Field) -> Placing:
+    """Choose the host for one more VM and give the reasons."""
+    best = among.best()
+    blind = replace(among, bonds=NO_BONDS).best()
+    others = [host for host in among.hosts if best is None or host.name != best.name]
+    words = "; ".join(f"not {host.name}: {among.why_not(host, best)}" for host in others)
+    name = best.name if best is not None else "nowhere"
+    return Placing(best, best != blind, f"{name}; {words}" if words else name)
 
 
 def choose_victim(
@@ -50,18 +149,23 @@ def choose_victim(
     sessions: Mapping[str, int],
     *,
     keep_minima: bool = True,
+    bonds: Bonds = NO_BONDS,
 ) -> VMRecord | None:
     """The VM to stop; None: there is none, or every host is at its minimum.
 
     Fig. 6: if all hosts above their minimum hold the same number, the VM with the fewest sessions of all, otherwise
-    the one with the fewest sessions on the fullest host. Ties: the newest. Unknown sessions may be many: last choice.
+    the one with the fewest sessions on the fullest host. Ties: the worse bond, then the newest. Unknown sessions may
+    be many: last choice.
     """
     eligible = [vm for vm in candidates if not keep_minima or spares(vm, hosts, occupancy)]
     if not eligible:
         return None
     fullest = max(occupancy[vm.host].live for vm in eligible)
     fullest_only = [vm for vm in eligible if occupancy[vm.host].live == fullest]
-    return min(fullest_only, key=lambda vm: (sessions.get(vm.name, math.inf), -vm.created, vm.name))
+    return min(
+        fullest_only,
+        key=lambda vm: (sessions.get(vm.name, math.inf), -bonds.grade(vm.host), -vm.created, vm.name),
+    )
 
 
 def spares(vm: VMRecord, hosts: Sequence[Host], occupancy: Mapping[str, Occupancy]) -> bool:

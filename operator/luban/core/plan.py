@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Literal
 
-from luban.api.cluster import Decision, LubanClusterSpec
+from luban.api.cluster import Decision, LubanClusterSpec, Placement
 from luban.core.changes import Census, arrivals, departures
 from luban.core.conditions import conditions_of, phase_of
 from luban.core.lifecycle import Step, next_step
@@ -63,7 +64,8 @@ def plan(
     verdict = judge(spec, after, memory, now, census.space)
     leaving = departures(census, verdict.desired)
     steps = _standing_still(state, steps, leaving)
-    arriving = arrivals(_without(census, leaving), cluster, verdict.desired)
+    arriving, later = arrivals(_without(census, leaving), cluster, verdict.desired)
+    placement = _placement(later)
     wanted = (
         *_flatten(steps),
         *leaving,
@@ -78,7 +80,10 @@ def plan(
         verdict.decision,
         verdict.desired,
         verdict.memory.misses,
+        policy=spec.bond_policy,
+        hosts=[host.name for host in spec.hosts],
         missing=missing,
+        placement=placement,
         strays=[
             f"domain {domain.name} on {host}"
             for host, domain in state.strays
@@ -89,6 +94,7 @@ def plan(
         actions=actions,
         decision=verdict.decision,
         conditions=conditions,
+        placement=placement,
         phase="Paused" if spec.paused else phase_of(after, verdict.desired, conditions),
         desired=verdict.desired,
         memory=replace(verdict.memory, strays=_strays_since(state, memory, now)),
@@ -115,6 +121,17 @@ def _advance(vm: VMRecord, step: Step, now: float) -> VMRecord:
     if update is None:
         return replace(vm, phase=step.phase, deleting_since=leaving)
     return replace(vm, phase=step.phase, deleting_since=leaving, reason=update.reason, message=update.message)
+
+
+def _placement(census: Census) -> Placement:
+    """Where the next VM would go once this plan is carried out."""
+    found = census.placing
+    reason: Literal["NoRoom", "BetterBond", "FewestVMs"] = "FewestVMs"
+    if found.host is None:
+        reason = "NoRoom"
+    elif found.by_bond:
+        reason = "BetterBond"
+    return Placement(host=found.host.name if found.host else "", reason=reason, message=found.message)
 
 
 def _deletes(step: Step) -> bool:
@@ -217,7 +234,10 @@ def _farewell(spec: LubanClusterSpec, state: State, memory: Memory, now: float) 
     return Plan(
         actions=actions,
         decision=decision,
-        conditions=conditions_of(state, decision, 0, {}),
+        conditions=conditions_of(
+            state, decision, 0, {}, policy=spec.bond_policy, hosts=[host.name for host in spec.hosts]
+        ),
+        placement=None,
         phase="Deleting",
         desired=0,
         memory=replace(memory, decision=decision, desired=0, strays=_strays_since(state, memory, now)),

@@ -16,6 +16,7 @@ WARNING_WHEN = {
     "VMsHealthy": "False",
     "BalancersReady": "False",
     "LoadKnown": "False",
+    "BondsHealthy": "False",
     "AtMaximum": "True",
 }
 """Status of each condition that deserves a Warning; None: never, the other conditions say why."""

@@ -24,6 +24,7 @@ class Metrics:
         self.condition = self._gauge("luban_cluster_condition", "1: the condition is True", "type")
         self.reachable = self._gauge("luban_host_reachable", "1: libvirt on the host answers", "host")
         self.host_vms = self._gauge("luban_host_vms", "VMs of the cluster on a host", "host")
+        self.bonds = self._gauge("luban_host_bond", "1: the verdict of the host's bond that matters", "host", "verdict")
         self.members = self._gauge("luban_balancer_members", "Members by state", "balancer", "state")
         self.balancer = self._gauge("luban_balancer_ready", "1: httpd serves the wanted configuration", "balancer")
         self.decisions = Counter(
@@ -52,6 +53,8 @@ class Metrics:
         for host in observation.hosts:
             self.reachable.labels(*labels, host.name).set(host.reachable)
             self.host_vms.labels(*labels, host.name).set(sum(vm.host == host.name for vm in observation.vms))
+        for name, bond in observation.bonds.items():
+            self.bonds.labels(*labels, name, bond.verdict).set(1)
         for condition in plan.conditions:
             self.condition.labels(*labels, condition.type).set(condition.status is True)
         self._record_balancers(labels, observation)
@@ -60,7 +63,7 @@ class Metrics:
     def _forget_gone(self, labels: tuple[str, str]) -> None:
         """Drop the series of VMs, hosts and balancers: those that still exist are set again at once."""
         by = dict(zip(CLUSTER, labels, strict=True))
-        for gauge in (self.sessions, self.reachable, self.host_vms, self.members, self.balancer):
+        for gauge in (self.sessions, self.reachable, self.host_vms, self.bonds, self.members, self.balancer):
             gauge.remove_by_labels(by)
 
     def _record_vms(self, labels: tuple[str, str], state: State, desired: int) -> None:

@@ -13,6 +13,7 @@ from luban.api.cluster import LubanCluster
 from luban.api.names import balancer_name
 from luban.core.model import (
     BalancerReport,
+    BondObservation,
     ClusterRef,
     DomainRecord,
     Failure,
@@ -25,6 +26,7 @@ from luban.core.state import State
 from luban.errors import LubanError
 from luban.ports import HostRef
 from luban.render.httpd import settings_of
+from luban.runtime.bonds import HostReports
 from luban.runtime.publication import published_of, settings_version
 from luban.runtime.records import belongs_to, cluster_ref, vm_record, with_timings
 from luban.runtime.wiring import Ports
@@ -55,6 +57,8 @@ class Observer:
     """Looks at one cluster. Keeps calls that a host has not answered yet, so that it is never asked twice at once."""
 
     ports: Ports
+    reports: HostReports = field(default_factory=HostReports)
+    """What node agents say about bonds."""
     _pending: dict[HostRef, asyncio.Task[dict[str, DomainRecord]]] = field(default_factory=dict)
     _last: dict[HostRef, tuple[float, dict[str, DomainRecord]]] = field(default_factory=dict)
     """When each host answered last, and what."""
@@ -76,6 +80,7 @@ class Observer:
             vms=vms,
             hosts=hosts,
             balancers=reports,
+            bonds=self._bonds(cluster),
             failures={vm.name: failures[vm.name] for vm in vms if vm.name in failures},
             troubles=dict(troubles),
             published=published,
@@ -83,6 +88,11 @@ class Observer:
         )
         observation = await self._with_vms_answers(cluster, observation)
         return Seen(observation, {body["metadata"]["name"]: body for body in bodies})
+
+    def _bonds(self, cluster: LubanCluster) -> dict[str, BondObservation]:
+        now = self.ports.clock.now()
+        looks = {host.name: self.reports.look(host, now) for host in cluster.spec.hosts}
+        return {name: bond for name, bond in looks.items() if bond is not None}
 
     async def _hosts(self, cluster: ClusterRef, hosts: list[HostRef]) -> tuple[HostObservation, ...]:
         return tuple(await asyncio.gather(*(self._host(cluster, host) for host in hosts)))

@@ -69,6 +69,7 @@ def vm_body(cluster: LubanCluster, action: CreateVM) -> dict[str, Any]:
         host=action.host,
         host_uri=action.host_uri,
         address=action.address,
+        placement=action.placement[:4096],
         template=cluster.spec.template.spec,
     )
     return {

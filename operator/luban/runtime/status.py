@@ -11,13 +11,15 @@ from pydantic import ValidationError
 from luban.api import names
 from luban.api.cluster import (
     BalancerStatus,
+    HostBond,
     HostStatus,
     LubanCluster,
     LubanClusterStatus,
     VMCounts,
 )
 from luban.api.common import Condition
-from luban.core.model import ConditionState, Memory, Observation, Plan
+from luban.core.model import BondObservation, ConditionState, Memory, Observation, Plan
+from luban.core.placement import SOUND
 from luban.core.state import State
 from luban.core.times import rfc3339, seconds_of
 
@@ -40,10 +42,12 @@ def build_status(
         vms=_counts(state, plan.desired),
         summary=f"{serving}/{plan.desired}",
         hosts=_hosts(observation),
+        bond_summary=_bond_summary(cluster, observation),
         balancers=balancers,
         balancer_summary=f"{sum(it.ready for it in balancers)}/{len(balancers)}",
         sessions=_sessions(state),
         decision=plan.decision,
+        placement=plan.placement,
         last_scale_time=rfc3339(plan.memory.last_scale) if plan.memory.last_scale is not None else None,
         conditions=_conditions(before.conditions, (*plan.conditions, *extra), cluster.metadata.generation, now),
     )
@@ -66,9 +70,32 @@ def _hosts(observation: Observation) -> tuple[HostStatus, ...]:
             reachable=host.reachable,
             vms=sum(vm.host == host.name for vm in observation.vms),
             message=host.message,
+            bond=_bond(observation.bonds.get(host.name)),
         )
         for host in observation.hosts
     )
+
+
+def _bond(bond: BondObservation | None) -> HostBond | None:
+    if bond is None:
+        return None
+    return HostBond(
+        name=bond.name,
+        verdict=bond.verdict,
+        mode=bond.mode,
+        active=bond.active,
+        total=bond.total,
+        since=bond.since or None,
+        message=bond.message,
+    )
+
+
+def _bond_summary(cluster: LubanCluster, observation: Observation) -> str:
+    hosts = cluster.spec.hosts
+    if cluster.spec.bond_policy == "Ignore" or not observation.bonds:
+        return ""
+    sound = sum(observation.bonds[it.name].verdict in SOUND for it in hosts if it.name in observation.bonds)
+    return f"{sound}/{len(hosts)}"
 
 
 def _balancers(observation: Observation) -> tuple[BalancerStatus, ...]:

@@ -14,6 +14,7 @@ from luban.core.plan import plan
 from luban.errors import LubanError
 from luban.render.balancer import settings_of
 from luban.runtime.apply import Applier
+from luban.runtime.bonds import HostReports
 from luban.runtime.events import Event, cluster_events, vm_events
 from luban.runtime.metrics import Metrics
 from luban.runtime.observe import Observer, Seen
@@ -37,12 +38,14 @@ class ClusterRuntime:
     ports: Ports
     metrics: Metrics
     cluster: LubanCluster
+    reports: HostReports = field(default_factory=HostReports)
+    """What node agents say about bonds."""
     memory: Memory = field(default_factory=Memory)
     spec_condition: ConditionState = SPEC_VALID
     finished: bool = False
 
     def __post_init__(self) -> None:
-        self.observer = Observer(self.ports)
+        self.observer = Observer(self.ports, self.reports)
         self.wake = asyncio.Event()
         self.applier = Applier(self.ports, on_done=self.wake.set)
         self.writer = StatusWriter(self.cluster.status.wire())

@@ -20,7 +20,7 @@ _METHODS = {"get": "GET", "list": "GET", "create": "POST", "patch": "PATCH", "de
 
 @dataclass(frozen=True)
 class Resource:
-    """A namespaced resource, or a subresource of one."""
+    """A resource, or a subresource of one."""
 
     group: str
     """Empty: the core group."""
@@ -44,6 +44,7 @@ class Resource:
 
 CLUSTERS = Resource(names.GROUP, names.VERSION, names.CLUSTERS)
 VMS = Resource(names.GROUP, names.VERSION, names.VMS)
+HOSTS = Resource(names.GROUP, names.VERSION, names.HOSTS)
 CONFIG_MAPS = Resource("", "v1", "configmaps")
 SECRETS = Resource("", "v1", "secrets")
 EVENTS = Resource("", "v1", "events")
@@ -52,7 +53,7 @@ LEASES = Resource("coordination.k8s.io", "v1", "leases")
 
 @dataclass(frozen=True)
 class Call:
-    """One request. `name` is empty for list and create."""
+    """One request. `namespace` is empty for resources of the whole cluster, `name` for list and create."""
 
     verb: Verb
     resource: Resource
@@ -77,7 +78,7 @@ class Call:
         """Path with the places {namespace} and {name}, which the client fills in and quotes."""
         resource = self.resource
         root = f"/apis/{resource.group}/{resource.version}" if resource.group else f"/api/{resource.version}"
-        parts = [root, "namespaces/{namespace}", resource.plural]
+        parts = [root, "namespaces/{namespace}", resource.plural] if self.namespace else [root, resource.plural]
         if self.name:
             parts.append("{name}")
         if resource.subresource:
@@ -85,5 +86,7 @@ class Call:
         return "/".join(parts)
 
     def __str__(self) -> str:
+        if not self.namespace:
+            return f"{self.verb} {self.resource} {self.name}".rstrip()
         where = f"{self.namespace}/{self.name}" if self.name else f"in namespace {self.namespace}"
         return f"{self.verb} {self.resource} {where}"

@@ -117,10 +117,9 @@ async def open_transport(kubeconfig: str | None, context: str | None) -> Transpo
     `kubeconfig` is a path. None: $KUBECONFIG, else inside a Pod its ServiceAccount, else ~/.kube/config.
     Raises PermanentError InvalidKubeconfig.
     """
-    path = kubeconfig or os.environ.get("KUBECONFIG")
-    if path is None and context is None and _in_pod():
+    if kubeconfig is None and "KUBECONFIG" not in os.environ and context is None and _in_pod():
         return Transport(ApiClient(_from_pod()))
-    return Transport(ApiClient(await _from_file(path or str(Path.home() / ".kube" / "config"), context)))
+    return Transport(ApiClient(await _from_file(kubeconfig_path(kubeconfig), context)))
 
 
 def _in_pod() -> bool:
@@ -133,14 +132,18 @@ def _from_pod() -> Configuration:
     return configuration
 
 
-def _exists(path: str) -> bool:
-    """Whether any file of a list as in $KUBECONFIG is there."""
-    return any(Path(part).expanduser().exists() for part in path.split(os.pathsep) if part)
+def kubeconfig_path(kubeconfig: str | None) -> str:
+    """Where the kubeconfig is: as given, or as kubectl looks for it. May be a list, as $KUBECONFIG.
+
+    Raises PermanentError InvalidKubeconfig if no file is there.
+    """
+    path = kubeconfig or os.environ.get("KUBECONFIG") or str(Path.home() / ".kube" / "config")
+    if not any(Path(part).expanduser().exists() for part in path.split(os.pathsep) if part):
+        raise PermanentError("InvalidKubeconfig", f"{path} is not there: give the path of a kubeconfig")
+    return path
 
 
 async def _from_file(path: str, context: str | None) -> Configuration:
-    if not _exists(path):
-        raise PermanentError("InvalidKubeconfig", f"{path} is not there: give the path of a kubeconfig")
     configuration = Configuration()
     try:
         await kubernetes_config.load_kube_config(  # type: ignore[no-untyped-call]

@@ -1,0 +1,87 @@
+"""`kubectl luban explain`: why the operator does what it does, from what it wrote down itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from luban.api.cluster import HostStatus, LubanCluster
+from luban.api.vm import LubanVM
+
+WIDTH = 12
+"""Characters before the text: the headings' column."""
+GOOD_WHEN_FALSE = frozenset({"AtMaximum"})
+
+
+def explain(cluster: LubanCluster, vms: Iterable[LubanVM]) -> str:
+    """The last decision, where the next VM would go, why each VM is where it is, and what is not as it should be."""
+    return "\n".join(_lines(cluster, list(vms)))
+
+
+def _lines(cluster: LubanCluster, vms: list[LubanVM]) -> Iterator[str]:
+    status = cluster.status
+    yield f"LubanCluster {cluster.metadata.namespace}/{cluster.metadata.name}: {status.phase}, {_counts(cluster)}"
+    if status.observed_generation < cluster.metadata.generation:
+        yield from _section("Outdated", ["the operator has not looked at the latest spec yet: is it running?"])
+    yield from _section("Decision", _decision(cluster))
+    yield from _section("Next VM", _next(cluster))
+    yield from _section("Bonds", (_bond(host) for host in status.hosts if host.bond is not None))
+    yield from _section("VMs", (_vm(vm) for vm in sorted(vms, key=lambda vm: vm.metadata.name)))
+    yield from _section("Amiss", _amiss(cluster))
+
+
+def _counts(cluster: LubanCluster) -> str:
+    vms = cluster.status.vms
+    return f"{vms.serving} of {vms.desired} VMs serve, {vms.starting} start, {vms.draining} leave, {vms.failed} failed"
+
+
+def _section(heading: str, lines: Iterable[str]) -> Iterator[str]:
+    for number, line in enumerate(lines):
+        yield f"{heading if number == 0 else '':{WIDTH}}{line}"
+
+
+def _decision(cluster: LubanCluster) -> Iterator[str]:
+    decision = cluster.status.decision
+    if decision is None:
+        yield "none yet"
+        return
+    yield f"{decision.verdict} ({decision.reason}) since {decision.at}: {decision.message}"
+    for load in decision.inputs:
+        known = f"{load.sessions} sessions, {load.percent} %" if load.sessions is not None else "sessions unknown"
+        yield f"  {load.vm}: {known}"
+    if decision.eligible_at is not None:
+        yield f"  to be carried out at {decision.eligible_at} at the earliest"
+
+
+REASONS = {
+    "FewestVMs": "the fewest VMs decide",
+    "BetterBond": "the bond decides",
+    "NoRoom": "no host can take one",
+}
+
+
+def _next(cluster: LubanCluster) -> Iterator[str]:
+    placement = cluster.status.placement
+    if placement is not None:
+        yield f"{REASONS[placement.reason]} (bondPolicy {cluster.spec.bond_policy}): {placement.message}"
+
+
+def _bond(host: HostStatus) -> str:
+    bond = host.bond
+    if bond is None:
+        return f"{host.name}: no report"
+    what = f" {bond.name} {bond.mode}, {bond.active} of {bond.total} ports carry traffic" if bond.name else ""
+    since = f", since {bond.since}" if bond.since else ""
+    return f"{host.name}: {bond.verdict}{since}{':' if what else ''}{what}{f'; {bond.message}' if bond.message else ''}"
+
+
+def _vm(vm: LubanVM) -> str:
+    why = f"; placed: {vm.spec.placement}" if vm.spec.placement else ""
+    reason = f" ({vm.status.reason})" if vm.status.reason else ""
+    return f"{vm.metadata.name} on {vm.spec.host}: {vm.status.phase}{reason}{why}"
+
+
+def _amiss(cluster: LubanCluster) -> Iterator[str]:
+    for condition in cluster.status.conditions:
+        good = "False" if condition.type in GOOD_WHEN_FALSE else "True"
+        if condition.status != good and condition.reason != "Ignored":
+            yield f"{condition.type} is {condition.status} ({condition.reason}): {condition.message}"

@@ -1,0 +1,201 @@
+"""The node agent: an event or the clock -> read -> judge -> report what changed."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import structlog
+from pydantic import ValidationError
+
+from luban.adapters.clock import SystemClock
+from luban.adapters.kernel_bonds import KernelBonds
+from luban.adapters.kubernetes_api import connect_hosts
+from luban.api.host import LubanHostSpec, LubanHostStatus
+from luban.core.bond_model import BondMemory, HostReading
+from luban.core.bonds import HostJudgement, Wish, blank, judge_host, recall
+from luban.core.times import seconds_of
+from luban.errors import LubanError
+from luban.node_agent.metrics import Metrics
+from luban.node_agent.reporter import Reporter
+from luban.node_agent.schedule import Schedule
+from luban.node_agent.status import status_of, wish_of
+from luban.node_agent.web import Web
+from luban.ports import BondSource, Clock, HostReports
+
+log = structlog.get_logger(__name__)
+
+GRACE_SECONDS = 5.0
+"""A reading is believed for so long, or for three intervals, while no new one succeeds."""
+STALLED_SECONDS = 30.0
+"""The agent counts as dead when its last reading began longer ago than this."""
+FLUSH_SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class AgentOptions:
+    """How an agent is started; `luban node-agent --help` says what each option means."""
+
+    node_name: str
+    kubeconfig: str | None = None
+    proc_root: Path = Path("/proc")
+    sys_root: Path = Path("/sys")
+    resync: float = 1.0
+    events: bool = True
+    heartbeat: float = 60.0
+    listen_address: str = "0.0.0.0"  # noqa: S104 (Prometheus asks from another machine)
+    listen_port: int = 9182
+
+
+async def run(options: AgentOptions, stop: asyncio.Event) -> None:
+    """Run until `stop` is set. Raises PermanentError without credentials, OSError if the port is taken."""
+    structlog.contextvars.bind_contextvars(node=options.node_name)
+    async with contextlib.AsyncExitStack() as stack:
+        source = KernelBonds(options.proc_root, options.sys_root)
+        stack.push_async_callback(source.close)
+        reports = await connect_hosts(options.kubeconfig)
+        stack.push_async_callback(reports.close)
+        agent = Agent(options, source, reports, SystemClock())
+        web = Web(agent.alive, agent.metrics.registry)
+        await web.listen(options.listen_address, options.listen_port)
+        stack.push_async_callback(web.close)
+        log.info("node agent started", port=options.listen_port, events=options.events)
+        await agent.run(stop)
+
+
+class Agent:
+    """All parts of one agent. Made inside a running event loop."""
+
+    def __init__(self, options: AgentOptions, source: BondSource, reports: HostReports, clock: Clock) -> None:
+        self._options = options
+        self._source = source
+        self._clock = clock
+        loop = asyncio.get_running_loop()
+        self._time = loop.time
+        self._schedule = Schedule(options.resync, loop.time())
+        self._reporter = Reporter(reports, options.node_name, clock, self._take, options.heartbeat)
+        self.metrics = Metrics(self._reporter)
+        self._wake = asyncio.Event()
+        self._began_at = loop.time()
+        self._reading: HostReading | None = None
+        self._read_at = loop.time()
+        self._wish = Wish()
+        self._generation = 0
+        self._memory: Mapping[str, BondMemory] = {}
+        self._status: LubanHostStatus | None = None
+        self._first_object = True
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Run until `stop` is set; what is not written by then gets one more try."""
+        unwatch = self._watch()
+        tasks = [asyncio.create_task(self._look()), asyncio.create_task(self._reporter.run())]
+        stopped = asyncio.create_task(stop.wait())
+        try:
+            await asyncio.wait([stopped, *tasks], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            unwatch()
+            for task in (stopped, *tasks):
+                task.cancel()
+            ended = await asyncio.gather(*tasks, return_exceptions=True)
+        await self._reporter.flush(FLUSH_SECONDS)
+        for error in ended:
+            if isinstance(error, Exception):
+                raise error
+
+    def alive(self) -> bool:
+        """Whether readings still begin regularly."""
+        return self._time() - self._began_at < max(STALLED_SECONDS, 3 * self._options.resync)
+
+    def _watch(self) -> Callable[[], None]:
+        if not self._options.events:
+            return lambda: None
+        try:
+            return self._source.watch(self._event)
+        except LubanError as error:
+            log.warning("no events, polling only", reason=error.reason, error=error.message)
+            return lambda: None
+
+    def _event(self, reason: str) -> None:
+        self.metrics.events.labels(reason).inc()
+        self._schedule.event(self._time())
+        self._wake.set()
+
+    async def _look(self) -> None:
+        while True:
+            while (wait := self._schedule.due() - self._time()) > 0:
+                self._wake.clear()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(wait):
+                        await self._wake.wait()
+            self._began_at = self._time()
+            self._schedule.reading(self._began_at)
+            self._judge(await self._read())
+
+    async def _read(self) -> HostReading | None:
+        """A fresh reading; the last one for a while if there is none; then one that says that nothing is known."""
+        try:
+            reading = await self._source.read()
+        except LubanError as error:
+            self.metrics.reads.labels("failed").inc()
+            log.warning("bonds not read", reason=error.reason, error=error.message)
+            if self._time() - self._read_at < max(GRACE_SECONDS, 3 * self._options.resync):
+                return self._reading
+            return blank(self._reading or HostReading(self._clock.now()), error.message, self._clock.now())
+        self.metrics.reads.labels("good").inc()
+        self.metrics.last_read.set(reading.at)
+        self._reading, self._read_at = reading, self._time()
+        return reading
+
+    def _judge(self, reading: HostReading | None) -> None:
+        if reading is None:
+            return
+        now = self._clock.now()
+        judgement = judge_host(reading, self._wish, self._memory, now)
+        self._tell(judgement)
+        self._memory = judgement.memory
+        self.metrics.judgement = judgement
+        self._status = status_of(judgement, self._status, self._generation, now)
+        self._reporter.publish(self._status)
+
+    def _tell(self, judgement: HostJudgement) -> None:
+        """Log what is published anew."""
+        for bond in judgement.bonds:
+            before = self._memory.get(bond.reading.name)
+            if before is None or before.published != bond.verdict:
+                log.info("bond", bond=bond.reading.name, verdict=bond.verdict, message=bond.message)
+
+    def _take(self, body: Mapping[str, Any] | None) -> None:
+        """The object as it is in the cluster: its spec counts from now on; its status goes on where an agent ended."""
+        body = body or {}
+        if self._first_object:
+            self._first_object = False
+            self._recall(body.get("status"))
+        generation = (body.get("metadata") or {}).get("generation", 0)
+        try:
+            wish = wish_of(LubanHostSpec.model_validate(body.get("spec") or {}))
+        except ValidationError as error:
+            log.warning("spec cannot be read, the one before stays", error=str(error))
+            return
+        if wish != self._wish or generation != self._generation:
+            self._wish, self._generation = wish, generation
+            self._judge(self._reading)
+
+    def _recall(self, status: Any) -> None:
+        """Go on with the times of the status that the agent before us wrote."""
+        try:
+            written = LubanHostStatus.model_validate(status or {})
+            times = {bond.name: (bond.verdict, seconds_of(bond.since)) for bond in written.bonds}
+        except ValueError:
+            return
+        known = {name: recall(memory, *times[name]) for name, memory in self._memory.items() if name in times}
+        unseen = {name: BondMemory(verdict, since) for name, (verdict, since) in times.items()}
+        self._memory = {**unseen, **self._memory, **known}
+        if self._status is None:
+            self._status = written
+            return
+        self._status = self._status.model_copy(update={"conditions": written.conditions})
+        self._judge(self._reading)
