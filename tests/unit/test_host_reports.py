@@ -8,31 +8,10 @@ import pytest
 
 from luban.api.cluster import Host
 from luban.core.model import BondObservation
-from luban.core.times import rfc3339
 from luban.runtime.bonds import STALE_SECONDS, HostReports, node_of
+from tests.fakes.hosts import NOW, SINCE, body, bond
 
-NOW = 1_800_000_000.0
-SINCE = rfc3339(NOW - 3600)
 HOST = Host(name="host-b", uri="qemu+tls://host-b/system")
-
-
-def bond(name: str = "bond0", verdict: str = "Healthy", **fields: Any) -> dict[str, Any]:
-    return {"name": name, "verdict": verdict, "since": SINCE, "mode": "802.3ad", "active": 2, "total": 2, **fields}
-
-
-def body(
-    *bonds: dict[str, Any], node: str = "host-b", primary: str | None = None, at: float | None = NOW, **status: Any
-) -> dict[str, Any]:
-    bonds = bonds or (bond(),)
-    first = next((it for it in bonds if it["name"] == primary), bonds[0])
-    summary = {key: first[key] for key in ("name", "verdict", "mode", "active", "total", "since")}
-    written = {
-        "bond": {**summary, "ports": f"{first['active']}/{first['total']}"},
-        "bonds": list(bonds),
-        **({"lastReport": rfc3339(at)} if at is not None else {}),
-        **status,
-    }
-    return {"metadata": {"name": node}, "spec": {}, "status": written}
 
 
 def heard(*bodies: dict[str, Any], now: float = NOW) -> HostReports:

@@ -12,6 +12,7 @@ from luban.core.model import ClusterRef, DomainRecord
 from luban.errors import PermanentError, TemporaryError
 from luban.ports import HostRef
 from luban.runtime import observe
+from tests.fakes.hosts import body, bond
 from tests.fakes.site import NAMESPACE, Killed, Site
 
 
@@ -148,6 +149,27 @@ async def test_a_host_that_hesitates_is_not_called_unreachable_at_once(monkeypat
 def reachable(site: Site) -> str:
     """Status of the condition HostsReachable."""
     return {it["type"]: it for it in site.body()["status"]["conditions"]}["HostsReachable"]["status"]
+
+
+async def test_the_next_vm_avoids_an_impaired_bond_and_says_so() -> None:
+    site = Site({"scaling": {"policy": "Manual"}})
+    await site.run(60)
+    reports = site.runtime.reports
+    degraded = bond(verdict="Degraded", active=1, message="bond0: eth2 has no carrier")
+    reports.take(body(degraded, node="host-b", at=site.clock.seconds), site.clock.seconds)
+    reports.take(body(node="host-c", at=site.clock.seconds), site.clock.seconds)
+    site.change(replicas=3)
+    await site.run(40)
+    hosts = [vm["spec"]["host"] for vm in site.vms()]
+    assert sorted(hosts) == ["host-b", "host-c", "host-c"]
+    newest = site.vms()[-1]
+    assert newest["spec"]["placement"] == "host-c; not host-b: its bond is Degraded"
+    status = site.body()["status"]
+    assert status["bondSummary"] == "1/2"
+    assert status["placement"]["reason"] == "BetterBond"
+    (condition,) = (it for it in status["conditions"] if it["type"] == "BondsHealthy")
+    assert (condition["status"], condition["message"]) == ("False", "host-b: bond0: eth2 has no carrier")
+    assert ("LubanCluster", "Degraded") in {(it.kind, it.reason) for it in site.api.events(NAMESPACE)}
 
 
 async def test_a_bad_spec_leaves_the_last_good_one_in_force() -> None:
