@@ -29,7 +29,7 @@ lint: $(VENV)/.done  ## ruff, mypy --strict, import layers, CRD drift
 unit: $(VENV)/.done  ## Unit tests alone, in seconds
 	$(PYTHON) -m pytest tests/unit
 
-bench: setup  ## Benchmarks: NAME=membership, reaction, stats; each prints one line of JSON
+bench: setup  ## Benchmarks: NAME=membership, reaction, stats, bond, links; each prints one line of JSON
 	@$(PYTHON) -m bench $(NAME)
 
 crds: $(VENV)/.done  ## Write crds/*.yaml and docs/api.md from the models

@@ -11,7 +11,9 @@ import pytest
 from luban.adapters.kernel_bonds import procfs, sysfs
 from luban.adapters.kernel_bonds.files import SysNet
 from luban.adapters.kernel_bonds.netlink import concerns
+from luban.adapters.kernel_bonds.readings import bond_readings
 from luban.adapters.kernel_bonds.wire import RTM_DELLINK, messages
+from luban.core.bond_model import Judgement
 from luban.core.bond_rules import SILENT_PATH
 from luban.core.bonds import judge
 from tests.unit.bond_states import (
@@ -20,9 +22,11 @@ from tests.unit.bond_states import (
     START,
     STATES,
     STREAMS,
+    datagram,
     from_files,
     from_netlink,
     judged_twice,
+    links_of,
     make_tree,
     proc_text,
 )
@@ -180,3 +184,50 @@ def test_events_of_other_devices_do_not_wake() -> None:
         record for record in lines("events-active-backup-release-enslave-delete") if record.get("t_ms") == 196.9
     )
     assert not concerns(messages(bytes.fromhex(str(record["nlmsg_hex"]))), frozenset())
+
+
+def replayed(stream: str, state: str) -> list[tuple[float, Judgement]]:
+    """Judgements before a stream's action and after each event: seconds since the action, and what is found.
+
+    Each event's link takes the place of the one in the dump of `state`, which was another bond with other counters.
+    """
+    links = {link.index: link for link in links_of(datagram(state))}
+    (bond,) = (link.index for link in links.values() if link.bond is not None)
+    records = [record for record in lines(stream) if "nlmsg_hex" in record]
+    events = [
+        (float(str(record["t_ms"])) / 1000, replace(link, master=bond))
+        for record in records
+        for link in links_of(bytes.fromhex(str(record["nlmsg_hex"])))
+    ]
+    first = events[0][1]
+    links[first.index] = replace(links[first.index], carrier_downs=(first.carrier_downs or 0) - 1)
+    found, memory = [], None
+    for seconds, link in [(-10.0, links[first.index]), *events]:
+        links[link.index] = link
+        (reading,) = bond_readings(list(links.values()), lambda _link: (1000, "full"))
+        judgement = judge(reading, 2, memory, START + seconds)
+        memory = judgement.memory
+        found.append((seconds, judgement))
+    return found
+
+
+def test_a_pulled_cable_is_known_with_the_first_event() -> None:
+    """The carrier tells before the bond's monitoring does; LACP needs 2.5 s to let the port in again."""
+    (_, before), (first_at, first), *others = replayed("events-lacp-cable-pull-restore", "lacp-healthy")
+    assert before.verdict == "Healthy"
+    assert (first.verdict, first.active) == ("Degraded", 1)
+    assert first.message == "eth1: no carrier, 1 of 2 ports carry traffic"
+    assert first_at < 0.02
+    assert all(judgement.verdict == "Degraded" for _, judgement in others), "held to the end of the recording"
+    *_, (last_at, last) = others
+    assert last_at > 4.4
+    assert last.reasons[0] == "Degraded", "the partner's state in the event is stale: the dumps after it know better"
+
+
+def test_flapping_is_known_from_events() -> None:
+    """With the third loss of the carrier; the recording has twelve, the quick ones among them 20 ms apart."""
+    found = replayed("events-lacp-flapping-6x400ms-6x20ms", "lacp-healthy")
+    downs = [judgement.reading.ports[0].carrier_downs or 0 for _, judgement in found]
+    assert downs[-1] - downs[0] == 12
+    for count, (_, judgement) in zip(downs, found, strict=True):
+        assert ("Flapping" in judgement.reasons) == (count - downs[0] >= 3)

@@ -217,13 +217,13 @@ def rank(verdict: BondVerdict) -> int:
     """What a host is worth to placement: Healthy and Recovering 3, impaired 2, Unknown 1, Down 0.
 
     None counts as 3: a host without a bond has chosen to have none, and preferring others would only move load away
-    from hosts that are as good as they ever were. Where a bond is required, ask `meets_requirement` as well.
+    from hosts that are as good as they ever were.
     """
     if verdict in (*_GOOD, "None"):
         return 3
     return {"Unknown": 1, "Down": 0}.get(verdict, 2)
 
 
-def meets_requirement(verdict: BondVerdict) -> bool:
-    """Whether a host may take VMs where good bonds are required: no bond does not meet that."""
+def is_good(verdict: BondVerdict) -> bool:
+    """Whether the bond does all that it should, or will in a moment."""
     return verdict in _GOOD

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field, replace
 
 from luban.api.cluster import BondPolicy, Host
 from luban.api.host import BondVerdict
+from luban.core.bond_model import rank
 from luban.core.model import VMRecord
 
 UNKNOWN: BondVerdict = "Unknown"
 SOUND: frozenset[BondVerdict] = frozenset({"Healthy", "Recovering", "None"})
 """Verdicts that take nothing from a host. None: it has no bond that could be impaired."""
-WORST: dict[BondVerdict, int] = {UNKNOWN: 2, "Down": 3}
 
 
 @dataclass(frozen=True)
@@ -30,16 +30,13 @@ class Bonds:
 
     def grade(self, host: str) -> int:
         """0: sound, 1: impaired, 2: unknown, 3: down. Always 0 if the policy looks away."""
-        verdict = self.verdict(host)
-        if self.policy == "Ignore" or verdict in SOUND:
-            return 0
-        return WORST.get(verdict, 1)
+        return 0 if self.policy == "Ignore" else 3 - rank(self.verdict(host))
 
     def admits(self, host: str) -> bool:
         """Whether the bond allows a new VM: Require wants it Healthy, Prefer only not Down."""
         if self.policy == "Require":
             return self.verdict(host) == "Healthy"
-        return self.grade(host) < WORST["Down"]
+        return self.policy == "Ignore" or self.verdict(host) != "Down"
 
 
 NO_BONDS = Bonds()

@@ -34,6 +34,7 @@ GRACE_SECONDS = 5.0
 STALLED_SECONDS = 30.0
 """The agent counts as dead when its last reading began longer ago than this."""
 FLUSH_SECONDS = 2.0
+TICK_SECONDS = 0.001
 
 
 @dataclass(frozen=True)
@@ -82,9 +83,12 @@ class Agent:
         self._wake = asyncio.Event()
         self._began_at = loop.time()
         self._reading: HostReading | None = None
+        self._judged: HostReading | None = None
+        """The last good one, or the empty one that took its place."""
         self._read_at = loop.time()
         self._wish = Wish()
-        self._generation = 0
+        # What the object has that our first write makes.
+        self._generation = 1
         self._memory: Mapping[str, BondMemory] = {}
         self._status: LubanHostStatus | None = None
         self._first_object = True
@@ -126,12 +130,13 @@ class Agent:
 
     async def _look(self) -> None:
         while True:
-            while (wait := self._schedule.due() - self._time()) > 0:
+            # Less than a timer can tell apart counts as now.
+            while (wait := (due := self._schedule.due()) - self._time()) > TICK_SECONDS:
                 self._wake.clear()
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(wait):
                         await self._wake.wait()
-            self._began_at = self._time()
+            self._began_at = max(due, self._time())
             self._schedule.reading(self._began_at)
             self._judge(await self._read())
 
@@ -153,6 +158,7 @@ class Agent:
     def _judge(self, reading: HostReading | None) -> None:
         if reading is None:
             return
+        self._judged = reading
         now = self._clock.now()
         judgement = judge_host(reading, self._wish, self._memory, now)
         self._tell(judgement)
@@ -174,7 +180,7 @@ class Agent:
         if self._first_object:
             self._first_object = False
             self._recall(body.get("status"))
-        generation = (body.get("metadata") or {}).get("generation", 0)
+        generation = (body.get("metadata") or {}).get("generation", 1)
         try:
             wish = wish_of(LubanHostSpec.model_validate(body.get("spec") or {}))
         except ValidationError as error:
@@ -182,7 +188,7 @@ class Agent:
             return
         if wish != self._wish or generation != self._generation:
             self._wish, self._generation = wish, generation
-            self._judge(self._reading)
+            self._judge(self._judged)
 
     def _recall(self, status: Any) -> None:
         """Go on with the times of the status that the agent before us wrote."""
@@ -198,4 +204,4 @@ class Agent:
             self._status = written
             return
         self._status = self._status.model_copy(update={"conditions": written.conditions})
-        self._judge(self._reading)
+        self._judge(self._judged)

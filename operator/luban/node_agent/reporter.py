@@ -20,6 +20,7 @@ log = structlog.get_logger(__name__)
 
 SPACING_SECONDS = 1.0
 """Between two writes at least, if no verdict changed: counters of a flapping port would be written all the time."""
+TICK_SECONDS = 0.001
 SHORTEST_PAUSE = 0.5
 LONGEST_PAUSE = 10.0
 """Seconds after a failed write, doubled with each further one, and varied so that nodes do not come all at once."""
@@ -71,12 +72,11 @@ class Reporter:
         """Until there is something to write: news, after SPACING_SECONDS; a new verdict, at once; or a sign of life."""
         loop = asyncio.get_running_loop()
         alive = wrote + self._heartbeat
-        while loop.time() < alive:
-            until = alive
-            if self._news():
-                until = min(alive, wrote + SPACING_SECONDS)
-                if self._urgent() or loop.time() >= until:
-                    return
+        while True:
+            until = min(alive, wrote + SPACING_SECONDS) if self._news() else alive
+            # Less than a timer can tell apart counts as now.
+            if self._urgent() or loop.time() > until - TICK_SECONDS:
+                return
             self._wake.clear()
             with suppress(TimeoutError):
                 async with asyncio.timeout_at(until):

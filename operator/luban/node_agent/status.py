@@ -15,7 +15,7 @@ from luban.api.host import (
     LubanHostSpec,
     LubanHostStatus,
 )
-from luban.core.bond_model import ACTIVE_BACKUP, Judgement, PortJudgement, PortReading, Settings, meets_requirement
+from luban.core.bond_model import ACTIVE_BACKUP, Judgement, PortJudgement, PortReading, Settings, is_good
 from luban.core.bonds import HostJudgement, Wish
 from luban.core.times import rfc3339
 
@@ -97,7 +97,7 @@ def _speed(bond: Judgement) -> int | None:
 
 def _condition(judgement: HostJudgement, before: LubanHostStatus | None, generation: int, now: float) -> Condition:
     verdict, bond = judgement.verdict, judgement.primary
-    status = "Unknown" if verdict in ("Unknown", "None") else str(meets_requirement(verdict))
+    status = "Unknown" if verdict in ("Unknown", "None") else str(is_good(verdict))
     nothing = judgement.trouble or "the node has no bond"
     message = f"{bond.reading.name}: {bond.message}" if bond else nothing
     old = next((one for one in before.conditions if one.type == CONDITION), None) if before else None

@@ -11,8 +11,8 @@ from luban.adapters.kernel_bonds.device_names import is_device_name
 
 LIMIT = 1 << 20
 """Bytes of a file that are read at most."""
-_SPEEDS = range(1, 10_000_001)
-"""Mb/s. Drivers that do not know say -1, 0 or 4294967295."""
+_FASTEST = 10_000_000
+"""Mb/s. Drivers that do not know a speed say -1, 0 or 4294967295."""
 _MAC = re.compile("[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}")
 
 
@@ -101,7 +101,7 @@ def unsigned(text: str | None) -> int | None:
 
 def speed_of(number: int | None) -> int | None:
     """Mb/s, if it is a speed."""
-    return number if number in _SPEEDS else None
+    return number if number is not None and 0 < number <= _FASTEST else None
 
 
 def mac_of(text: str | None) -> str | None:

@@ -1,0 +1,144 @@
+"""The node agent on a real API server: the LubanHost that it makes, what people see of it, whose fields are whose."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any
+
+import pytest
+
+from lab.controlplane import ControlPlane
+from luban.adapters.clock import SystemClock
+from luban.adapters.kubernetes_api import connect_hosts
+from luban.api import names
+from luban.core.bond_model import BondReading, HostReading
+from luban.core.bonds import Wish, judge_host
+from luban.node_agent.agent import Agent, AgentOptions
+from luban.node_agent.status import status_of
+from luban.ports import HostReports
+from tests.unit.bond_states import START, STATES, from_netlink
+
+# The first test may have to build kube-apiserver: minutes on two cores, once for each machine.
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(1800)]
+
+SECONDS = 20.0
+
+
+class Bonds:
+    """Bonds that are as the test says."""
+
+    def __init__(self, *bonds: BondReading) -> None:
+        self.bonds = bonds
+        self.wake: Callable[[str], None] = lambda _reason: None
+
+    async def read(self) -> HostReading:
+        """What is so now."""
+        return HostReading(SystemClock().now(), self.bonds)
+
+    def watch(self, wake: Callable[[str], None]) -> Callable[[], None]:
+        """Events come from `become`."""
+        self.wake = wake
+        return lambda: None
+
+    async def close(self) -> None:
+        """Nothing to close."""
+
+    def become(self, *bonds: BondReading) -> None:
+        """Change, with an event."""
+        self.bonds = bonds
+        self.wake("link")
+
+
+class Reports:
+    """The real adapter; what it writes can be waited for."""
+
+    def __init__(self, real: HostReports) -> None:
+        self._real = real
+        self._written: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+
+    async def read(self, name: str) -> dict[str, Any] | None:
+        """As it is."""
+        return await self._real.read(name)
+
+    async def write(self, name: str, status: Mapping[str, Any]) -> dict[str, Any]:
+        """As it is, and told."""
+        answer = await self._real.write(name, status)
+        await self._written.put(answer)
+        return answer
+
+    async def close(self) -> None:
+        """As it is."""
+        await self._real.close()
+
+    async def next(self) -> dict[str, Any]:
+        """The object after the next write."""
+        async with asyncio.timeout(SECONDS):
+            return await self._written.get()
+
+
+@pytest.fixture
+async def reports(luban_api: ControlPlane) -> AsyncIterator[Reports]:
+    """Access to the API server; the LubanHost is removed at the end."""
+    found = Reports(await connect_hosts(str(luban_api.layout.admin_kubeconfig)))
+    yield found
+    await found.close()
+    luban_api.kubectl("delete", "lubanhosts", "--all")
+
+
+@contextlib.asynccontextmanager
+async def running(bonds: Bonds, reports: Reports) -> AsyncIterator[Agent]:
+    """An agent that runs inside."""
+    agent, stop = Agent(AgentOptions("host-b", heartbeat=1.0), bonds, reports, SystemClock()), asyncio.Event()
+    task = asyncio.create_task(agent.run(stop))
+    yield agent
+    stop.set()
+    await task
+
+
+async def test_it_makes_the_object_and_reports(luban_api: ControlPlane, reports: Reports) -> None:
+    bonds = Bonds(from_netlink("lacp-healthy"))
+    async with running(bonds, reports):
+        first = await reports.next()
+        assert first["status"]["bond"]["verdict"] == "Healthy"
+        assert first["spec"] == {
+            "bond": "",
+            "expectedPorts": [],
+            "flapping": {"downs": 3, "window": "60s"},
+            "hold": "10s",
+        }
+        bonds.become(from_netlink("lacp-silent-eth1-expired"))
+        while (body := await reports.next())["status"]["bond"]["verdict"] != "LACPTimeout":
+            pass
+    port = body["status"]["bonds"][0]["ports"][0]
+    assert (port["name"], port["usable"], port["actorState"]) == ("eth1", False, "0x8f")
+    table = await asyncio.to_thread(luban_api.kubectl, "get", "lh")
+    heading, row = table.splitlines()
+    assert heading.split() == ["NAME", "BOND", "MODE", "PORTS", "SPEED", "SINCE", "AGE"]
+    assert row.split()[:5] == ["host-b", "LACPTimeout", "802.3ad", "1/2", "1000"]
+
+
+async def test_the_spec_is_the_users(luban_api: ControlPlane, reports: Reports) -> None:
+    bonds = Bonds(from_netlink("lacp-healthy"))
+    async with running(bonds, reports):
+        await reports.next()
+        spec = {"expectedPorts": [{"bond": "bond0", "ports": 3}]}
+        body = {"apiVersion": names.API_VERSION, "kind": "LubanHost", "metadata": {"name": "host-b"}, "spec": spec}
+        # A user's own apply meets no field of the agent's.
+        await asyncio.to_thread(luban_api.kubectl, "apply", "--server-side", "-f", "-", stdin=json.dumps(body))
+        while (found := await reports.next())["status"]["bond"]["verdict"] != "Degraded":
+            pass
+    assert found["status"]["bond"]["ports"] == "2/3"
+    assert found["status"]["observedGeneration"] == found["metadata"]["generation"] == 2
+    managers = {entry["manager"]: entry.get("subresource", "") for entry in found["metadata"]["managedFields"]}
+    assert managers[names.NODE_AGENT_FIELD_MANAGER] == "status"
+
+
+async def test_every_recorded_state_is_accepted_whole(reports: Reports) -> None:
+    """Nothing that the agent writes is refused or dropped by the schema, and what is not so any more goes."""
+    for state in STATES:
+        judged = judge_host(HostReading(START, (from_netlink(state),)), Wish(), {}, START)
+        status = status_of(judged, None, 1, START).wire()
+        assert (await reports.write("host-b", status))["status"] == status
