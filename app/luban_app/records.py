@@ -1,0 +1,151 @@
+"""Evaluations that are kept: what a record is, who may see it, and the store behind pages and API."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Literal, Protocol
+
+NAME_LENGTH = 80
+ADDRESS_LENGTH = 200
+NOTES_LENGTH = 1000
+PAGE_SIZE = 20
+MAX_RECORDS_PER_OWNER = 500
+"""A session that tries to fill the database is stopped here."""
+
+SortKey = Literal["updated", "name", "outside", "building", "inside", "total"]
+
+
+class RecordNotFoundError(LookupError):
+    """There is no such record, or it is somebody else's: the two must not be told apart."""
+
+
+class TooManyRecordsError(Exception):
+    """The owner has MAX_RECORDS_PER_OWNER already."""
+
+
+@dataclass(frozen=True)
+class Home:
+    """What people write about a home: plain text, trimmed; the name is not empty."""
+
+    name: str
+    address: str = ""
+    notes: str = ""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores as they were when the record was saved, 0..100; None: nothing answered in that part."""
+
+    outside: float | None = None
+    building: float | None = None
+    inside: float | None = None
+    total: float | None = None
+
+
+@dataclass(frozen=True)
+class Record:
+    """One evaluated home."""
+
+    id: str
+    """Opaque and unguessable, URL-safe."""
+    owner: str
+    """Session that it belongs to; empty: a sample, which everybody sees and nobody changes."""
+    home: Home
+    answers: Mapping[str, str]
+    """Indicator id -> option id."""
+    scores: Scores
+    created: datetime
+    updated: datetime
+    """Both in UTC."""
+
+    @property
+    def sample(self) -> bool:
+        """Whether it ships with the service."""
+        return not self.owner
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A form that was begun: kept for its session until it is saved or thrown away."""
+
+    home: Home
+    answers: Mapping[str, str] = field(default_factory=dict)
+    record: str = ""
+    """Id of the record that is being edited; empty: a new one."""
+
+
+@dataclass(frozen=True)
+class Query:
+    """What to list."""
+
+    text: str = ""
+    """Part of name, address or notes, in any case; empty: all."""
+    sort: SortKey = "updated"
+    descending: bool = True
+    """Records without a score in the sorted part come last either way."""
+    page: int = 1
+    size: int = PAGE_SIZE
+
+
+@dataclass(frozen=True)
+class Found:
+    """One page of a list."""
+
+    records: tuple[Record, ...]
+    total: int
+    """Records on all pages."""
+    page: int
+    pages: int
+
+
+class RecordStore(Protocol):
+    """Records and drafts. A session sees its own records and the samples; it changes its own only.
+
+    Every call may be made from any VM at the same time: the database is shared.
+    """
+
+    async def create(self, owner: str, home: Home, answers: Mapping[str, str], scores: Scores) -> Record:
+        """Keep a new record. Raises TooManyRecordsError."""
+        ...
+
+    async def get(self, owner: str, record: str) -> Record:
+        """One's own, or a sample. Raises RecordNotFoundError."""
+        ...
+
+    async def update(self, owner: str, record: str, home: Home, answers: Mapping[str, str], scores: Scores) -> Record:
+        """Replace one's own. Raises RecordNotFoundError."""
+        ...
+
+    async def delete(self, owner: str, record: str) -> None:
+        """Delete one's own. Raises RecordNotFoundError."""
+        ...
+
+    async def find(self, owner: str, query: Query) -> Found:
+        """One's own records and the samples."""
+        ...
+
+    async def draft(self, owner: str) -> Draft | None:
+        """The form that the session has begun, if any."""
+        ...
+
+    async def save_draft(self, owner: str, draft: Draft) -> None:
+        """Keep a begun form; it replaces the one before."""
+        ...
+
+    async def drop_draft(self, owner: str) -> None:
+        """Throw the begun form away. No error if there is none."""
+        ...
+
+    async def secret(self) -> bytes:
+        """The key that cookies and CSRF tokens are signed with: the same on every VM, made once."""
+        ...
+
+    async def check(self) -> None:
+        """Raises an error with a message for people if the database cannot be used."""
+        ...
+
+    async def close(self) -> None:
+        """Close all connections."""
+        ...
