@@ -1,7 +1,7 @@
 # Two commands are enough: `make demo` and `make test`. Both do all their own set-up and can be run again.
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint unit real bench crds image packages setup lab-up lab-down clean
+.PHONY: help demo test lint unit bench failover crds image packages setup lab-up lab-down clean
 
 VENV := .venv
 PYTHON := $(VENV)/bin/python
@@ -32,6 +32,9 @@ unit: $(VENV)/.done  ## Unit tests alone, in seconds
 bench: setup  ## Benchmarks: NAME=membership, reaction, stats, bond, links; each prints one line of JSON
 	@$(PYTHON) -m bench $(NAME)
 
+failover: setup  ## Pull the cables of a bond on a real kernel, in four modes; writes plots to bonds-output/
+	$(PYTHON) -m lab.bonds
+
 crds: $(VENV)/.done  ## Write crds/*.yaml and docs/api.md from the models
 	$(PYTHON) -m luban.api.crd crds
 	$(PYTHON) -m luban.api.reference docs/api.md
@@ -47,7 +50,7 @@ lab-down:  ## Stop the lab; its objects stay for the next lab-up
 
 clean:  ## Stop the lab and remove all that was made (CACHE=1: also built binaries and images)
 	@if [ -x $(PYTHON) ]; then $(PYTHON) -m lab destroy $(if $(CACHE),--cache); fi
-	rm -rf $(VENV) build demo-output .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) build demo-output bonds-output .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 	rm -rf operator/*.egg-info *.egg-info
 

@@ -1,4 +1,4 @@
-"""`python -m lab.prepare`: build what the tests need (control plane, guest image) before pytest starts its clocks."""
+"""`python -m lab.prepare`: build what the tests need (control plane, guest images) before pytest starts its clocks."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import time
 from rich.console import Console
 
 from lab.binaries import ensure_binaries
+from lab.bonds.image import ensure_bond_guest
 from lab.image.build import ensure_image
 from lab.process import LabError
 
@@ -24,6 +25,7 @@ def main() -> None:
     try:
         ensure_binaries(progress)
         ensure_image()
+        ensure_bond_guest()
     except LabError as error:
         console.print(f"[red]error[/] {error}", soft_wrap=True)
         sys.exit(1)
