@@ -1,4 +1,5 @@
-# One image for both programs: `luban controller` (the operator) and `luban balancer-agent` (beside httpd).
+# One image for all programs: `luban controller` (the operator), `luban balancer-agent` (beside httpd) and
+# `luban node-agent` (on every node).
 #
 #   docker build -t luban-cloud:0.1.0 .
 #

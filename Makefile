@@ -29,7 +29,7 @@ lint: $(VENV)/.done  ## ruff, mypy --strict, import layers, CRD drift
 unit: $(VENV)/.done  ## Unit tests alone, in seconds
 	$(PYTHON) -m pytest tests/unit
 
-bench: setup  ## Benchmarks: NAME=membership, reaction, stats, bond, links; each prints one line of JSON
+bench: setup  ## Benchmarks: NAME=membership, reaction, stats, bond, links, app; each prints one line of JSON
 	@$(PYTHON) -m bench $(NAME)
 
 failover: setup  ## Pull the cables of a bond on a real kernel, in four modes; writes plots to bonds-output/

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import yaml
 
 from lab.binaries import ensure_binaries
 from lab.controlplane import ControlPlane
+from lab.database import Database
 from lab.hosts import KvmHosts
 from lab.image.build import ensure_image
 from lab.nodes import node_agents
@@ -28,6 +30,14 @@ NAMESPACE = "luban-system"
 """Of the operator, of the balancer and of the sample cluster."""
 START_TIMEOUT = 60.0
 Progress = Callable[[str], None]
+USER_DATA = """\
+#!/bin/sh
+umask 077
+mkdir -p /etc/luban
+cat >/etc/luban/service.env <<'END'
+DATABASE_URL={database_url}
+END
+"""
 
 
 @dataclass(frozen=True)
@@ -62,6 +72,7 @@ class DataCentre:
         self.agent = Daemon("balancer-agent", layout.state)
         self.prometheus = Daemon("prometheus", layout.state)
         self.node_agents = node_agents(layout)
+        self.database = Database(layout)
         self._control_plane: ControlPlane | None = None
 
     @property
@@ -86,6 +97,8 @@ class DataCentre:
         self.kubectl("config", "set-context", "--current", f"--namespace={NAMESPACE}")
         self.progress("KVM hosts: host-b and host-c")
         self.hosts.up()
+        self.progress("PostgreSQL, which the VMs share")
+        self.database.up()
         self.start_operator()
         self.start_agent()
         self.start_node_agents()
@@ -170,8 +183,20 @@ class DataCentre:
         return text
 
     def apply_sample(self) -> None:
-        """Create or update the sample LubanCluster."""
+        """Create or update the sample LubanCluster, and the Secret that tells its VMs where the database is."""
+        metadata = {"name": "luban-userdata", "namespace": NAMESPACE}
+        secret = {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": metadata,
+            "stringData": {"userdata": self.user_data()},
+        }
+        self.kubectl("apply", "-f", "-", stdin=json.dumps(secret))
         self.kubectl("-n", NAMESPACE, "apply", "-f", "-", stdin=self.sample())
+
+    def user_data(self) -> str:
+        """The VMs' cloud-init user-data: a script that leaves the service's environment where it looks for it."""
+        return USER_DATA.format(database_url=self.database.url())
 
     def pull_the_plug(self, host: str, uuid: str) -> None:
         """End a VM at once, as a power cut would. Raises LabError with virsh's words."""
@@ -187,6 +212,8 @@ class DataCentre:
             daemon.stop()
         self.progress("stopping the KVM hosts and their VMs")
         self.hosts.down()
+        self.progress("stopping PostgreSQL")
+        self.database.down()
         self.progress("stopping the control plane")
         if any(
             daemon.pid() for daemon in (Daemon("etcd", self.layout.state), Daemon("kube-apiserver", self.layout.state))

@@ -102,12 +102,12 @@ class Daemon:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
 
-    def stop(self, *, timeout: float = 15.0) -> bool:
-        """Ask it to end (SIGTERM), insist after `timeout` seconds (SIGKILL), forget it.
+    def stop(self, *, timeout: float = 15.0, by: signal.Signals = signal.SIGTERM) -> bool:
+        """Ask it to end (`by`), insist after `timeout` seconds (SIGKILL), forget it.
 
         Returns whether it ended when it was asked.
         """
-        self.kill(signal.SIGTERM)
+        self.kill(by)
         deadline = time.monotonic() + timeout
         while self.pid() is not None and time.monotonic() < deadline:
             self._reap()

@@ -6,12 +6,14 @@ import html
 import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
-from starlette.types import Lifespan
+from starlette.types import ExceptionHandler, Lifespan
 
 from luban_app.clock import Clock, SystemClock
 from luban_app.frame import Frame, session_of
@@ -125,6 +127,10 @@ class Extension:
     routes: Sequence[BaseRoute] = ()
     checks: Mapping[str, Check] = field(default_factory=dict)
     lifespan: Lifespan[Starlette] | None = None
+    middleware: Sequence[Middleware] = ()
+    """Around all routes, the frame's own too."""
+    exception_handlers: Mapping[Any, ExceptionHandler] = field(default_factory=dict)
+    """By status or class of the exception."""
 
 
 def create_app(vm: str, *, clock: Clock | None = None, extension: Extension | None = None) -> Frame:
@@ -135,5 +141,10 @@ def create_app(vm: str, *, clock: Clock | None = None, extension: Extension | No
     metrics = Metrics(sessions)
     endpoints = Endpoints(vm=vm, clock=clock, metrics=metrics, checks=extension.checks)
     routes = [*extension.routes, *endpoints.routes()]
-    app = Starlette(routes=routes, lifespan=extension.lifespan)
+    app = Starlette(
+        routes=routes,
+        lifespan=extension.lifespan,
+        middleware=extension.middleware,
+        exception_handlers=extension.exception_handlers,
+    )
     return Frame(app, routes, vm=vm, clock=clock, sessions=sessions, metrics=metrics)

@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from luban_app import logs
 from luban_app.clock import Clock
 from luban_app.metrics import OTHER, Metrics
-from luban_app.sessions import COOKIE, SessionWindow, is_session
+from luban_app.sessions import COOKIE, SessionWindow, is_cookie
 
 VM_HEADER = "X-Luban-VM"
 _BODILESS = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -21,13 +21,13 @@ _log = logs.get("luban_app.frame")
 
 
 def session_of(headers: Mapping[str, str]) -> str | None:
-    """The session id in a request's headers, or None if there is none of the right form."""
+    """The session cookie in a request's headers, or None if there is none of the right form."""
     try:
         cookies = SimpleCookie(headers.get("cookie", ""))
     except CookieError:
         return None
     morsel = cookies.get(COOKIE)
-    return morsel.value if morsel is not None and is_session(morsel.value) else None
+    return morsel.value if morsel is not None and is_cookie(morsel.value) else None
 
 
 def _patterns(routes: Sequence[BaseRoute], prefix: str = "") -> Iterator[tuple[Any, str]]:

@@ -25,6 +25,10 @@ class TooManyRecordsError(Exception):
     """The owner has MAX_RECORDS_PER_OWNER already."""
 
 
+class StoreUnavailableError(Exception):
+    """The database cannot be used now; trying again later may help. The message is for people and holds no secrets."""
+
+
 @dataclass(frozen=True)
 class Home:
     """What people write about a home: plain text, trimmed; the name is not empty."""
@@ -67,6 +71,14 @@ class Record:
 
 
 @dataclass(frozen=True)
+class SampleRecord:
+    """A record that ships with the service; a search looks through `also` too (the other language's words)."""
+
+    record: Record
+    also: str = ""
+
+
+@dataclass(frozen=True)
 class Draft:
     """A form that was begun: kept for its session until it is saved or thrown away."""
 
@@ -103,7 +115,8 @@ class Found:
 class RecordStore(Protocol):
     """Records and drafts. A session sees its own records and the samples; it changes its own only.
 
-    Every call may be made from any VM at the same time: the database is shared.
+    Every call may be made from any VM at the same time: the database is shared. Every call raises
+    StoreUnavailableError if the database cannot be used.
     """
 
     async def create(self, owner: str, home: Home, answers: Mapping[str, str], scores: Scores) -> Record:

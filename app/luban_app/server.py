@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import gc
+import os
 import signal
 import sys
+from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from luban_app.frame import Frame
 
 DEFAULT_PORT = 8080
 KEEP_ALIVE_SECONDS = 75
@@ -18,22 +26,51 @@ def _leave(_number: int, _frame: FrameType | None) -> None:
     sys.exit(0)
 
 
-def serve(host: str, port: int, *, grace: int, log_level: str) -> None:
+@dataclass(frozen=True)
+class Service:
+    """What the service needs besides its address."""
+
+    database_url: str | None
+    """Where records are kept; None: in a file of `data_dir`."""
+    data_dir: Path
+    ruler_length: str
+    """In cm."""
+    secure_cookie: bool
+
+
+def _application(service: Service, log_level: str) -> Frame:
+    """The service under its frame. Raises ValueError, as `serve` does."""
+    # Collecting while only imports run finds nothing and costs a tenth of the start.
+    gc.disable()
+    from luban_app import house_app, house_input, logs, ruler
+    from luban_app.application import create_app
+    from luban_app.identity import vm_name
+    from luban_app.store_engine import parse_url, sqlite_url
+
+    vm = vm_name()
+    logs.configure(vm, log_level)
+    settings = house_app.Settings(
+        database=parse_url(service.database_url) if service.database_url else sqlite_url(service.data_dir),
+        ruler_length=house_input.measure("1", service.ruler_length, ruler.DEFAULT_LENGTH_CM).length,
+        secure_cookie=service.secure_cookie,
+    )
+    app = create_app(vm, extension=house_app.build(vm, settings).extension)
+    # What is loaded now stays until the end: it need not be looked through again and again.
+    gc.freeze()
+    gc.enable()
+    return app
+
+
+def serve(host: str, port: int, service: Service, *, grace: int, log_level: str) -> None:
     """Serve until SIGTERM or SIGINT; then finish the requests in flight, for `grace` seconds at most.
 
-    Raises ValueError if the VM's name or the log level is not usable.
+    Raises ValueError if the VM's name, the log level, the database's address or the ruler's length is not usable.
     """
     # Imported here: `--help` and a bad option should not wait for the web framework.
     import uvicorn
 
-    from luban_app import logs
-    from luban_app.application import create_app
-    from luban_app.identity import vm_name
-
-    vm = vm_name()
-    logs.configure(vm, log_level)
     config = uvicorn.Config(
-        create_app(vm),
+        _application(service, log_level),
         host=host,
         port=port,
         loop="asyncio",
@@ -51,6 +88,16 @@ def serve(host: str, port: int, *, grace: int, log_level: str) -> None:
     uvicorn.Server(config).run()
 
 
+def _data_dir() -> Path:
+    """The user's folder for programs' state, as the XDG rules have it."""
+    state = os.environ.get("XDG_STATE_HOME", "")
+    try:
+        return (Path(state) if state.startswith("/") else Path.home() / ".local" / "state") / "luban-app"
+    except RuntimeError:
+        # Neither HOME nor an entry in passwd.
+        return Path("luban-app")
+
+
 @click.command(context_settings={"show_default": True})
 @click.option("--host", default="127.0.0.1", help="Address to listen on.")
 @click.option("--port", default=DEFAULT_PORT, type=click.IntRange(0, 65535), help="Port to listen on; 0: any.")
@@ -61,9 +108,32 @@ def serve(host: str, port: int, *, grace: int, log_level: str) -> None:
     type=click.Choice(["debug", "info", "warning", "error"]),
     help="Least level logged.",
 )
-def main(host: str, port: int, grace: int, log_level: str) -> None:
+@click.option(
+    "--database-url",
+    envvar="DATABASE_URL",
+    show_default=False,
+    help="Where records are kept: postgresql://user:password@host/name, which several VMs can share, or "
+    "sqlite:///path. Default: a SQLite file in the data folder. Also DATABASE_URL, where no other user sees it.",
+)
+@click.option(
+    "--data-dir",
+    envvar="LUBAN_DATA_DIR",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=_data_dir,
+    show_default="the user's state folder",
+    help="Folder of the SQLite file; made if it is missing. Also LUBAN_DATA_DIR.",
+)
+@click.option(
+    "--ruler-length",
+    envvar="LUBAN_RULER_LENGTH",
+    default="42.9",
+    help="Length of the Luban ruler in cm, 30 to 60, where nobody chooses one. Also LUBAN_RULER_LENGTH.",
+)
+@click.option("--secure-cookie", is_flag=True, help="Send the session's cookie over https alone, whatever comes in.")
+def main(host: str, port: int, grace: int, log_level: str, **options: Any) -> None:
     """Serve the Luban web service. The VM's name comes from LUBAN_VM, else it is the host name."""
+    service = Service(**options)
     try:
-        serve(host, port, grace=grace, log_level=log_level)
+        serve(host, port, service, grace=grace, log_level=log_level)
     except ValueError as error:
         raise click.ClickException(str(error)) from error

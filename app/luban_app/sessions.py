@@ -14,6 +14,7 @@ MAX_SESSIONS = 100_000
 
 _TOKEN_BYTES = 16
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{22}")
+_COOKIE = re.compile(r"[A-Za-z0-9_-]{22}(\.[A-Za-z0-9_-]{1,64})?")
 
 
 def new_session() -> str:
@@ -24,6 +25,11 @@ def new_session() -> str:
 def is_session(value: str | None) -> bool:
     """Whether `value` has the form of a session id (it need not be one that we gave out)."""
     return value is not None and _TOKEN.fullmatch(value) is not None
+
+
+def is_cookie(value: str | None) -> bool:
+    """Whether `value` has the form of the cookie: a session id, and behind a dot its signature, if it is signed."""
+    return value is not None and _COOKIE.fullmatch(value) is not None
 
 
 class SessionWindow:

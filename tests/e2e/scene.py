@@ -71,7 +71,7 @@ class Scene:
         return {name for name in names if name.startswith("luban-") and name != "luban-web.qcow2"}
 
     def consistent(self, count: int) -> bool:
-        """Whether exactly `count` VMs serve, each with its domain and its overlay, and nothing else is there."""
+        """Whether exactly `count` VMs serve, each with its domain, overlay and seed, and nothing else is there."""
         vms, status = self.vms(), self.status()
         uuids = {vm["metadata"]["uid"] for vm in vms}
         return (
@@ -79,7 +79,7 @@ class Scene:
             and status.get("phase") == "Ready"
             and status["vms"]["serving"] == count
             and self.domains() == uuids
-            and self.volumes() == {f"luban-{uuid}.qcow2" for uuid in uuids}
+            and self.volumes() == {f"luban-{uuid}{end}" for uuid in uuids for end in (".qcow2", "-seed.iso")}
         )
 
     def patch(self, patch: dict[str, Any], name: str = CLUSTER) -> None:

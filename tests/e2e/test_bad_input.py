@@ -65,7 +65,7 @@ def test_the_condition_names_it(scene: Scene, broken: Any, change: dict[str, Any
     assert word in scene.condition("VMsHealthy", NAME)["message"]
     assert any(word in it["message"] or word in it.get("note", "") for it in scene.events(reason))
     assert len(scene.domains()) == 2
-    assert len(scene.volumes()) == 2
+    assert len(scene.volumes()) == 4, "two overlays and two seeds"
 
 
 def test_unknown_uri(scene: Scene, broken: Any) -> None:

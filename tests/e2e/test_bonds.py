@@ -68,7 +68,7 @@ def test_a_pulled_cable_sends_the_next_vm_elsewhere(rack: Rack, scene: Scene) ->
     assert row(scene) == [HOST, "Degraded", "802.3ad", "1/2", "1000"]
     scene.until(lambda: scene.condition("BondsHealthy").get("status") == "False", "the cluster says so")
     assert f"{HOST}: eth1: no carrier" in scene.condition("BondsHealthy")["message"]
-    assert scene.events("Degraded")
+    assert scene.events("BondDegraded")
 
     scene.patch({"spec": {"replicas": 3}})
     scene.until(lambda: scene.consistent(3), "three VMs serve")

@@ -232,7 +232,7 @@ def test_groups_and_indicators_keep_the_files_order() -> None:
         ("names: {zh-TW: 部分, en: A part}\n", "", 1, "file: 'names' is missing"),
         ("  - {id: g,", "  - {id: g, names: {zh-TW: 組, en: G}}\n  - {id: g,", 5, "group 'g': id stands twice"),
         ("  - {id: g,", "  - {id: f, names: {zh-TW: 組, en: F}}\n  - {id: g,", 4, "group 'f': has no indicators"),
-        ("names: {zh-TW: 部分", "names: {zh-TW: [部分", 2, "not YAML: expected ',' or ']', but got '}'"),
+        ("names: {zh-TW: 部分", "names: {zh-TW: [部分", 2, "not YAML: did not find expected ',' or ']'"),
     ],
 )  # fmt: skip
 def test_a_fault_is_named_with_its_file_and_line(old: str, new: str, line: int, message: str) -> None:
@@ -270,7 +270,7 @@ def test_all_faults_are_found_in_all_files() -> None:
         "inside.yaml:9: indicator 'inside-one': weight: 9 is not in 1..5",
         "inside.yaml:10: indicator 'inside-one': source: 'folk' is not known",
         "inside.yaml:14: indicator 'inside-one': option 'fair': score: expected a whole number",
-        "outside.yaml:2: not YAML: expected the node content, but found '<stream end>'",
+        "outside.yaml:2: not YAML: did not find expected node content",
         "sources.yaml:3: source 'folk': title.en: is empty",
     ]
 

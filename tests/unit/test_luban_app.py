@@ -336,8 +336,8 @@ def program(*arguments: str, **environment: str) -> subprocess.Popen[str]:
     )
 
 
-def test_sigterm_lets_requests_in_flight_finish() -> None:
-    with program("--port", "0", LUBAN_VM=VM) as server:
+def test_sigterm_lets_requests_in_flight_finish(tmp_path: Path) -> None:
+    with program("--port", "0", "--data-dir", str(tmp_path), LUBAN_VM=VM) as server:
         try:
             assert server.stdout is not None
             port = next(int(found[1]) for line in server.stdout if (found := re.search(r"http://\S+:(\d+)", line)))

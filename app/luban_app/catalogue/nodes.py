@@ -36,6 +36,8 @@ class CatalogueError(ValueError):
 
 
 Fields = Mapping[str, yaml.Node]
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+"""The C parser where PyYAML has it: three times as fast, and the service reads its catalogue at every start."""
 
 
 @dataclass
@@ -52,7 +54,7 @@ class Reader:
     def compose(self, text: str) -> yaml.Node | None:
         """The root node of a document, or None if it is no YAML or empty."""
         try:
-            root: yaml.Node | None = yaml.compose(text, Loader=yaml.SafeLoader)
+            root: yaml.Node | None = yaml.compose(text, Loader=LOADER)
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
             line = mark.line + 1 if mark else 1

@@ -1,0 +1,194 @@
+"""The service that pages and API share: everything that can be done with homes, whoever asks for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from decimal import Decimal
+
+from luban_app import house_csv, house_input, ruler, scoring
+from luban_app.catalogue.model import Catalogue, Indicator, Language, Option
+from luban_app.house_input import MAX_COMPARED, MIN_COMPARED, InputError
+from luban_app.records import (
+    MAX_RECORDS_PER_OWNER,
+    Draft,
+    Found,
+    Home,
+    Query,
+    Record,
+    RecordStore,
+    SampleRecord,
+    Scores,
+)
+from luban_app.samples import SAMPLES, Sample
+from luban_app.scoring import Evaluation
+
+__all__ = ["Compared", "Comparison", "Difference", "House", "InputError", "sample_records", "scores_of"]
+
+SAMPLE_TIME = datetime(2026, 1, 1, tzinfo=UTC)
+"""When the samples were "made": before all that people make, so that those come first."""
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One column of a comparison; the evaluation is by today's catalogue."""
+
+    record: Record
+    evaluation: Evaluation
+
+
+@dataclass(frozen=True)
+class Difference:
+    """An indicator on which the homes differ; one option a home, None where it is not answered."""
+
+    indicator: Indicator
+    options: tuple[Option | None, ...]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Homes side by side, in the order asked for; differences in the catalogue's order."""
+
+    homes: tuple[Compared, ...]
+    differences: tuple[Difference, ...]
+
+
+def scores_of(evaluation: Evaluation) -> Scores:
+    """The scores that are kept with a record, unrounded."""
+    values = {part.part: part.score.value for part in evaluation.parts}
+    return Scores(values.get("outside"), values.get("building"), values.get("inside"), evaluation.total.value)
+
+
+def sample_records(catalogue: Catalogue, samples: Sequence[Sample] = SAMPLES) -> tuple[SampleRecord, ...]:
+    """The samples as the store keeps them: in Chinese, and found by their English words as well."""
+    return tuple(
+        SampleRecord(
+            Record(
+                id=sample.id,
+                owner="",
+                home=Home(sample.names.zh_tw, "", sample.notes.zh_tw),
+                answers=dict(sample.answers),
+                scores=scores_of(scoring.evaluate(catalogue, sample.answers)),
+                created=SAMPLE_TIME,
+                updated=SAMPLE_TIME,
+            ),
+            also=f"{sample.names.en}\n{sample.notes.en}",
+        )
+        for sample in samples
+    )
+
+
+@dataclass(frozen=True)
+class House:
+    """The service. `owner` is always a session's id; its methods raise what RecordStore's do, and InputError."""
+
+    catalogue: Catalogue
+    store: RecordStore
+    ruler_length: Decimal = ruler.DEFAULT_LENGTH_CM
+    """Length in cm of the Luban ruler that is used where nobody chooses one."""
+
+    # Reading what was sent. The texts come as they were typed; nothing needs to be checked before.
+
+    def home(self, name: str, address: str = "", notes: str = "") -> Home:
+        """What people write about a home; the name may not be empty. Raises InputError."""
+        return house_input.home(name, address, notes)
+
+    def draft_home(self, name: str, address: str = "", notes: str = "") -> Home:
+        """The same for a form that is only begun: the name may still be empty. Raises InputError."""
+        return house_input.home(name, address, notes, draft=True)
+
+    def answers(self, given: Mapping[str, str]) -> dict[str, str]:
+        """Indicator id -> option id, without those that are empty. Raises InputError (its field: the indicator)."""
+        return house_input.answers(self.catalogue, given)
+
+    def query(self, text: str = "", sort: str = "", order: str = "", page: str = "", size: str = "") -> Query:
+        """What to list; `order` is asc or desc; an empty parameter is the default. Raises InputError."""
+        return house_input.query(text, sort, order, page, size)
+
+    def measure(self, cm: str, length: str = "") -> ruler.Reading:
+        """What the Luban ruler says; lengths are typed in cm, an empty length is the setting. Raises InputError."""
+        read = house_input.measure(cm, length, self.ruler_length)
+        return ruler.read(read.cm, read.length)
+
+    # Evaluating.
+
+    def evaluate(self, answers: Mapping[str, str]) -> Evaluation:
+        """The scores of checked answers. Answers to what the catalogue no longer asks are left out."""
+        return scoring.evaluate(self.catalogue, self.known(answers))
+
+    def known(self, answers: Mapping[str, str]) -> dict[str, str]:
+        """Those of a record's answers that today's catalogue still knows: it may have changed since."""
+        return {
+            indicator_id: option_id
+            for indicator_id, option_id in answers.items()
+            if (indicator := self.catalogue.indicator(indicator_id)) is not None and indicator.option(option_id)
+        }
+
+    # Keeping.
+
+    async def create(self, owner: str, home: Home, answers: Mapping[str, str]) -> Record:
+        """Evaluate and keep a new record. Raises TooManyRecordsError."""
+        return await self.store.create(owner, home, answers, scores_of(self.evaluate(answers)))
+
+    async def get(self, owner: str, record: str) -> Record:
+        """One's own, or a sample. Raises RecordNotFoundError."""
+        return await self.store.get(owner, record)
+
+    async def update(self, owner: str, record: str, home: Home, answers: Mapping[str, str]) -> Record:
+        """Evaluate again and replace one's own. Raises RecordNotFoundError."""
+        return await self.store.update(owner, record, home, answers, scores_of(self.evaluate(answers)))
+
+    async def delete(self, owner: str, record: str) -> None:
+        """Delete one's own. Raises RecordNotFoundError."""
+        await self.store.delete(owner, record)
+
+    async def find(self, owner: str, query: Query) -> Found:
+        """One's own records and the samples."""
+        return await self.store.find(owner, query)
+
+    async def draft(self, owner: str) -> Draft | None:
+        """The form that the session has begun, if any, with the answers that today's catalogue knows."""
+        draft = await self.store.draft(owner)
+        return None if draft is None else replace(draft, answers=self.known(draft.answers))
+
+    async def save_draft(self, owner: str, draft: Draft) -> None:
+        """Keep a begun form; it replaces the one before."""
+        await self.store.save_draft(owner, draft)
+
+    async def drop_draft(self, owner: str) -> None:
+        """Throw the begun form away."""
+        await self.store.drop_draft(owner)
+
+    # Looking at several.
+
+    async def compare(self, owner: str, ids: Sequence[str]) -> Comparison:
+        """2 to 6 different records side by side. Raises InputError (field: records) and RecordNotFoundError."""
+        if not MIN_COMPARED <= len(ids) <= MAX_COMPARED:
+            raise InputError("records", "records-count", least=MIN_COMPARED, most=MAX_COMPARED)
+        if len(set(ids)) != len(ids):
+            raise InputError("records", "twice")
+        found = [await self.store.get(owner, record) for record in ids]
+        homes = tuple(Compared(record, self.evaluate(record.answers)) for record in found)
+        return Comparison(homes, tuple(self._differences(found)))
+
+    def _differences(self, found: Sequence[Record]) -> list[Difference]:
+        differences = []
+        for indicator in self.catalogue.indicators:
+            options = tuple(indicator.option(record.answers.get(indicator.id, "")) for record in found)
+            if len(set(options)) > 1:
+                differences.append(Difference(indicator, options))
+        return differences
+
+    async def export(self, owner: str, language: Language, query: Query | None = None) -> bytes:
+        """All that `query` finds (its page and size do not count) as CSV in UTF-8; see house_csv."""
+        everything = replace(query or Query(), page=1, size=MAX_RECORDS_PER_OWNER + len(SAMPLES))
+        found = await self.store.find(owner, everything)
+        return house_csv.table(self.catalogue, [self.localized(record, language) for record in found.records], language)
+
+    def localized(self, record: Record, language: Language) -> Record:
+        """A sample in the visitor's language; any other record as it is."""
+        sample = next((sample for sample in SAMPLES if record.sample and sample.id == record.id), None)
+        if sample is None:
+            return record
+        return replace(record, home=Home(sample.names.get(language), "", sample.notes.get(language)))

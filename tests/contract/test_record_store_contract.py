@@ -1,0 +1,340 @@
+"""What records.RecordStore promises, held by SQLite and by a real PostgreSQL."""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from luban_app import records as interface
+from luban_app import store as store_module
+from luban_app.records import (
+    Draft,
+    Home,
+    Query,
+    Record,
+    RecordNotFoundError,
+    RecordStore,
+    SampleRecord,
+    Scores,
+    TooManyRecordsError,
+)
+from luban_app.store import SqlStore
+from luban_app.store_engine import parse_url
+from tests.contract.database_sides import Side, postgres_server, side  # noqa: F401 - fixtures
+
+pytestmark = pytest.mark.contract
+
+ANA, BEN = "a" * 22, "b" * 22
+HOME = Home("Garden flat", "12 Elm Road", "South side\nquiet")
+ANSWERS = {"pylon": "none", "light": "fair"}
+SCORES = Scores(outside=70.5, building=None, inside=100 / 3, total=51.25)
+THEN = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def sample(number: int, name: str, also: str = "") -> SampleRecord:
+    record = Record(f"sample-{number}", "", Home(name), ANSWERS, Scores(inside=50.0, total=50.0), THEN, THEN)
+    return SampleRecord(record, also)
+
+
+SAMPLES = (sample(1, "範例甲", "Sample flat one"), sample(2, "範例乙", "Sample flat two"))
+
+
+class Clock:
+    """Time that passes one second from one call to the next."""
+
+    def __init__(self) -> None:
+        self.time = datetime(2026, 5, 1, 12, 0, 0, 123456, tzinfo=UTC)
+
+    def __call__(self) -> datetime:
+        self.time += timedelta(seconds=1)
+        return self.time
+
+
+Opener = Callable[..., SqlStore]
+
+
+@pytest.fixture
+async def opened(side: Side) -> AsyncIterator[Opener]:  # noqa: F811
+    """Opens stores on the same database, as several VMs do."""
+    stores = []
+
+    def another(samples: tuple[SampleRecord, ...] = (), now: Callable[[], datetime] | None = None) -> SqlStore:
+        stores.append(SqlStore(side.url, samples, now or Clock()))
+        return stores[-1]
+
+    yield another
+    for one in stores:
+        await one.close()
+
+
+@pytest.fixture
+def store(opened: Opener) -> SqlStore:
+    return opened()
+
+
+async def keep(store: RecordStore, owner: str = ANA, name: str = "Home", **scores: float) -> Record:
+    return await store.create(owner, Home(name), ANSWERS, Scores(**scores))
+
+
+def names(found: interface.Found) -> list[str]:
+    return [record.home.name for record in found.records]
+
+
+def test_the_interface_is_kept(store: SqlStore) -> None:
+    kept: RecordStore = store
+    assert kept is store
+
+
+# Records.
+
+
+async def test_a_record_comes_back_as_it_was_kept(store: SqlStore) -> None:
+    made = await store.create(ANA, HOME, ANSWERS, SCORES)
+    assert (made.home, made.answers, made.scores, made.owner) == (HOME, ANSWERS, SCORES, ANA)
+    assert made.created == made.updated
+    assert made.created.utcoffset() == timedelta(0)
+    assert await store.get(ANA, made.id) == made
+
+
+async def test_any_text_is_kept_as_it_is(store: SqlStore) -> None:
+    home = Home("𠮷野家 👩‍👩‍👧 '; DROP TABLE records; --", "<script>alert(1)</script>", "%_\\\t\n\u202e{}:x $1 %s")
+    made = await store.create(ANA, home, {"a'b\"": "％"}, Scores())
+    assert (await store.get(ANA, made.id)).home == home
+    assert (await store.get(ANA, made.id)).answers == {"a'b\"": "％"}
+
+
+async def test_ids_cannot_be_guessed(store: SqlStore) -> None:
+    ids = {(await keep(store)).id for _ in range(20)}
+    assert len(ids) == 20
+    assert all(len(one) >= 16 and one.replace("-", "").replace("_", "").isalnum() for one in ids)
+
+
+async def test_an_update_replaces_all_but_the_beginning(store: SqlStore) -> None:
+    made = await store.create(ANA, HOME, ANSWERS, SCORES)
+    changed = await store.update(ANA, made.id, Home("New"), {}, Scores(total=1.0))
+    assert changed == await store.get(ANA, made.id)
+    assert changed == Record(made.id, ANA, Home("New"), {}, Scores(total=1.0), made.created, changed.updated)
+    assert changed.updated > made.updated
+    assert names(await store.find(ANA, Query(text="garden"))) == []
+    assert names(await store.find(ANA, Query(text="NEW"))) == ["New"]
+
+
+async def test_a_deleted_record_is_gone(store: SqlStore) -> None:
+    made = await keep(store)
+    await store.delete(ANA, made.id)
+    with pytest.raises(RecordNotFoundError):
+        await store.get(ANA, made.id)
+    with pytest.raises(RecordNotFoundError):
+        await store.delete(ANA, made.id)
+
+
+@pytest.mark.parametrize("record", ["", "nothing", "a\0b", "%", "' OR 1=1 --", "x" * 5000, "家"])
+async def test_what_is_not_there_is_not_found(store: SqlStore, record: str) -> None:
+    with pytest.raises(RecordNotFoundError):
+        await store.get(ANA, record)
+    with pytest.raises(RecordNotFoundError):
+        await store.update(ANA, record, HOME, {}, SCORES)
+    with pytest.raises(RecordNotFoundError):
+        await store.delete(ANA, record)
+
+
+async def test_nobody_sees_or_changes_somebody_elses(store: SqlStore) -> None:
+    hers = await keep(store, ANA)
+    for intruder in (BEN, "", ANA.upper()):
+        with pytest.raises(RecordNotFoundError):
+            await store.get(intruder, hers.id)
+        with pytest.raises(RecordNotFoundError):
+            await store.update(intruder, hers.id, HOME, {}, SCORES)
+        with pytest.raises(RecordNotFoundError):
+            await store.delete(intruder, hers.id)
+        assert (await store.find(intruder, Query())).total == 0
+    assert await store.get(ANA, hers.id) == hers
+
+
+async def test_an_owner_has_so_many_records_and_no_more(store: SqlStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_module, "MAX_RECORDS_PER_OWNER", 3)
+    kept = [await keep(store) for _ in range(3)]
+    with pytest.raises(TooManyRecordsError, match="3"):
+        await keep(store)
+    await keep(store, BEN)
+    await store.delete(ANA, kept[0].id)
+    await keep(store)
+    assert (await store.find(ANA, Query())).total == 3
+
+
+# Samples.
+
+
+async def test_everybody_sees_the_samples_and_nobody_changes_them(opened: Opener) -> None:
+    store = opened(SAMPLES)
+    for owner in (ANA, BEN):
+        assert set(names(await store.find(owner, Query()))) == {"範例甲", "範例乙"}
+        assert (await store.get(owner, "sample-1")).sample
+    for owner in (ANA, ""):
+        with pytest.raises(RecordNotFoundError):
+            await store.update(owner, "sample-1", HOME, {}, SCORES)
+        with pytest.raises(RecordNotFoundError):
+            await store.delete(owner, "sample-1")
+    assert (await store.get(ANA, "sample-1")).home.name == "範例甲"
+
+
+async def test_samples_are_found_by_the_words_of_the_other_language(opened: Opener) -> None:
+    store = opened(SAMPLES)
+    assert names(await store.find(ANA, Query(text="FLAT two"))) == ["範例乙"]
+
+
+async def test_the_samples_are_those_of_the_program_that_started_last(opened: Opener) -> None:
+    await opened(SAMPLES).check()
+    await opened(SAMPLES).check()
+    newer = opened((sample(2, "改名"), sample(3, "範例丙")))
+    assert set(names(await newer.find(ANA, Query()))) == {"改名", "範例丙"}
+
+
+# Lists.
+
+
+async def test_a_search_takes_any_case_and_any_width(store: SqlStore) -> None:
+    await store.create(ANA, Home("Café MÜNCHEN", "臺北市大安區", "頂樓ＡＢＣ Straße"), {}, Scores())
+    for part in ("café m", "CAFÉ", "münchen", "大安", "abc", "ＡＢＣ", "ａｂｃ", "STRASSE", "樓abc"):
+        assert (await store.find(ANA, Query(text=part))).total == 1, part
+    for part in ("cafe", "台北", "安大"):
+        assert (await store.find(ANA, Query(text=part))).total == 0, part
+
+
+@pytest.mark.parametrize("wild", ["%", "_", "\\", "100%", "a_c", "\\%", "[a-z]", "*"])
+async def test_wildcards_stand_for_themselves(store: SqlStore, wild: str) -> None:
+    await keep(store, name="abc 1000")
+    await keep(store, name=f"has {wild} in it")
+    assert names(await store.find(ANA, Query(text=wild))) == [f"has {wild} in it"]
+
+
+async def test_each_sort_key_orders_both_ways_with_none_last(store: SqlStore) -> None:
+    for key in ("outside", "building", "inside", "total"):
+        owner = key * 2
+        for name, value in (("low", 1.0), ("none", None), ("high", 99.5), ("zero", 0.0)):
+            await store.create(owner, Home(name), {}, replace(Scores(), **{key: value}))
+        down = await store.find(owner, Query(sort=key, descending=True))  # type: ignore[arg-type]
+        up = await store.find(owner, Query(sort=key, descending=False))  # type: ignore[arg-type]
+        assert names(down) == ["high", "low", "zero", "none"]
+        assert names(up) == ["zero", "low", "high", "none"]
+
+
+async def test_names_sort_without_case_and_alike_on_every_database(store: SqlStore) -> None:
+    for name in ("beta", "Alpha", "家", "alps", "Ｂat", "10", "9"):
+        await keep(store, name=name)
+    found = await store.find(ANA, Query(sort="name", descending=False))
+    assert names(found) == ["10", "9", "Alpha", "alps", "Ｂat", "beta", "家"]
+
+
+async def test_the_newest_come_first(store: SqlStore) -> None:
+    first = await keep(store, name="first")
+    await keep(store, name="second")
+    await store.update(ANA, first.id, Home("first again"), {}, Scores())
+    assert names(await store.find(ANA, Query())) == ["first again", "second"]
+
+
+async def test_pages_cover_everything_once_even_among_equals(store: SqlStore) -> None:
+    made = {(await keep(store, total=1.0)).id for _ in range(7)}
+    pages = [await store.find(ANA, Query(sort="total", page=number, size=3)) for number in (1, 2, 3)]
+    assert [len(page.records) for page in pages] == [3, 3, 1]
+    assert {(page.total, page.pages) for page in pages} == {(7, 3)}
+    assert {record.id for page in pages for record in page.records} == made
+
+
+async def test_a_page_that_is_no_more_is_the_last_one(store: SqlStore) -> None:
+    for _ in range(3):
+        await keep(store)
+    found = await store.find(ANA, Query(page=99, size=2))
+    assert (found.page, found.pages, len(found.records)) == (2, 2, 1)
+    empty = await store.find(BEN, Query(page=5))
+    assert (empty.page, empty.pages, empty.total, empty.records) == (1, 1, 0, ())
+
+
+# Drafts.
+
+
+async def test_a_draft_is_kept_for_its_session_until_it_is_dropped(store: SqlStore) -> None:
+    assert await store.draft(ANA) is None
+    draft = Draft(Home("", "somewhere"), {"pylon": "none"}, "a-record")
+    await store.save_draft(ANA, Draft(HOME))
+    await store.save_draft(ANA, draft)
+    assert await store.draft(ANA) == draft
+    assert await store.draft(BEN) is None
+    await store.drop_draft(ANA)
+    await store.drop_draft(ANA)
+    assert await store.draft(ANA) is None
+
+
+async def test_a_draft_that_nobody_touched_for_a_month_is_forgotten_at_the_next_start(opened: Opener) -> None:
+    before = datetime(2026, 1, 1, tzinfo=UTC)
+    old = opened(now=lambda: before)
+    await old.save_draft(ANA, Draft(HOME))
+    later = opened(now=lambda: before + timedelta(days=29))
+    await later.save_draft(BEN, Draft(HOME))
+    assert await later.draft(ANA) is not None
+    last = opened(now=lambda: before + timedelta(days=31))
+    assert await last.draft(ANA) is None
+    assert await last.draft(BEN) is not None
+
+
+# Shared by several VMs.
+
+
+async def test_the_secret_is_made_once_whoever_asks_first(opened: Opener) -> None:
+    stores = [opened() for _ in range(6)]
+    found = await asyncio.gather(*(store.secret() for store in stores))
+    assert len(set(found)) == 1
+    assert len(found[0]) == 32
+    assert await opened().secret() == found[0]
+
+
+async def test_what_one_vm_keeps_the_other_finds(opened: Opener) -> None:
+    one, other = opened(), opened()
+    made = await keep(one, name="shared")
+    assert await other.get(ANA, made.id) == made
+    await other.delete(ANA, made.id)
+    assert (await one.find(ANA, Query())).total == 0
+
+
+async def test_many_requests_at_once(opened: Opener) -> None:
+    stores = [opened(), opened()]
+    await asyncio.gather(*(keep(stores[number % 2], f"owner{number % 5}") for number in range(100)))
+    totals = [(await stores[0].find(f"owner{number}", Query())).total for number in range(5)]
+    assert totals == [20] * 5
+
+
+def _start(url: str, barrier: Any, results: Any) -> None:
+    """What a VM does when it starts; runs in a process of its own."""
+
+    async def run() -> None:
+        store = SqlStore(parse_url(url), SAMPLES)
+        found = await store.find(ANA, Query())
+        results.put((found.total, (await store.secret()).hex()))
+        await store.close()
+
+    barrier.wait(60)
+    try:
+        asyncio.run(run())
+    except Exception as error:  # noqa: BLE001 - the test shows it
+        results.put(repr(error))
+
+
+def test_vms_that_start_at_once_migrate_once(side: Side) -> None:  # noqa: F811
+    count = 4
+    context = multiprocessing.get_context("spawn")
+    barrier, results = context.Barrier(count), context.Queue()
+    url = side.url.render_as_string(hide_password=False)
+    starting = [context.Process(target=_start, args=(url, barrier, results)) for _ in range(count)]
+    for process in starting:
+        process.start()
+    found = [results.get(timeout=120) for _ in range(count)]
+    for process in starting:
+        process.join(60)
+    assert len(set(found)) == 1, found
+    assert found[0][0] == len(SAMPLES)

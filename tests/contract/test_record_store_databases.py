@@ -1,0 +1,223 @@
+"""How the database behind RecordStore is made and migrated, and what happens while it is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Engine, inspect, text
+
+import luban_app
+from luban_app import store as store_module
+from luban_app import store_migrate
+from luban_app.records import Query, StoreUnavailableError
+from luban_app.store import SqlStore
+from luban_app.store_engine import StoreUrlError, open_engine, parse_url
+from luban_app.store_schema import HEAD, metadata
+from tests.contract.database_sides import Postgres, Side, postgres, postgres_server, side  # noqa: F401 - fixtures
+from tests.contract.test_record_store_contract import ANA, SAMPLES, keep
+
+pytestmark = pytest.mark.contract
+
+
+# Migrations.
+
+
+@pytest.fixture
+def engine(side: Side, tmp_path: Path) -> Any:  # noqa: F811
+    (tmp_path / "data").mkdir(exist_ok=True)
+    engine = open_engine(side.url)
+    yield engine
+    engine.dispose()
+
+
+def migrated(engine: Engine) -> None:
+    with engine.connect().execution_options(**store_migrate.LOCKED) as connection, connection.begin():
+        store_migrate.lock(connection)
+        store_migrate.migrate(connection)
+
+
+def test_migrations_make_exactly_the_tables_that_the_program_uses(engine: Engine) -> None:
+    migrated(engine)
+    with engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        assert compare_metadata(context, metadata) == []
+        assert store_migrate.current(connection) == HEAD
+        assert connection.execute(text("SELECT count(*) FROM alembic_version")).scalar() == 1
+
+
+def test_the_program_knows_the_newest_migration() -> None:
+    folder = Path(luban_app.__file__).parent / "migrations"
+    assert ScriptDirectory(str(folder)).get_heads() == [HEAD]
+
+
+def test_a_migration_that_fails_leaves_nothing_behind(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    def breaks(connection: Any, revision: str) -> None:
+        connection.execute(text("CREATE TABLE half (id INTEGER)"))
+        raise RuntimeError("broken on purpose")
+
+    monkeypatch.setattr(store_migrate, "upgrade", breaks)
+    with pytest.raises(RuntimeError, match="on purpose"):
+        migrated(engine)
+    assert inspect(engine).get_table_names() == []
+
+
+def test_a_database_that_is_newer_is_left_alone(engine: Engine) -> None:
+    migrated(engine)
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    migrated(engine)
+    with engine.connect() as connection:
+        assert store_migrate.current(connection) == "9999"
+
+
+# Addresses.
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["", "nonsense", "mysql://u:hunter2@h/d", "sqlite://", "sqlite:///:memory:", "postgresql+asyncpg://u:hunter2@h/d",
+     "postgresql://u:hunter2@h:port/d"],
+)  # fmt: skip
+def test_an_unusable_address_is_refused_without_its_password(url: str) -> None:
+    with pytest.raises(StoreUrlError) as refused:
+        parse_url(url)
+    assert "hunter2" not in str(refused.value)
+    assert refused.value.__cause__ is None
+
+
+@pytest.mark.parametrize("url", ["postgres://h/d", "postgresql://h/d", "postgresql+psycopg://h/d"])
+def test_every_spelling_of_postgresql_means_our_driver(url: str) -> None:
+    assert parse_url(url).drivername == "postgresql+psycopg"
+
+
+# A database that is lost.
+
+
+async def test_a_database_that_is_not_there_is_unavailable_and_says_so_shortly() -> None:
+    store = SqlStore(parse_url("postgresql://u:hunter2@127.0.0.1:1/d"))
+    try:
+        for _ in range(2):
+            started = time.monotonic()
+            with pytest.raises(StoreUnavailableError) as lost:
+                await store.check()
+            assert "hunter2" not in str(lost.value)
+            assert time.monotonic() - started < 5
+    finally:
+        await store.close()
+
+
+async def test_a_file_that_is_no_database_is_unavailable(tmp_path: Path) -> None:
+    broken = tmp_path / "broken.sqlite"
+    broken.write_bytes(b"this is no database" * 1000)
+    (tmp_path / "file").write_text("")
+    for url in (f"sqlite:///{broken}", f"sqlite:///{tmp_path}", f"sqlite:///{tmp_path}/file/x.sqlite"):
+        store = SqlStore(parse_url(url))
+        with pytest.raises(StoreUnavailableError, match="cannot be used"):
+            await store.check()
+        await store.close()
+
+
+async def test_a_database_that_is_locked_for_long_is_unavailable_and_comes_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("luban_app.store_engine.STATEMENT_SECONDS", 0.2)
+    url = parse_url(f"sqlite:///{tmp_path}/house.sqlite")
+    store = SqlStore(url)
+    await store.check()
+    blocker = open_engine(url)
+    with blocker.connect().execution_options(**store_migrate.LOCKED) as connection, connection.begin():
+        with pytest.raises(StoreUnavailableError):
+            await keep(store)
+        assert (await store.find(ANA, Query())).total == 0
+    await keep(store)
+    blocker.dispose()
+    await store.close()
+
+
+@pytest.fixture
+def own_server() -> Any:
+    """A server that a test may stop."""
+    with postgres() as server:
+        yield server
+
+
+async def test_connections_come_back_by_themselves(own_server: Postgres, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_module, "RETRY_SECONDS", 0.0)
+    store = SqlStore(own_server.database())
+    made = await keep(store)
+    own_server.stop()
+    for _ in range(3):
+        with pytest.raises(StoreUnavailableError):
+            await store.get(ANA, made.id)
+    with pytest.raises(StoreUnavailableError):
+        await store.check()
+    own_server.start()
+    await asyncio.gather(*(store.check() for _ in range(8)))
+    assert await store.get(ANA, made.id) == made
+    await store.close()
+
+
+async def test_a_server_that_is_away_at_the_start_is_used_once_it_is_there(
+    own_server: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_module, "RETRY_SECONDS", 0.0)
+    url = own_server.database()
+    own_server.stop()
+    store = SqlStore(url, SAMPLES)
+    with pytest.raises(StoreUnavailableError):
+        await store.check()
+    own_server.start()
+    assert (await store.find(ANA, Query())).total == len(SAMPLES)
+    await store.close()
+
+
+async def test_a_server_that_no_longer_answers_holds_nobody_up_for_ever(
+    own_server: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_module, "CALL_SECONDS", 0.5)
+    store = SqlStore(own_server.database())
+    await store.check()
+    own_server.freeze()
+    started = time.monotonic()
+    try:
+        lost = await asyncio.gather(*(store.check() for _ in range(10)), return_exceptions=True)
+    finally:
+        own_server.thaw()
+    assert {type(one) for one in lost} == {StoreUnavailableError}
+    assert time.monotonic() - started < 5
+    monkeypatch.setattr(store_module, "CALL_SECONDS", 30.0)
+    await store.check()
+    await store.close()
+
+
+async def test_a_statement_that_takes_too_long_is_ended(own_server: Postgres) -> None:
+    engine = open_engine(own_server.database())
+    with engine.connect() as connection:
+        assert connection.execute(text("SHOW statement_timeout")).scalar() == "5s"
+    engine.dispose()
+
+
+async def test_a_database_of_another_encoding_is_refused(postgres_server: Postgres) -> None:  # noqa: F811
+    postgres_server.run("CREATE DATABASE latin ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0", "postgres")
+    store = SqlStore(postgres_server.database().set(database="latin"))
+    with pytest.raises(StoreUnavailableError, match="LATIN1"):
+        await store.check()
+    await store.close()
+
+
+async def test_a_database_that_was_emptied_meanwhile_is_made_again(own_server: Postgres) -> None:
+    url = own_server.database()
+    store = SqlStore(url, SAMPLES)
+    await keep(store)
+    own_server.run("DROP SCHEMA public CASCADE; CREATE SCHEMA public", str(url.database))
+    with pytest.raises(StoreUnavailableError):
+        await store.check()
+    assert (await store.find(ANA, Query())).total == len(SAMPLES)
+    await store.close()
