@@ -54,6 +54,8 @@ class Report:
     verdict: str
     usable: frozenset[str] = frozenset(NEAR_PORTS)
     """ports that it holds for usable"""
+    notes: frozenset[str] = frozenset()
+    """what it says that changes no verdict"""
 
 
 @dataclass(frozen=True)
@@ -85,19 +87,12 @@ class Outcome:
     during: tuple[str, ...]
     after: str
 
-    @property
-    def loss_share(self) -> float:
-        """Part of the probes that were lost while it was broken."""
-        return self.lost / self.sent if self.sent else 0.0
-
 
 @dataclass
 class ModeRun:
     """All that was recorded in one mode."""
 
     mode: Mode
-    settled_s: float
-    """from making the bonds to the verdict Healthy"""
     samples: list[Sample] = field(default_factory=list)
     losses: list[Loss] = field(default_factory=list)
     reports: list[Report] = field(default_factory=list)

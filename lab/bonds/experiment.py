@@ -117,7 +117,6 @@ def run_experiment(
 def run_mode(guest: BondGuest, mode: Mode, faults: Iterable[Fault], observer: Observer, progress: Progress) -> ModeRun:
     """All faults of one mode, on bonds made for it."""
     with ExitStack() as stack:
-        begun = time.monotonic()
         guest.configure(BondSettings(mode))
         guest.clock.look()
         observer.start(guest)
@@ -126,8 +125,7 @@ def run_mode(guest: BondGuest, mode: Mode, faults: Iterable[Fault], observer: Ob
         with progress.step(f"{mode}: bonds get ready"):
             wait_for_traffic(guest)
             wait_until(lambda: _verdict(observer) == HEALTHY, what=f"{mode}: a healthy bond", timeout=SETTLE_SECONDS)
-        healthy = [report.at for report in observer.reports() if report.verdict == HEALTHY]
-        run = ModeRun(mode, settled_s=healthy[0] - begun)
+        run = ModeRun(mode)
         traffic = Traffic.start(guest)
         stack.callback(traffic.stop)
         _pause(CALM_SECONDS)

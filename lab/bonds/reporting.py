@@ -82,10 +82,18 @@ class Sighting:
     @property
     def usable(self) -> frozenset[str]:
         """Usable ports of that bond."""
+        return frozenset(port["name"] for port in self._bond.get("ports", ()) if port.get("usable"))
+
+    @property
+    def notes(self) -> frozenset[str]:
+        """Notes about that bond."""
+        return frozenset(self._bond.get("notes", ()))
+
+    @property
+    def _bond(self) -> dict[str, Any]:
         status = self.body.get("status", {})
         name = status.get("bond", {}).get("name")
-        bond = next((it for it in status.get("bonds", ()) if it["name"] == name), {"ports": ()})
-        return frozenset(port["name"] for port in bond["ports"] if port.get("usable"))
+        return next((it for it in status.get("bonds", ()) if it["name"] == name), {})
 
 
 class ReportWatch:
@@ -180,7 +188,7 @@ class AgentObserver:
         before = [one for one in seen if one.at < self._since][-1:]
         after = [one for one in seen if one.at >= self._since]
         return [
-            Report(max(one.at, self._since), one.verdict, one.usable)
+            Report(max(one.at, self._since), one.verdict, one.usable, one.notes)
             for one in (*before, *after)
             if one.mode == self._mode
         ]

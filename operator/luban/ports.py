@@ -166,6 +166,9 @@ class Clock(Protocol):
     def now(self) -> float:
         """Seconds since the epoch."""
 
+    def monotonic(self) -> float:
+        """Seconds of a clock that nobody sets; its zero has no meaning."""
+
 
 class BondSource(Protocol):
     """The bonds of the host that the program runs on."""
@@ -176,7 +179,8 @@ class BondSource(Protocol):
     def watch(self, wake: Callable[[str], None]) -> Callable[[], None]:
         """Call `wake(reason)`, in the event loop's thread, when something about a bond or a port changes.
 
-        Reason `link`: an event. `overrun`: events were lost. Not every change has an event: read regularly as well.
+        Reason `link`: an event. `overrun`: events were lost. `reopened`: the subscription broke and was made anew. Not
+        every change has an event: read regularly as well.
         Returns the call that ends it. Raises TemporaryError if there are no events here.
         """
 

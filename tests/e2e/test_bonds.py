@@ -43,6 +43,8 @@ def rack(lab: DataCentre) -> Iterator[Rack]:
         watch.until(HOST, lambda one: one.verdict == "Healthy", "a healthy bond", timeout=90)
         yield Rack(guest, watch)
         agent.stop()
+    # Its own agent would go on where the guest's ended, and miss the guest's bond.
+    lab.kubectl("delete", "lubanhost", HOST)
     own.start(lab.control_plane, cwd=lab.layout.state)
 
 

@@ -17,7 +17,8 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from luban.api import names
-from luban.api.cluster import LubanCluster, LubanClusterStatus
+from luban.api.cluster import LubanCluster
+from luban.api.cluster_status import LubanClusterStatus
 from luban.api.common import Model
 from luban.api.vm import LubanVM, LubanVMStatus
 from luban.core.model import ClusterRef

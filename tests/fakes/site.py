@@ -36,6 +36,10 @@ class VirtualClock:
         """Seconds since the epoch."""
         return self.seconds
 
+    def monotonic(self) -> float:
+        """The same: nobody sets it."""
+        return self.seconds
+
 
 @dataclass
 class FollowingBalancer:

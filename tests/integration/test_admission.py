@@ -113,10 +113,69 @@ def test_not_the_spec_which_is_the_users(luban_base: ControlPlane, agent: Kubect
     assert json.loads(luban_base.kubectl("get", "lh", nodes[0], "-o", "json"))["spec"]["bond"] == "bond1"
 
 
-def test_not_a_new_one_with_a_spec(luban_base: ControlPlane, agent: Kubectl, nodes: tuple[str, str]) -> None:
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {"bond": "bond7"},
+        {"hold": "1h"},
+        {"flapping": {"downs": 1000}},
+        {"expectedPorts": [{"bond": "bond0", "ports": 1}]},
+    ],
+)
+def test_not_a_new_one_with_a_spec(
+    luban_base: ControlPlane, agent: Kubectl, nodes: tuple[str, str], spec: dict[str, object]
+) -> None:
     luban_base.kubectl("delete", "lh", nodes[0], "--ignore-not-found")
-    refused = apply(agent, manifest(nodes[0], bond="bond7"))
+    refused = apply(agent, manifest(nodes[0], **spec))
     assert "the spec of a LubanHost is the user's" in refused.stderr
+
+
+OWNER = {"apiVersion": "v1", "kind": "Node", "name": "rack-1", "uid": "1"}
+
+
+@pytest.mark.parametrize("exists", [True, False])
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        {"labels": {"a": "b"}},
+        {"annotations": {"a": "b"}},
+        {"finalizers": ["luban.cloud/never"]},
+        {"ownerReferences": [OWNER]},
+    ],
+)
+def test_not_its_metadata(
+    luban_base: ControlPlane, agent: Kubectl, nodes: tuple[str, str], metadata: dict[str, object], exists: bool
+) -> None:
+    luban_base.kubectl("delete", "lh", nodes[0], "--ignore-not-found")
+    if exists:
+        luban_base.kubectl("apply", "-f", "-", stdin=manifest(nodes[0]))
+    body = json.loads(manifest(nodes[0]))
+    body["metadata"] |= metadata
+    refused = apply(agent, json.dumps(body))
+    assert "a node agent may not change the metadata of a LubanHost" in refused.stderr
+
+
+def test_what_the_user_put_there_is_no_obstacle(
+    luban_base: ControlPlane, agent: Kubectl, nodes: tuple[str, str]
+) -> None:
+    luban_base.kubectl("apply", "-f", "-", stdin=manifest(nodes[0]))
+    luban_base.kubectl("label", "lh", nodes[0], "rack=1", "--overwrite")
+    for written in (apply(agent, manifest(nodes[0])), apply(agent, report(nodes[0]), "--subresource=status")):
+        assert written.returncode == 0, written.stderr
+
+
+def test_it_may_not_delete_even_if_a_role_says_so(
+    luban_base: ControlPlane, agent: Kubectl, nodes: tuple[str, str]
+) -> None:
+    luban_base.kubectl("apply", "-f", "-", stdin=manifest(nodes[0]))
+    luban_base.kubectl("create", "clusterrole", "too-much", "--verb=delete", "--resource=lubanhosts.luban.cloud")
+    account = "--serviceaccount=luban-node:luban-node-agent"
+    luban_base.kubectl("create", "clusterrolebinding", "too-much", "--clusterrole=too-much", account)
+    try:
+        refused = agent("delete", "lh", nodes[0])
+        assert "a node agent may not delete a LubanHost" in refused.stderr
+    finally:
+        luban_base.kubectl("delete", "clusterrolebinding,clusterrole", "too-much")
 
 
 @pytest.mark.parametrize(

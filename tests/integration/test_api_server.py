@@ -207,16 +207,17 @@ def test_columns_of_clusters(luban_api: ControlPlane, namespace: str) -> None:
     status = {
         "summary": "2/3",
         "balancerSummary": "1/1",
+        "bondSummary": "1/2",
         "sessions": 151,
         "phase": "Progressing",
         "decision": {"at": "now", "verdict": "ScaleUp", "reason": "AllAboveUpper", "message": "all are busy"},
     }
     with_status(luban_api, namespace, "lc", good(), status)
     header, row = luban_api.kubectl("get", "lc", "-n", namespace).splitlines()
-    assert header.split() == ["NAME", "VMS", "BALANCERS", "SESSIONS", "VERDICT", "AGE"]
-    assert row.split()[:5] == ["luban", "2/3", "1/1", "151", "ScaleUp"]
+    assert header.split() == ["NAME", "VMS", "BALANCERS", "BONDS", "SESSIONS", "VERDICT", "AGE"]
+    assert row.split()[:6] == ["luban", "2/3", "1/1", "1/2", "151", "ScaleUp"]
     header, row = luban_api.kubectl("get", "lubanclusters", "-n", namespace, "-o", "wide").splitlines()
-    assert header.split()[5:] == ["PHASE", "AGE"]
+    assert header.split()[6:] == ["PHASE", "AGE"]
     assert row.split()[5] == "Progressing"
 
 
@@ -229,10 +230,17 @@ def test_columns_of_vms(luban_api: ControlPlane, namespace: str) -> None:
 
 
 def test_all_kinds_are_in_the_category(luban_api: ControlPlane, namespace: str) -> None:
-    for body in (good(), vm("luban-a")):
+    host = {"apiVersion": names.API_VERSION, "kind": "LubanHost", "metadata": {"name": "in-the-category"}}
+    made = (good(), vm("luban-a"), host)
+    for body in made:
         luban_api.kubectl("create", "-n", namespace, "-f", "-", stdin=json.dumps(body))
-    listed = luban_api.kubectl("get", "luban", "-n", namespace, "-o", "name").split()
-    assert listed == ["lubancluster.luban.cloud/luban", "lubanvm.luban.cloud/luban-a"]
+    listed = set(luban_api.kubectl("get", "luban", "-n", namespace, "-o", "name").split())
+    luban_api.kubectl("delete", "lh", "in-the-category")
+    assert {
+        "lubancluster.luban.cloud/luban",
+        "lubanvm.luban.cloud/luban-a",
+        "lubanhost.luban.cloud/in-the-category",
+    } <= listed
 
 
 def test_scale_sets_the_replicas(luban_api: ControlPlane, namespace: str) -> None:

@@ -20,11 +20,21 @@ from lab.bonds.report import results_table
 from lab.bonds.reporting import watched
 from lab.bonds.settings import Mode
 from lab.controlplane import ControlPlane
+from luban.core.bond_rules import SILENT_PATH
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(1800)]
 
 NODE = "host-b"
 TABLE_WIDTH = 150
+# Far from what is measured on an idle machine (docs/bonds.md), so that a busy one passes as well.
+NOTICED_MS = 1000.0
+"""From the monitor's command to the verdict in the API server, for a pulled cable: without events it takes longer."""
+SILENT_NOTICED_MS = 5000.0
+"""The same for a partner that LACP (fast) does not hear any more: it waits for three periods of a second."""
+MOST_LOST = 100
+"""Probes that a pulled cable may cost, there and back: half a second of the two flows, which send one every 10 ms."""
+SUSTAINED = 0.5
+"""Part of the streams' rate that goes on over the other cable."""
 
 
 @pytest.fixture(scope="module")
@@ -56,13 +66,15 @@ def test_a_pulled_cable_is_reported_in_every_mode_and_traffic_goes_on(experiment
         assert "Degraded" in outcome.during, outcome
         assert outcome.after == "Healthy", outcome
         assert outcome.detected_ms is not None, outcome
-        assert outcome.lost < outcome.sent / 2, outcome
-        assert outcome.throughput > 0, outcome
+        assert outcome.detected_ms < NOTICED_MS, outcome
+        assert outcome.lost + outcome.lost_at_return <= MOST_LOST, outcome
+        assert outcome.throughput > SUSTAINED, outcome
 
 
 def test_a_partner_that_falls_silent_is_noticed_by_lacp(experiment: Experiment) -> None:
     for outcome in outcomes(experiment, Fault.SILENT, Mode.LACP):
         assert outcome.detected_ms is not None, outcome
+        assert outcome.detected_ms < SILENT_NOTICED_MS, outcome
         assert {"LACPTimeout", "NoPartner"} & set(outcome.during), outcome
         assert outcome.after == "Healthy", outcome
 
@@ -71,3 +83,6 @@ def test_without_lacp_a_silent_path_goes_unnoticed_and_that_is_said(experiment: 
     """The verdict stays: nothing that the kernel tells changes. What the agent can say is its note."""
     for outcome in outcomes(experiment, Fault.SILENT, Mode.ACTIVE_BACKUP, Mode.ROUND_ROBIN, Mode.XOR):
         assert (outcome.detected_ms, outcome.during) == (None, ()), outcome
+    for run in experiment.runs:
+        notes = {SILENT_PATH in report.notes for report in run.reports}
+        assert notes == {run.mode is not Mode.LACP}, run.mode

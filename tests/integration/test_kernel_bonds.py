@@ -9,8 +9,10 @@ import struct
 import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from pyroute2 import IPRoute
 
 from luban.adapters.kernel_bonds import KernelBonds
 from luban.adapters.kernel_bonds.netlink import LinkDump, LinkEvents
@@ -48,6 +50,38 @@ def links() -> Iterator[list[Link]]:
 def test_a_dump_has_the_links_that_the_socket_module_lists(links: list[Link]) -> None:
     found = {link.index: link.name for link in links}
     assert found == {index: os.fsencode(name) for index, name in socket.if_nameindex()}
+
+
+def test_a_dump_has_what_pyroute2_finds(links: list[Link]) -> None:
+    """An independent decoder, on whatever links this machine has."""
+    with IPRoute() as route:
+        theirs = [_as_ours(message) for message in route.get_links()]
+    ours = [
+        (
+            *(link.index, link.name, link.flags, link.master, link.lower),
+            *(link.carrier, link.carrier_downs, link.carrier_changes, link.bond is not None, link.port is not None),
+        )
+        for link in links
+    ]
+    assert sorted(ours) == sorted(theirs)
+
+
+def _as_ours(message: Any) -> tuple[object, ...]:
+    info = message.get("IFLA_LINKINFO")
+    kind, port = (info.get("IFLA_INFO_KIND"), info.get("IFLA_INFO_SLAVE_KIND")) if info else (None, None)
+    elsewhere = message.get("IFLA_LINK_NETNSID") is not None
+    return (
+        message["index"],
+        os.fsencode(message.get("IFLA_IFNAME")),
+        message["flags"],
+        message.get("IFLA_MASTER") or None,
+        None if elsewhere else message.get("IFLA_LINK") or None,
+        bool(message.get("IFLA_CARRIER")),
+        message.get("IFLA_CARRIER_DOWN_COUNT"),
+        message.get("IFLA_CARRIER_CHANGES"),
+        kind == "bond",
+        port == "bond",
+    )
 
 
 def test_the_loopback_link_is_no_bond(links: list[Link]) -> None:

@@ -5,17 +5,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import re
 from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from lab.controlplane import ControlPlane
+from lab.process import LabError
 from luban.adapters.clock import SystemClock
 from luban.adapters.kubernetes_api import connect_hosts
-from luban.api import names
+from luban.api import LubanHost, names
 from luban.core.bond_model import BondReading, HostReading
-from luban.core.bonds import Wish, judge_host
+from luban.core.bonds import HostMemory, Wish, judge_host
 from luban.node_agent.agent import Agent, AgentOptions
 from luban.node_agent.status import status_of
 from luban.ports import HostReports
@@ -114,9 +118,9 @@ async def test_it_makes_the_object_and_reports(luban_api: ControlPlane, reports:
             pass
     port = body["status"]["bonds"][0]["ports"][0]
     assert (port["name"], port["usable"], port["actorState"]) == ("eth1", False, "0x8f")
-    table = await asyncio.to_thread(luban_api.kubectl, "get", "lh")
+    table = await asyncio.to_thread(luban_api.kubectl, "get", "lh", "host-b")
     heading, row = table.splitlines()
-    assert heading.split() == ["NAME", "BOND", "MODE", "PORTS", "SPEED", "SINCE", "AGE"]
+    assert heading.split() == ["NAME", "BOND", "MODE", "PORTS", "SPEED", "SINCE", "REPORTED", "AGE"]
     assert row.split()[:5] == ["host-b", "LACPTimeout", "802.3ad", "1/2", "1000"]
 
 
@@ -139,6 +143,42 @@ async def test_the_spec_is_the_users(luban_api: ControlPlane, reports: Reports) 
 async def test_every_recorded_state_is_accepted_whole(reports: Reports) -> None:
     """Nothing that the agent writes is refused or dropped by the schema, and what is not so any more goes."""
     for state in STATES:
-        judged = judge_host(HostReading(START, (from_netlink(state),)), Wish(), {}, START)
+        judged = judge_host(HostReading(START, (from_netlink(state),)), Wish(), HostMemory(), START)
         status = status_of(judged, None, 1, START).wire()
         assert (await reports.write("host-b", status))["status"] == status
+
+
+@pytest.mark.parametrize(
+    ("spec", "words"),
+    [
+        ({"hold": "2h"}, "hold must be at most 1h, for example 10s"),
+        ({"hold": "soon"}, "hold must be a duration"),
+        ({"flapping": {"window": "999ms"}}, "flapping.window must be from 1s to 1h, for example 60s"),
+        ({"flapping": {"window": "61m"}}, "flapping.window must be from 1s to 1h, for example 60s"),
+        ({"bond": "bond\x1b0"}, "bond must be the name of a bond as `ip link` shows it, or empty"),
+        ({"expectedPorts": [{"bond": "bond\x7f", "ports": 2}]}, "bond must be the name of a bond"),
+        ({"hold": "1h", "flapping": {"window": "1h"}, "bond": "bond0"}, ""),
+        ({"hold": "0s", "flapping": {"window": "1s"}}, ""),
+    ],
+)
+async def test_bounds_of_the_spec(luban_api: ControlPlane, spec: dict[str, Any], words: str) -> None:
+    body = {"apiVersion": names.API_VERSION, "kind": "LubanHost", "metadata": {"name": "host-c"}, "spec": spec}
+    apply = asyncio.to_thread(luban_api.kubectl, "create", "--dry-run=server", "-f", "-", stdin=json.dumps(body))
+    if not words:
+        await apply
+        return
+    with pytest.raises(LabError, match=re.escape(words)):
+        await apply
+    with pytest.raises(ValidationError):
+        LubanHost.parse(body)
+
+
+async def test_the_largest_status_is_accepted(reports: Reports) -> None:
+    """A host full of bonds with long names, all in trouble: it fits into the schema's bounds and an object."""
+    bond = from_netlink("lacp-both-down")
+    ports = [replace(bond.ports[0], name=f"{number:02}" + r"\xff" * 13) for number in range(40)]
+    bonds = [replace(bond, name=f"{number:02}" + r"\xfe" * 13, ports=tuple(ports)) for number in range(20)]
+    judged = judge_host(HostReading(START, tuple(bonds)), Wish(), HostMemory(), START)
+    status = status_of(judged, None, 1, START).wire()
+    assert (await reports.write("host-b", status))["status"] == status
+    assert len(json.dumps(status)) < 500_000

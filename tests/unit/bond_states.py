@@ -13,8 +13,8 @@ from luban.adapters.kernel_bonds.files import SysNet
 from luban.adapters.kernel_bonds.readings import bond_readings
 from luban.adapters.kernel_bonds.wire import HEADER, RTM_NEWLINK, Link, messages
 from luban.api.host import BondVerdict
+from luban.core.bond_judge import judge
 from luban.core.bond_model import BondReading, Judgement
-from luban.core.bonds import judge
 
 FOLDER = Path(__file__).resolve().parents[1] / "fixtures" / "bonding"
 STATES = sorted(path.name.removesuffix(".pyroute2.json") for path in FOLDER.glob("*.pyroute2.json"))

@@ -128,11 +128,15 @@ class TestSightings:
         ports = [{"name": "eth1", "usable": False}, {"name": "eth2", "usable": True}, {"name": "eth3"}]
         status = {
             "bond": {"name": "bond0", "verdict": "Degraded", "mode": "802.3ad"},
-            "bonds": [{"name": "bond1", "ports": []}, {"name": "bond0", "ports": ports}],
+            "bonds": [
+                {"name": "bond1", "ports": [], "notes": ["SilentPathUnverified"]},
+                {"name": "bond0", "ports": ports, "notes": ["PortsOmitted"]},
+            ],
         }
         seen = Sighting(1.0, {"metadata": {"name": "host-b"}, "status": status})
         assert (seen.node, seen.verdict, seen.mode, seen.usable) == ("host-b", "Degraded", "802.3ad", {"eth2"})
+        assert seen.notes == {"PortsOmitted"}
 
     def test_none_yet(self) -> None:
         seen = Sighting(1.0, {"metadata": {"name": "host-b"}, "spec": {}})
-        assert (seen.verdict, seen.mode, seen.usable) == ("", "", frozenset())
+        assert (seen.verdict, seen.mode, seen.usable, seen.notes) == ("", "", frozenset(), frozenset())

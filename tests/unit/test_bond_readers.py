@@ -33,7 +33,7 @@ from luban.adapters.kernel_bonds.wire import (
     dump_request,
     messages,
 )
-from luban.core.bond_model import BondReading
+from luban.core.bond_model import BondReading, HostReading
 from luban.core.bonds import judge
 from luban.errors import TemporaryError
 from tests.unit.bond_states import (
@@ -456,6 +456,10 @@ class TestDump:
         with pytest.raises(TemporaryError, match="links change so fast"):
             LinkDump().links()
 
+    def test_the_last_message_may_say_that_the_list_changed(self, answer: Any) -> None:
+        answer([link("lo"), message(NLMSG_DONE, NLM_F_DUMP_INTR)], [link("eth0"), message(NLMSG_DONE)])
+        assert [one.name for one in LinkDump().links()] == [b"eth0"]
+
     @pytest.mark.parametrize("type_", [NLMSG_ERROR, NLMSG_DONE])
     def test_an_error_closes_the_socket(self, answer: Any, type_: int) -> None:
         fake = answer([message(type_, payload=struct.pack("=i", -1))])
@@ -590,6 +594,71 @@ class TestEvents:
         assert await woken.get() == "overrun"
         events.close()
 
+    async def test_a_subscription_that_broke_is_made_anew(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        pairs = [socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM) for _ in range(2)]
+        opened = iter(ours for ours, _ in pairs)
+        answers: list[OSError] = [OSError(9, "Bad file descriptor")]
+        monkeypatch.setattr(netlink, "_open", lambda _groups: next(opened))
+        monkeypatch.setattr(netlink, "_receive", lambda from_: _received(from_, answers))
+        monkeypatch.setattr(netlink, "REOPEN_SECONDS", 0.0)
+        woken: asyncio.Queue[str] = asyncio.Queue()
+        events = LinkEvents(woken.put_nowait, lambda: frozenset({3}))
+        events.repair()
+        assert woken.empty(), "nothing is broken yet"
+        pairs[0][1].send(b"x")
+        assert await woken.get() == "overrun"
+        events.repair()
+        assert await woken.get() == "reopened"
+        pairs[1][1].send(datagram("lacp-healthy"))
+        assert await woken.get() == "link"
+        events.close()
+        events.repair()
+        assert woken.empty(), "ended for good"
+        for _, kernel in pairs:
+            kernel.close()
+
+    async def test_subscribing_anew_is_tried_once_a_second_and_may_fail(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        ours, kernel = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        attempts: list[int] = []
+
+        def refuse(groups: int) -> socket.socket:
+            attempts.append(groups)
+            if len(attempts) > 1:
+                raise OSError(24, "Too many open files")
+            return ours
+
+        monkeypatch.setattr(netlink, "_open", refuse)
+        monkeypatch.setattr(netlink, "_receive", lambda from_: _received(from_, [OSError(9, "Bad file descriptor")]))
+        woken: asyncio.Queue[str] = asyncio.Queue()
+        events = LinkEvents(woken.put_nowait, frozenset)
+        kernel.send(b"x")
+        assert await woken.get() == "overrun"
+        events.repair()
+        assert len(attempts) == 1, "too soon"
+        monkeypatch.setattr(netlink, "REOPEN_SECONDS", 0.0)
+        events.repair()
+        assert (len(attempts), woken.empty()) == (2, True)
+        events.close()
+        kernel.close()
+
+    async def test_each_reading_repairs_the_subscription(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        repaired: list[str] = []
+        monkeypatch.setattr(LinkEvents, "repair", lambda _self: repaired.append("again"))
+        bonds = KernelBonds()
+        monkeypatch.setattr(bonds, "read_now", lambda: HostReading(0.0))
+        bonds.watch(lambda _reason: None)
+        await bonds.read()
+        await bonds.close()
+        assert repaired == ["again"]
+
 
 def _overrun(_socket: object) -> bytes:
     raise OSError(105, "No buffer space available")
+
+
+def _received(from_: socket.socket, errors: list[OSError]) -> bytes:
+    """An error while there are any, then what is there."""
+    data = from_.recv(1 << 18)
+    if errors:
+        raise errors.pop(0)
+    return data

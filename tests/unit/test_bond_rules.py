@@ -1,28 +1,24 @@
-"""The rules one by one, at their boundaries; hold, flapping, since; and what holds for every reading."""
+"""The rules one by one, at their boundaries, and what missing data makes of them."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, get_args
+from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from luban.api.host import BondMode, BondVerdict, Churn, Mii, PortState
+from luban.api.host import MAX_PORTS, BondVerdict, Mii
+from luban.core.bond_judge import FORGET_SECONDS, judge
 from luban.core.bond_model import (
-    SEVERITY,
     BondMemory,
     BondReading,
     HostReading,
     Judgement,
     PortReading,
     Settings,
-    is_good,
-    rank,
 )
-from luban.core.bonds import SAMPLES, HostJudgement, Wish, blank, judge, judge_host, primary, recall
-from tests.unit.bond_states import START, from_netlink
+from luban.core.bonds import HostMemory, Wish, judge_host
+from tests.unit.bond_states import START
 
 MAC = "52:54:00:00:00:03"
 ZERO = "00:00:00:00:00:00"
@@ -121,6 +117,11 @@ class TestRules:
     def test_bond_that_is_set_down_keeps_its_carrier(self) -> None:
         assert found(lacp(admin_up=False)) == ("Down",)
 
+    def test_active_backup_without_an_active_port(self) -> None:
+        ports = (port("eth1", state="backup"), port("eth2", state="backup"))
+        assert found(backup(*ports, active_slave=None))[0] == "Down"
+        assert found(backup())[0] == "Healthy"
+
     def test_no_usable_port(self) -> None:
         assert found(lacp(port(carrier=False), port("eth2", mii="down"))) == ("Down", "Degraded")
 
@@ -130,6 +131,20 @@ class TestRules:
     def test_both_silent_is_down_though_the_bond_keeps_its_carrier(self) -> None:
         silent = {"actor_state": 0x8F, "partner_state": 0x37}
         assert found(lacp(port(**silent), port("eth2", **silent))) == ("Down", "LACPTimeout", "Degraded")
+
+    def test_min_links_mean_something_to_lacp_only(self) -> None:
+        lost = backup(backup().ports[0], replace(backup().ports[1], carrier=False), min_links=2)
+        assert found(lost) == ("Degraded",)
+
+    def test_a_bond_that_the_kernel_keeps_down_for_its_min_links(self) -> None:
+        reading = lacp(port(), port("eth2", carrier=False), min_links=2, carrier=False)
+        judgement = judge(reading, None, None, START)
+        assert judgement.reasons == ("Down", "MinLinksNotMet", "Degraded")
+        assert judgement.message == (
+            "the kernel keeps the bond down, 2 links are the minimum (min_links) (eth2: no carrier), "
+            "1 of 2 ports carry traffic"
+        )
+        assert judge(replace(reading, min_links=1), None, None, START).message.startswith("eth2: no carrier")
 
     @pytest.mark.parametrize(("minimum", "matches"), [(0, False), (1, False), (2, True)])
     def test_min_links(self, minimum: int, matches: bool) -> None:
@@ -238,6 +253,57 @@ class TestRules:
         assert watched.sees(flapped, 1.0).verdict == "Recovering"
         assert watched.sees(flapped, 2.5).verdict == "Healthy"
 
+    def test_no_data_comes_before_recovering(self) -> None:
+        watched = Watched(Settings(hold_seconds=0.0))
+        watched.sees(lacp())
+        assert watched.sees(lacp(port(carrier_downs=2), port("eth2", mii=None)), 1.0).reasons == (
+            "Unknown",
+            "Recovering",
+        )
+
+    def test_a_port_that_is_gone_is_missed_for_an_hour(self) -> None:
+        watched = Watched(Settings(hold_seconds=0.0))
+        watched.sees(lacp())
+        lost = watched.sees(lacp(port()), 1.0)
+        assert (lost.verdict, lost.active, lost.total) == ("Degraded", 1, 2)
+        assert lost.message == "eth2: not a port of the bond any more, 1 of 2 ports carry traffic"
+        assert lost.reading.ports[1].gone_since == START + 1
+        assert watched.sees(lacp(port()), FORGET_SECONDS - 1).verdict == "Degraded"
+        assert watched.sees(lacp(port()), 1.0).verdict == "Healthy"
+
+    def test_a_port_that_is_gone_is_not_missed_if_the_spec_counts_without_it(self) -> None:
+        watched = Watched(Settings(hold_seconds=0.0), expected=1)
+        watched.sees(lacp())
+        assert watched.sees(lacp(port()), 1.0).verdict == "Healthy"
+
+    def test_a_port_that_comes_back_is_a_port_again(self) -> None:
+        watched = Watched(Settings(hold_seconds=0.0))
+        watched.sees(lacp())
+        watched.sees(lacp(port()), 1.0)
+        assert watched.sees(lacp(), 5.0).verdict == "Healthy"
+        again = watched.sees(lacp(port()), FORGET_SECONDS)
+        assert again.verdict == "Degraded", "missed anew"
+
+    def test_ports_are_not_missed_while_they_are_not_known(self) -> None:
+        watched = Watched(Settings(hold_seconds=0.0))
+        watched.sees(lacp())
+        assert watched.sees(lacp(port(), ports_known=False), 1.0).reasons == ("Unknown",)
+        assert watched.sees(lacp(), 1.0).verdict == "Healthy"
+
+    def test_all_ports_gone(self) -> None:
+        watched = Watched()
+        watched.sees(lacp())
+        gone = watched.sees(lacp(ports=()), 1.0)
+        assert (gone.verdict, gone.active, gone.total) == ("Down", 0, 2)
+        assert gone.message == "the bond has no ports"
+
+    def test_memory_of_ports_that_are_gone_stays_small(self) -> None:
+        watched = Watched()
+        for number in range(200):
+            watched.sees(lacp(port(f"eth{number}")), 1.0)
+        assert watched.memory is not None
+        assert len(watched.memory.ports) == MAX_PORTS + 1
+
     def test_silent_paths_are_a_note_only(self) -> None:
         judgement = judge(backup(), None, None, START)
         assert (judgement.verdict, judgement.notes) == ("Healthy", ("SilentPathUnverified",))
@@ -286,322 +352,11 @@ class TestMissingData:
         assert found(lacp(ports_known=False)) == ("Unknown",)
 
     def test_a_blank_reading(self) -> None:
-        reading = HostReading(START, (lacp(),), ("bond0",))
-        emptied = judge_host(blank(reading, "no answer", START), Wish(), {}, START)
+        first = judge_host(HostReading(START, (lacp(),), ("bond0",)), Wish(), HostMemory(), START)
+        emptied = judge_host(HostReading(START, trouble="no answer"), Wish(), first.memory, START + 1)
         assert (emptied.verdict, emptied.trouble) == ("Unknown", "no answer")
-        assert judge_host(HostReading(START, trouble="no answer"), Wish(), {}, START).verdict == "Unknown"
-        assert judge_host(HostReading(START), Wish(), {}, START).verdict == "None"
-
-
-class TestTime:
-    """Hold, flapping, since."""
-
-    def test_worse_at_once_better_after_the_hold(self) -> None:
-        watched = Watched()
-        down = lacp(carrier=False)
-        assert watched.sees(lacp()).verdict == "Healthy"
-        worse = watched.sees(down, 100.0)
-        assert (worse.verdict, worse.since) == ("Down", START + 100)
-        held = watched.sees(lacp(), 1.0)
-        assert (held.verdict, held.found, held.held, held.since) == ("Down", "Healthy", True, START + 100)
-        assert held.message == (
-            "the bond has no carrier, 2 of 2 ports carry traffic "
-            "(over: now Healthy; Down until it has been better for 10 s)"
-        )
-        assert watched.sees(lacp(), 8.9).verdict == "Down"
-        better = watched.sees(lacp(), 0.1)
-        assert (better.verdict, better.since) == ("Healthy", START + 110)
-
-    def test_better_in_steps(self) -> None:
-        watched = Watched()
-        degraded = lacp(port(), port("eth2", carrier=False))
-        watched.sees(lacp(carrier=False))
-        watched.sees(degraded, 1.0)
-        assert watched.sees(lacp(), 8.0).verdict == "Down"
-        assert watched.sees(lacp(), 1.0).verdict == "Degraded", "the worst of the last 10 s"
-        assert watched.sees(lacp(), 1.0).verdict == "Recovering", "eth2 has had its carrier for 2 s"
-        watched.sees(lacp(), 1.0)
-        assert watched.sees(lacp(), 9.0).verdict == "Healthy"
-
-    def test_a_relapse_holds_on(self) -> None:
-        watched = Watched()
-        for _ in range(5):
-            watched.sees(lacp(carrier=False), 1.0)
-            assert watched.sees(lacp(), 5.0).verdict == "Down"
-        assert watched.sees(lacp(), 5.0).verdict == "Healthy"
-
-    def test_since_is_kept_while_the_verdict_is(self) -> None:
-        watched = Watched()
-        watched.sees(lacp())
-        assert watched.sees(lacp(port(link_failures=4), port("eth2")), 50.0).since == START
-
-    def test_since_survives_a_restart(self) -> None:
-        memory = judge(lacp(), None, None, START).memory
-        assert recall(memory, "Healthy", START - 500).since == START - 500
-        assert recall(memory, "Down", START - 500).since == START
-        assert recall(memory, "Healthy", START + 500).since == START
-        unseen = BondMemory("Healthy", START - 500)
-        assert judge(lacp(), None, unseen, START).since == START - 500
-        assert judge(lacp(carrier=False), None, unseen, START).since == START
-
-    def test_a_clock_that_is_set_back_does_not_hold_for_hours(self) -> None:
-        watched = Watched()
-        watched.sees(lacp(carrier=False))
-        watched.sees(lacp(), -3600.0)
-        assert watched.sees(lacp(), 10.0).verdict == "Healthy"
-
-    @pytest.mark.parametrize(("downs", "verdict"), [(2, "Healthy"), (3, "Flapping")])
-    def test_flapping(self, downs: int, verdict: BondVerdict) -> None:
-        watched = Watched(Settings(hold_seconds=0.0))
-        watched.sees(lacp(port(carrier_downs=7), port("eth2")))
-        for number in range(downs):
-            watched.sees(lacp(port(carrier_downs=8 + number), port("eth2")), 4.0)
-        later = lacp(port(carrier_downs=7 + downs), port("eth2"))
-        assert watched.sees(later, 3.0).verdict == verdict
-        if verdict == "Flapping":
-            assert "eth1: carrier lost 3 times within 60 s" in watched.sees(later).message
-
-    def test_flapping_ends_with_its_window(self) -> None:
-        watched = Watched(Settings(hold_seconds=0.0, flapping_window_seconds=60.0))
-        watched.sees(lacp(port(carrier_downs=0), port("eth2")))
-        after = lacp(port(carrier_downs=3), port("eth2"))
-        watched.sees(after, 1.0)
-        assert watched.sees(after, 59.9).verdict == "Flapping"
-        assert watched.sees(after, 0.1).verdict == "Healthy"
-
-    def test_flaps_that_polling_misses_count(self) -> None:
-        """All that one reading sees is the counter."""
-        watched = Watched(Settings(hold_seconds=0.0))
-        watched.sees(lacp())
-        assert watched.sees(lacp(port(carrier_downs=13), port("eth2")), 1.0).verdict == "Flapping"
-
-    def test_a_counter_that_begins_anew_is_no_flap(self) -> None:
-        watched = Watched(Settings(hold_seconds=0.0))
-        watched.sees(lacp(port(carrier_downs=40), port("eth2")))
-        assert watched.sees(lacp(port(carrier_downs=0), port("eth2")), 1.0).verdict == "Healthy"
-        assert watched.sees(lacp(port(carrier_downs=1), port("eth2")), 9.0).found != "Flapping"
-
-    def test_another_counter_is_no_flap(self) -> None:
-        watched = Watched(Settings(hold_seconds=0.0))
-        watched.sees(lacp(port(carrier_downs=None, link_failures=0), port("eth2")))
-        assert watched.sees(lacp(port(carrier_downs=40), port("eth2")), 1.0).verdict == "Healthy"
-
-    def test_old_kernels_have_the_bonds_own_count(self) -> None:
-        watched = Watched(Settings(hold_seconds=0.0))
-        watched.sees(lacp(port(carrier_downs=None, link_failures=5), port("eth2")))
-        last = lacp(port(carrier_downs=None, link_failures=9), port("eth2"))
-        assert watched.sees(last, 1.0).verdict == "Flapping"
-
-    @settings(deadline=None)
-    @given(steps=st.lists(st.tuples(st.floats(0.001, 5.0), st.integers(0, 9)), min_size=1, max_size=200))
-    def test_memory_stays_small(self, steps: list[tuple[float, int]]) -> None:
-        watched, count = Watched(), 0
-        for after, more in steps:
-            count += more
-            watched.sees(lacp(port(carrier_downs=count), port("eth2")), after)
-        assert watched.memory is not None
-        assert len(watched.memory.ports["eth1"].downs) <= SAMPLES + 3
-        assert len(watched.memory.seen) <= len(SEVERITY)
-
-    @settings(deadline=None)
-    @given(steps=st.lists(st.tuples(st.floats(0.001, 20.0), st.integers(0, 3)), min_size=1, max_size=60))
-    def test_flaps_are_counted_nearly_exactly(self, steps: list[tuple[float, int]]) -> None:
-        """Never fewer than within the window; more only by what is one bucket older."""
-        watched, count, history = Watched(), 0, [(START, 0)]
-        watched.sees(lacp(port(carrier_downs=0), port("eth2")))
-        for after, more in steps:
-            count += more
-            judgement = watched.sees(lacp(port(carrier_downs=count), port("eth2")), after)
-            history.append((watched.now, count))
-            window = watched.settings.flapping_window_seconds
-            least = count - _at(history, watched.now - window)
-            most = count - _at(history, watched.now - window * (1 + 2 / SAMPLES))
-            flapping = "Flapping" in judgement.reasons
-            assert flapping or least < 3
-            assert not flapping or most >= 3
-
-
-def _at(history: list[tuple[float, int]], when: float) -> int:
-    """The counter's value at a time; before the first look: the first value."""
-    return max((count for at, count in history if at <= when), default=history[0][1])
-
-
-class TestHost:
-    """Which bond counts, and what placement makes of it."""
-
-    def reading(self, *devices: str, **carries: tuple[str, ...]) -> HostReading:
-        bonds = tuple(lacp(name=name, carries=above) for name, above in carries.items())
-        return HostReading(START, bonds, devices)
-
-    def test_the_named_one(self) -> None:
-        chosen = primary(self.reading("bond0", bond0=(), bond1=()), "bond1")
-        assert chosen is not None
-        assert chosen.name == "bond1"
-
-    @pytest.mark.parametrize(
-        ("devices", "name"),
-        [
-            (("bond1",), "bond1"),
-            (("br0",), "bond1"),
-            (("bond1.100",), "bond1"),
-            (("eth9", "br0"), "bond1"),
-            (("eth9",), "bond0"),
-            ((), "bond0"),
-        ],
-    )
-    def test_the_one_below_the_default_route(self, devices: tuple[str, ...], name: str) -> None:
-        chosen = primary(self.reading(*devices, bond0=("br9",), bond1=("bond1.100", "br0")))
-        assert chosen is not None
-        assert chosen.name == name
-
-    def test_no_bond(self) -> None:
-        assert primary(HostReading(START)) is None
-        judged = judge_host(HostReading(START), Wish(), {}, START)
-        assert (judged.bonds, judged.verdict) == ((), "None")
-
-    def test_bonds_that_the_spec_names_and_the_kernel_has_not(self) -> None:
-        wish = Wish(bond="bond7", expected_ports={"bond7": 2, "bond8": 2})
-        judged = judge_host(self.reading(bond0=()), wish, {}, START)
-        assert {bond.reading.name: bond.verdict for bond in judged.bonds} == {
-            "bond0": "Healthy",
-            "bond7": "Down",
-            "bond8": "Down",
-        }
-        assert judged.verdict == "Down"
-        assert judge_host(self.reading(bond0=()), Wish(expected_ports={"aa": 1}), {}, START).verdict == "Healthy"
-
-    def test_memory_of_bonds_that_are_gone_goes(self) -> None:
-        first = judge_host(self.reading(bond0=(), bond1=()), Wish(), {}, START)
-        second = judge_host(self.reading(bond0=()), Wish(), first.memory, START)
-        assert set(second.memory) == {"bond0"}
-
-    def test_ranks(self) -> None:
-        ranked = sorted(get_args(BondVerdict), key=rank)
-        assert ranked[:2] == ["Down", "Unknown"]
-        assert set(ranked[-3:]) == {"Healthy", "Recovering", "None"}
-        assert len({rank(verdict) for verdict in ranked[2:-3]}) == 1
-        assert [verdict for verdict in ranked if is_good(verdict)] == ["Healthy", "Recovering"]
-        assert set(SEVERITY) == set(get_args(BondVerdict))
-
-
-# For every reading
-
-_maybe = st.sampled_from([None, True, True, True, False])
-_bits = st.none() | st.sampled_from([0x3F, 0x3D, 0x3F, 0x8F, 0x47, 0x4F, 0x0F, 0]) | st.integers(0, 255)
-_ports = st.builds(
-    PortReading,
-    name=st.sampled_from(["eth1", "eth2", "eth3", "p\\xff"]),
-    admin_up=_maybe,
-    carrier=_maybe,
-    mii=st.none() | st.sampled_from(["up", *get_args(Mii)]),
-    state=st.none() | st.sampled_from(["active", *get_args(PortState)]),
-    speed_mbps=st.none() | st.sampled_from([100, 1000]),
-    duplex=st.none() | st.sampled_from(["full", "half"]),
-    link_failures=st.none() | st.integers(0, 20),
-    carrier_downs=st.none() | st.integers(0, 20),
-    aggregator=st.none() | st.sampled_from([0, 1, 1, 2]),
-    actor_state=_bits,
-    partner_state=_bits,
-    churn_actor=st.none() | st.sampled_from(get_args(Churn)),
-    churn_partner=st.none() | st.sampled_from(get_args(Churn)),
-    partner_mac=st.none() | st.sampled_from([MAC, ZERO]),
-)
-_readings = st.builds(
-    BondReading,
-    name=st.just("bond0"),
-    mode=st.none() | st.sampled_from(["802.3ad", "802.3ad", *get_args(BondMode)]),
-    admin_up=_maybe,
-    carrier=_maybe,
-    miimon=st.none() | st.sampled_from([0, 100]),
-    arp_interval=st.none() | st.sampled_from([0, 100]),
-    min_links=st.none() | st.integers(0, 3),
-    aggregator=st.none() | st.sampled_from([1, 1, 2]),
-    partner_mac=st.none() | st.sampled_from([MAC, MAC, ZERO]),
-    ports=st.lists(_ports, max_size=4, unique_by=lambda one: one.name).map(tuple),
-    ports_known=st.sampled_from([True, True, False]),
-    exists=st.sampled_from([True, True, True, False]),
-)
-_good_ports = st.lists(
-    st.builds(port, name=st.sampled_from(["eth1", "eth2", "eth3"])), min_size=1, unique_by=lambda one: one.name
-)
-
-
-def faultless(reading: BondReading, expected: int | None) -> bool:
-    """Another reading of what health needs: every single fact, checked without the rules."""
-    lacp_bits = (0b111100, 0b11000000)
-    for one in reading.ports:
-        facts = [one.admin_up is True, one.carrier is True, one.mii == "up"]
-        if reading.mode == "802.3ad":
-            for state in (one.actor_state, one.partner_state):
-                facts += [state is not None and state & lacp_bits[0] == lacp_bits[0] and state & lacp_bits[1] == 0]
-            facts += [one.state == "active", one.aggregator is not None and one.aggregator == reading.aggregator]
-            facts += [one.churn_actor != "churned", one.churn_partner != "churned"]
-        if not all(facts):
-            return False
-    return bool(
-        reading.exists
-        and reading.ports_known
-        and reading.ports
-        and reading.mode is not None
-        and reading.admin_up is not False
-        and reading.carrier is True
-        and len(reading.ports) >= max(reading.min_links or 0, expected or 0)
-        and not (reading.mode == "802.3ad" and reading.partner_mac == ZERO)
-        and (reading.miimon or reading.arp_interval)
-    )
-
-
-@given(reading=_readings, expected=st.none() | st.integers(0, 4))
-@settings(deadline=None, max_examples=500)
-def test_healthy_exactly_if_faultless(reading: BondReading, expected: int | None) -> None:
-    judgement = judge(reading, expected, None, START)
-    assert (judgement.verdict == "Healthy") == faultless(reading, expected)
-
-
-@settings(deadline=None)
-@given(bad=_ports, ports=_good_ports)
-def test_one_bad_port_among_good_ones(bad: PortReading, ports: list[PortReading]) -> None:
-    reading = lacp(*ports, replace(bad, name="eth9"))
-    if not faultless(lacp(replace(bad, name="eth9")), None):
-        judgement = judge(reading, None, None, START)
-        assert judgement.verdict not in ("Healthy", "Recovering", "None")
-        assert judgement.verdict != "Down", "the others carry traffic"
-
-
-@settings(deadline=None)
-@given(
-    steps=st.lists(st.tuples(_readings, st.floats(0.0, 15.0)), min_size=1, max_size=12),
-    expected=st.none() | st.integers(0, 4),
-    hold=st.sampled_from([0.0, 10.0]),
-)
-def test_nothing_better_is_published_than_was_found_within_the_hold(
-    steps: list[tuple[BondReading, float]], expected: int | None, hold: float
-) -> None:
-    watched, history, last = Watched(Settings(hold_seconds=hold), expected), [], None
-    for reading, after in steps:
-        judgement = watched.sees(reading, after)
-        history.append((watched.now, judgement.found))
-        recent = [judgement.found, *(verdict for at, verdict in history if watched.now - at < hold)]
-        assert judgement.verdict == max(recent, key=SEVERITY.index)
-        assert judgement.found == judgement.reasons[0]
-        assert len(set(judgement.reasons)) == len(judgement.reasons)
-        assert 0 <= judgement.active <= len(reading.ports) <= judgement.total
-        if last is not None and last.verdict == judgement.verdict:
-            assert judgement.since == last.since
-        else:
-            assert judgement.since == watched.now
-        last = judgement
-
-
-@settings(deadline=None)
-@given(reading=_readings, devices=st.lists(st.sampled_from(["bond0", "br0", "eth9"]), max_size=2))
-def test_a_host_has_the_verdict_of_its_bond(reading: BondReading, devices: list[str]) -> None:
-    host = HostReading(START, (replace(reading, exists=True),), tuple(devices))
-    judged: HostJudgement = judge_host(host, Wish(), {}, START)
-    assert judged.verdict == judged.bonds[0].verdict
-
-
-def test_judging_does_not_depend_on_the_order_of_ports() -> None:
-    reading = from_netlink("lacp-silent-eth1-expired")
-    turned = replace(reading, ports=tuple(reversed(reading.ports)))
-    assert judge(reading, None, None, START).reasons == judge(turned, None, None, START).reasons
+        assert [(bond.reading.name, bond.total) for bond in emptied.bonds] == [("bond0", 0)]
+        again = judge_host(HostReading(START, (lacp(),), ("bond0",)), Wish(), emptied.memory, START + 12)
+        assert (again.verdict, again.bonds[0].total) == ("Healthy", 2)
+        assert judge_host(HostReading(START, trouble="no answer"), Wish(), HostMemory(), START).verdict == "Unknown"
+        assert judge_host(HostReading(START), Wish(), HostMemory(), START).verdict == "None"

@@ -13,9 +13,9 @@ from luban.adapters.kernel_bonds.files import SysNet
 from luban.adapters.kernel_bonds.netlink import concerns
 from luban.adapters.kernel_bonds.readings import bond_readings
 from luban.adapters.kernel_bonds.wire import RTM_DELLINK, messages
+from luban.core.bond_judge import judge
 from luban.core.bond_model import Judgement
 from luban.core.bond_rules import SILENT_PATH
-from luban.core.bonds import judge
 from tests.unit.bond_states import (
     EXPECTED,
     FOLDER,

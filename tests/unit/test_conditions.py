@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from luban.api.cluster import BondPolicy, Decision, Placement
+from luban.api.cluster import BondPolicy
+from luban.api.cluster_status import Decision, Placement
 from luban.core.conditions import LEAVING, MISSES_TOLERATED, NO_ROOM, conditions_of, phase_of
 from luban.core.model import (
     BalancerReport,

@@ -6,7 +6,7 @@ from typing import Any
 
 from luban.api.cluster import LubanCluster
 from luban.api.vm import LubanVM
-from luban.cli.explain import explain
+from luban.cli.explain import explain, explain_objects
 from tests.unit.world import TEMPLATE, make_spec
 
 AT = "2026-11-22T05:00:00Z"
@@ -103,3 +103,11 @@ def test_a_cluster_that_nobody_looked_at_yet() -> None:
 def test_a_wish_that_waits() -> None:
     decision = {"at": AT, "verdict": "Hold", "reason": "CoolingDown", "message": "waiting", "eligibleAt": AT}
     assert f"to be carried out at {AT} at the earliest" in explain(cluster(decision=decision), [])
+
+
+def test_a_spec_that_this_version_cannot_read() -> None:
+    condition = {"type": "SpecValid", "status": "False", "reason": "SpecRefused", "message": "hosts: too\x1b[2Jmany"}
+    body = {"metadata": {"name": "luban"}, "spec": {"hosts": "none"}, "status": {"conditions": [condition]}}
+    heading, *_, last = explain_objects(body, []).splitlines()
+    assert heading.startswith("LubanCluster luban cannot be read by this version")
+    assert last == "Conditions  SpecValid is False (SpecRefused): hosts: too?[2Jmany"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import json
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -11,19 +10,17 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from luban.api.host import MAX_BONDS, MAX_PORTS, LubanHost, LubanHostSpec
+from luban.adapters.kernel_bonds import HANGS
+from luban.api.host import LubanHost
 from luban.core.bond_model import BondReading, HostReading
-from luban.core.bonds import Wish, judge_host
 from luban.core.times import rfc3339
 from luban.errors import PermanentError, TemporaryError
 from luban.node_agent.agent import Agent, AgentOptions
 from luban.node_agent.metrics import LACP_BITS
-from luban.node_agent.schedule import ECHOES, SPACING, Schedule
-from luban.node_agent.status import status_of, wish_of
-from tests.unit.bond_states import START, STATES, from_netlink
+from luban.node_agent.reporter import SPEC_SECONDS
+from luban.node_agent.schedule import ECHOES, SPACING
+from tests.unit.bond_states import START
 from tests.unit.test_bond_rules import backup, lacp, port
 
 pytestmark = pytest.mark.looptime
@@ -36,9 +33,17 @@ DOWN = lacp(carrier=False)
 class VirtualClock:
     """The event loop's time, as if it began at START."""
 
+    def __init__(self) -> None:
+        self.set_by = 0.0
+        """Seconds by which somebody set it."""
+
     def now(self) -> float:
         """Seconds since the epoch."""
-        return START + asyncio.get_running_loop().time()
+        return START + self.set_by + asyncio.get_running_loop().time()
+
+    def monotonic(self) -> float:
+        """The event loop's."""
+        return asyncio.get_running_loop().time()
 
 
 class FakeBonds:
@@ -49,6 +54,7 @@ class FakeBonds:
         self.devices: tuple[str, ...] = ("bond0",)
         self.trouble: TemporaryError | None = None
         self.deaf = False
+        self.hangs = False
         self.reads: list[float] = []
         self.wake: Callable[[str], None] | None = None
 
@@ -56,6 +62,8 @@ class FakeBonds:
         """What is so now."""
         now = asyncio.get_running_loop().time()
         self.reads.append(now)
+        if self.hangs:
+            await asyncio.Event().wait()
         if self.trouble is not None:
             raise self.trouble
         return HostReading(START + now, self.bonds, self.devices)
@@ -85,13 +93,16 @@ class FakeApi:
 
     def __init__(self) -> None:
         self.object: dict[str, Any] | None = None
+        self.made = 0
         self.trouble: Exception | None = None
         self.attempts: list[float] = []
         self.written: list[tuple[float, dict[str, Any]]] = []
         self.delay = 0.0
+        self.read_delay = 0.0
 
     async def read(self, name: str) -> dict[str, Any] | None:
         """The object."""
+        await asyncio.sleep(self.read_delay)
         self._fail()
         return self.object
 
@@ -101,7 +112,8 @@ class FakeApi:
         await asyncio.sleep(self.delay)
         self._fail()
         if self.object is None:
-            self.object = {"metadata": {"name": name, "generation": 1}, "spec": {}}
+            self.made += 1
+            self.object = {"metadata": {"name": name, "generation": 1, "uid": f"{self.made}"}, "spec": {}}
         self.object["status"] = json.loads(json.dumps(status))
         self.written.append((asyncio.get_running_loop().time(), self.object["status"]))
         return dict(self.object)
@@ -137,11 +149,12 @@ class World:
         self.api = FakeApi()
         self.options = AgentOptions(node_name="host-b", **options)
         self.agent: Agent | None = None
+        self.clock = VirtualClock()
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Agent]:
         """The agent runs inside."""
-        self.agent = Agent(self.options, self.bonds, self.api, VirtualClock())
+        self.agent = Agent(self.options, self.bonds, self.api, self.clock)
         stop = asyncio.Event()
         task = asyncio.create_task(self.agent.run(stop))
         try:
@@ -164,6 +177,7 @@ class TestLoop:
         assert status["bond"] == {
             "name": "bond0",
             "verdict": "Healthy",
+            "chosenBy": "DefaultRoute",
             "mode": "802.3ad",
             "active": 2,
             "total": 2,
@@ -248,15 +262,28 @@ class TestLoop:
             assert world.api.verdicts == ["Degraded"]
             assert world.api.status["bond"]["ports"] == "1/2"
 
-    async def test_a_changed_spec_is_read_with_the_next_sign_of_life(self) -> None:
+    async def test_a_changed_spec_counts_within_ten_seconds(self) -> None:
         world = World(HEALTHY, replace(DEGRADED, name="bond1"))
         async with world.running():
+            await asyncio.sleep(20.5)
             assert world.api.object is not None
             world.api.object |= {"spec": {"bond": "bond1"}}
             world.api.object["metadata"]["generation"] = 2
-            await asyncio.sleep(60.1)
-            assert world.api.verdicts == ["Healthy", "Healthy", "Degraded"]
+            await asyncio.sleep(SPEC_SECONDS)
+            assert world.api.verdicts == ["Healthy", "Degraded"]
             assert world.api.status["observedGeneration"] == 2
+            assert world.api.status["bond"]["chosenBy"] == "Spec"
+
+    async def test_a_reading_of_the_object_that_hangs_holds_up_a_new_verdict_for_a_second_at_most(self) -> None:
+        world = World(HEALTHY)
+        async with world.running():
+            world.api.read_delay = 1e6
+            await asyncio.sleep(SPEC_SECONDS)
+            changed = asyncio.get_running_loop().time()
+            world.bonds.become(DEGRADED)
+            await asyncio.sleep(1.1)
+            assert world.api.verdicts == ["Healthy", "Degraded"]
+            assert world.api.times[-1] - changed <= 1.0
 
     async def test_a_spec_that_cannot_be_read_changes_nothing(self) -> None:
         world = World(HEALTHY)
@@ -268,8 +295,23 @@ class TestLoop:
         world = World(HEALTHY)
         async with world.running():
             world.api.object = None
-            await asyncio.sleep(60.1)
+            await asyncio.sleep(SPEC_SECONDS + 0.1)
             assert world.api.object is not None
+            assert world.api.verdicts == ["Healthy", "Healthy"]
+
+    @pytest.mark.parametrize("noticed", [True, False], ids=["read", "written"])
+    async def test_a_deleted_object_is_a_fresh_start_for_what_is_gone(self, noticed: bool) -> None:
+        world = World(HEALTHY, replace(HEALTHY, name="bond1"))
+        async with world.running():
+            world.bonds.become(lacp(port()))
+            await asyncio.sleep(30.0 if noticed else 1.0)
+            assert [bond["verdict"] for bond in world.api.status["bonds"]] == ["Degraded", "Down"]
+            world.api.object = None
+            if not noticed:
+                world.bonds.become(lacp(port(link_failures=1)))
+            await asyncio.sleep(22.0)
+            (bond,) = world.api.status["bonds"]
+            assert (bond["name"], bond["verdict"], bond["total"]) == ("bond0", "Healthy", 1)
 
     async def test_a_host_without_bonds(self) -> None:
         world = World()
@@ -277,6 +319,70 @@ class TestLoop:
             status = world.api.status
         assert status["bond"] == {"name": "", "verdict": "None", "active": 0, "total": 0, "ports": "0/0"}
         assert (status["conditions"][0]["status"], status["conditions"][0]["reason"]) == ("Unknown", "NoBond")
+
+
+class TestPrimary:
+    """Which bond counts, as it is written."""
+
+    async def test_the_bond_that_lost_the_route_with_its_carrier_goes_on_to_count(self) -> None:
+        world = World(HEALTHY, replace(HEALTHY, name="bond1"))
+        world.bonds.devices = ("bond1",)
+        async with world.running():
+            world.bonds.devices = ()
+            world.bonds.become(HEALTHY, replace(DOWN, name="bond1"))
+            await asyncio.sleep(60.0)
+            bond = world.api.status["bond"]
+            assert (bond["name"], bond["verdict"], bond["chosenBy"]) == ("bond1", "Down", "DefaultRoute")
+        assert len(world.api.written) <= 3
+
+    async def test_a_route_that_flaps_is_not_written_again_and_again(self) -> None:
+        world = World(HEALTHY, replace(DOWN, name="bond1"))
+        world.bonds.devices = ("bond1",)
+        async with world.running():
+            for number in range(200):
+                world.bonds.devices = ("bond1",) if number % 2 else ()
+                world.bonds.become(*world.bonds.bonds)
+                await asyncio.sleep(0.05)
+        assert world.api.verdicts == ["Down"]
+
+    async def test_another_name_alone_waits_for_its_turn(self) -> None:
+        world = World(HEALTHY, replace(HEALTHY, name="bond1"))
+        world.bonds.devices = ()
+        async with world.running():
+            world.bonds.devices = ("bond1",)
+            world.bonds.become(*world.bonds.bonds)
+            await asyncio.sleep(0.5)
+            assert len(world.api.written) == 1
+            await asyncio.sleep(0.6)
+            assert [status["bond"]["name"] for _, status in world.api.written] == ["bond0", "bond1"]
+
+
+class TestClockSet:
+    """Somebody sets the clock."""
+
+    @pytest.mark.parametrize("seconds", [-3600.0, 3600.0])
+    async def test_a_hold_lasts_as_long_as_ever(self, seconds: float) -> None:
+        world = World(DOWN)
+        async with world.running():
+            await asyncio.sleep(5.0)
+            world.bonds.become(HEALTHY)
+            await asyncio.sleep(1.0)
+            world.clock.set_by = seconds
+            await asyncio.sleep(8.5)
+            assert world.api.status["bond"]["verdict"] == "Down"
+            await asyncio.sleep(1.6)
+            assert world.api.status["bond"]["verdict"] == "Healthy"
+            assert world.api.status["bond"]["since"] > rfc3339(START + seconds + 15)
+
+    @pytest.mark.parametrize("seconds", [-3600.0, 3600.0])
+    async def test_what_is_shown_stays(self, seconds: float) -> None:
+        world = World(HEALTHY)
+        async with world.running():
+            world.clock.set_by = seconds
+            await asyncio.sleep(60.1)
+            assert world.api.status["bond"]["since"] == rfc3339(START)
+            assert world.api.status["lastReport"] > rfc3339(START + seconds + 59)
+        assert len(world.api.written) == 2
 
 
 class TestApiAway:
@@ -366,7 +472,7 @@ class TestKernelAway:
             world.api.object["metadata"]["generation"] = 2
             world.api.object["spec"] = {"hold": "0s"}
             await asyncio.sleep(40.0)
-        assert world.api.verdicts[1:] == ["Unknown", "Unknown", "Unknown"]
+        assert set(world.api.verdicts[1:]) == {"Unknown"}
         assert world.api.status["observedGeneration"] == 2
 
     async def test_nothing_was_ever_read(self) -> None:
@@ -378,19 +484,44 @@ class TestKernelAway:
             assert world.api.status["bond"]["verdict"] == "Unknown"
             assert world.api.status["conditions"][0]["message"] == "no list of links"
 
-    async def test_a_loop_that_stands_still_is_not_alive(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    @pytest.mark.parametrize("resync", [0.1, 1.0, 5.0])
+    async def test_a_reading_is_believed_for_five_seconds(self, resync: float) -> None:
+        world = World(HEALTHY, resync=resync)
+        async with world.running():
+            await asyncio.sleep(20.0)
+            last = world.bonds.reads[-1]
+            world.bonds.trouble = TemporaryError("NetlinkFailed", "no list of links")
+            await asyncio.sleep(12.0)
+            assert world.api.verdicts == ["Healthy", "Unknown"]
+            assert world.api.times[-1] - last <= 5.0 + resync
+
+    async def test_a_reading_that_hangs(self) -> None:
+        """The last one is believed for five seconds; after thirty the program had better be started anew."""
         world = World(HEALTHY)
-
-        async def hangs() -> HostReading:
-            await asyncio.Event().wait()
-            raise AssertionError
-
         async with world.running() as agent:
-            monkeypatch.setattr(world.bonds, "read", hangs)
-            await asyncio.sleep(20.0)
+            await asyncio.sleep(10.0)
+            last = world.bonds.reads[-1]
+            world.bonds.hangs = True
+            await asyncio.sleep(7.0)
+            assert world.api.verdicts == ["Healthy", "Unknown"]
+            assert world.api.times[-1] - last <= 5.1
+            await asyncio.sleep(21.0)
             assert agent.alive()
-            await asyncio.sleep(20.0)
+            await asyncio.sleep(3.0)
             assert not agent.alive()
+            world.bonds.hangs = False
+            await asyncio.sleep(3.0)
+            assert agent.alive()
+
+    async def test_readings_that_hang_in_the_source_are_no_sign_of_life(self) -> None:
+        world = World(HEALTHY)
+        async with world.running() as agent:
+            world.bonds.trouble = TemporaryError(HANGS, "has not come back")
+            await asyncio.sleep(31.0)
+            assert not agent.alive()
+            world.bonds.trouble = TemporaryError("NetlinkFailed", "no list of links")
+            await asyncio.sleep(2.0)
+            assert agent.alive(), "an answer, though no good one"
 
     async def test_a_bug_ends_the_program(self, monkeypatch: pytest.MonkeyPatch) -> None:
         world = World(HEALTHY)
@@ -474,100 +605,3 @@ class TestMetrics:
             for name in ("usable", "speed_mbps", "link_failures_total"):
                 assert value(f"luban_bond_port_{name}", labels) is None
             assert value("luban_bond_port_lacp_state", {**labels, "side": "actor", "bit": "sync"}) is None
-
-
-class TestStatus:
-    """The status alone."""
-
-    @pytest.mark.parametrize("state", STATES)
-    def test_every_recorded_state_makes_a_status_that_can_be_read(self, state: str) -> None:
-        judged = judge_host(HostReading(START, (from_netlink(state),)), Wish(), {}, START)
-        status = status_of(judged, None, 3, START)
-        body = {"metadata": {"name": "host-b"}, "status": json.loads(json.dumps(status.wire()))}
-        assert LubanHost.parse(body).status == status
-
-    def test_states_are_hexadecimal(self) -> None:
-        judged = judge_host(HostReading(START, (from_netlink("lacp-silent-eth1-expired"),)), Wish(), {}, START)
-        first = status_of(judged, None, 0, START).bonds[0].ports[0]
-        assert (first.actor_state, first.partner_state, first.usable) == ("0x8f", "0x37", False)
-        assert first.message == "LACP partner does not answer (actor EXPIRED 0x8f)"
-
-    def test_sizes_are_bounded_and_what_matters_stays(self) -> None:
-        ports = [port(f"eth{number:03}") for number in range(200)]
-        ports[150] = replace(ports[150], carrier=False)
-        bonds = [lacp(*ports, name=f"bond{number:03}") for number in range(40)]
-        judged = judge_host(HostReading(START, tuple(bonds), ("bond039",)), Wish(), {}, START)
-        status = status_of(judged, None, 0, START)
-        assert (len(status.bonds), status.notes) == (MAX_BONDS, ("BondsOmitted",))
-        assert status.bonds[-1].name == "bond039"
-        assert (len(status.bonds[0].ports), status.bonds[0].notes) == (MAX_PORTS, ("PortsOmitted",))
-        assert "eth150" in {one.name for one in status.bonds[0].ports}
-        assert status.bonds[0].total == 200
-        assert len(json.dumps(status.wire())) < 400_000
-
-    def test_long_messages_are_cut(self) -> None:
-        reading = lacp(*(port("x" * 400 + str(number), carrier=False) for number in range(4)))
-        status = status_of(judge_host(HostReading(START, (reading,)), Wish(), {}, START), None, 0, START)
-        assert len(status.bonds[0].message) == 1024
-
-    @pytest.mark.parametrize(
-        ("reading", "speed"),
-        [
-            (HEALTHY, 2000),
-            (DEGRADED, 1000),
-            (backup(), 1000),
-            (backup(active_slave=None), None),
-            (DOWN, 2000),
-            (lacp(port(speed_mbps=None), port("eth2")), None),
-            (lacp(port(carrier=False)), None),
-        ],
-    )
-    def test_speed(self, reading: BondReading, speed: int | None) -> None:
-        status = status_of(judge_host(HostReading(START, (reading,)), Wish(), {}, START), None, 0, START)
-        assert status.bond is not None
-        assert status.bond.speed == speed
-
-    def test_the_spec_in_words_of_the_rules(self) -> None:
-        spec = {"bond": "bond1", "expectedPorts": [{"bond": "bond1", "ports": 2}], "flapping": {"window": "2m"}}
-        wish = wish_of(LubanHostSpec.model_validate(spec))
-        assert (wish.bond, dict(wish.expected_ports)) == ("bond1", {"bond1": 2})
-        assert (wish.settings.hold_seconds, wish.settings.flapping_window_seconds) == (10.0, 120.0)
-        assert wish_of(LubanHostSpec()) == Wish(), "the spec's defaults are the rules' own"
-
-
-class TestSchedule:
-    """When to read."""
-
-    def test_at_once_then_regularly(self) -> None:
-        schedule = Schedule(1.0, 100.0)
-        assert schedule.due() == 100.0
-        schedule.reading(100.0)
-        assert schedule.due() == 101.0
-
-    def test_an_event_and_its_echoes(self) -> None:
-        schedule = Schedule(5.0, 0.0)
-        schedule.reading(0.0)
-        schedule.event(1.0)
-        seen = []
-        while (due := schedule.due()) < 6.0:
-            seen.append(due)
-            schedule.reading(due)
-        assert seen == pytest.approx([1.0, 1.15, 5.0])
-
-    @settings(deadline=None)
-    @given(events=st.lists(st.floats(0.0, 20.0), max_size=50).map(sorted), resync=st.sampled_from([0.5, 1.0, 5.0]))
-    def test_every_event_is_followed(self, events: list[float], resync: float) -> None:
-        schedule, reads, waiting = Schedule(resync, 0.0), [], list(events)
-        while (due := schedule.due()) < 40.0:
-            if waiting and waiting[0] <= due:
-                schedule.event(waiting.pop(0))
-            else:
-                schedule.reading(due)
-                reads.append(due)
-        gaps = [after - before for before, after in itertools.pairwise(reads)]
-        assert all(SPACING - 1e-9 <= gap <= resync + SPACING + 1e-9 for gap in gaps)
-        for event in events:
-            assert any(event <= at <= event + SPACING + 1e-9 for at in reads), "at once"
-        if events:
-            for delay in ECHOES:
-                assert any(at == pytest.approx(events[-1] + delay, abs=SPACING) for at in reads)

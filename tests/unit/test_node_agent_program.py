@@ -160,18 +160,20 @@ class TestCommand:
         assert started == [AgentOptions(node_name="host-b")]
 
     def test_all(self, started: list[AgentOptions]) -> None:
-        options = "--node-name n --proc-root /host/proc --sys-root /host/sys --resync 250ms --no-events --heartbeat 2m"
+        options = "--node-name n --proc-root /host/proc --sys-root /host/sys --resync 250ms --no-events --heartbeat 30s"
         result = CliRunner().invoke(main, ["node-agent", *options.split(), "--listen-port", "9999"])
         assert result.exit_code == 0, result.output
         assert started == [
-            AgentOptions("n", None, Path("/host/proc"), Path("/host/sys"), 0.25, False, 120.0, "0.0.0.0", 9999)
+            AgentOptions("n", None, Path("/host/proc"), Path("/host/sys"), 0.25, False, 30.0, "0.0.0.0", 9999)
         ]
 
     @pytest.mark.parametrize(
         ("arguments", "words"),
         [
             (["--node-name", "n", "--resync", "soon"], "must be a duration"),
-            (["--node-name", "n", "--resync", "1ms"], "not within 0.1 to 60 seconds"),
+            (["--node-name", "n", "--resync", "1ms"], "not within 0.1 to 5 seconds"),
+            (["--node-name", "n", "--resync", "6s"], "not within 0.1 to 5 seconds"),
+            (["--node-name", "n", "--heartbeat", "2m"], "not within 1 to 60 seconds"),
             ([], "Missing option '--node-name'"),
             (["--node-name", "n", "--kubeconfig", "/missing"], "does not exist"),
         ],

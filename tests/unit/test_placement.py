@@ -113,8 +113,15 @@ class TestBonds:
     )
     def test_prefer_takes_the_better_one_even_if_it_is_fuller(self, better: str, worse: str) -> None:
         verdicts = {"host-b": worse, "host-c": better}
-        assert self.chosen({"host-b": 0, "host-c": 2}, "Prefer", verdicts) == "host-c"
-        assert self.chosen({"host-b": 0, "host-c": 3}, "Prefer", verdicts) == "host-b", "the better one is full"
+        assert self.chosen({"host-b": 1, "host-c": 2}, "Prefer", verdicts) == "host-c"
+        assert self.chosen({"host-b": 1, "host-c": 3}, "Prefer", verdicts) == "host-b", "the better one is full"
+
+    def test_one_vm_on_each_host_comes_before_the_bonds(self) -> None:
+        """What an impaired bond still carries is worth more than all VMs on one host."""
+        assert (
+            self.chosen({"host-b": 0, "host-c": 1}, "Prefer", {"host-b": "Degraded", "host-c": "Healthy"}) == "host-b"
+        )
+        assert self.chosen({"host-b": 0, "host-c": 1}, "Prefer", {"host-b": "Down", "host-c": "Healthy"}) == "host-c"
 
     @pytest.mark.parametrize("grade", ORDER)
     def test_prefer_looks_at_numbers_where_bonds_are_alike(self, grade: tuple[str, ...]) -> None:
@@ -126,7 +133,7 @@ class TestBonds:
         assert self.chosen({"host-b": 0, "host-c": 3}, "Prefer", {"host-b": "Down", "host-c": "Healthy"}) is None
 
     def test_a_host_that_never_reported_is_unknown(self) -> None:
-        assert self.chosen({"host-b": 0, "host-c": 2}, "Prefer", {"host-c": "Degraded"}) == "host-c"
+        assert self.chosen({"host-b": 1, "host-c": 2}, "Prefer", {"host-c": "Degraded"}) == "host-c"
         assert self.chosen({"host-b": 1, "host-c": 0}, "Prefer", {}) == "host-c", "nobody reports: as without bonds"
 
     @pytest.mark.parametrize("verdict", ["Recovering", "None", "Degraded", "Unknown", "Down"])

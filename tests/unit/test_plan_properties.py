@@ -191,9 +191,12 @@ def check_plan(world: World, operator: Operator, made: Plan) -> None:
 def heal(world: World) -> None:
     """Nothing goes wrong any more; whatever was done stays done."""
     for machine in world.machines.values():
-        machine.reachable, machine.refuses, machine.bond = True, None, "Healthy"
+        machine.reachable, machine.refuses = True, None
         for domain in machine.domains.values():
             domain.hung = False
+    # Bonds may stay bad for ever, but not all of them.
+    if not any(admits(world, host) for host in world.spec.hosts):
+        world.machines[world.spec.hosts[0].name].bond = "Healthy"
     for proxy in world.proxies.values():
         proxy.reachable, proxy.blind = True, False
     world.metrics_lost = world.probes_lost = False
@@ -256,7 +259,8 @@ def check_hosts(world: World, vms: list[VMRecord]) -> None:
     for host in world.spec.hosts:
         count = sum(vm.host == host.name for vm in vms)
         assert count <= host.vms.max
-        assert count >= host.vms.min or len(vms) >= world.spec.scaling.max_vms, f"{host.name} has {count}"
+        full = len(vms) >= world.spec.scaling.max_vms or not admits(world, host)
+        assert count >= host.vms.min or full, f"{host.name} has {count}"
     assert {vm.host for vm in vms} <= {host.name for host in world.spec.hosts}
 
 

@@ -12,6 +12,7 @@ from luban.core.model import ClusterRef, DomainRecord
 from luban.errors import PermanentError, TemporaryError
 from luban.ports import HostRef
 from luban.runtime import observe
+from luban.runtime.status import VOLATILE_SECONDS
 from tests.fakes.hosts import body, bond
 from tests.fakes.site import NAMESPACE, Killed, Site
 
@@ -156,8 +157,8 @@ async def test_the_next_vm_avoids_an_impaired_bond_and_says_so() -> None:
     await site.run(60)
     reports = site.runtime.reports
     degraded = bond(verdict="Degraded", active=1, message="bond0: eth2 has no carrier")
-    reports.take(body(degraded, node="host-b", at=site.clock.seconds), site.clock.seconds)
-    reports.take(body(node="host-c", at=site.clock.seconds), site.clock.seconds)
+    reports.take(body(degraded, node="host-b", at=site.clock.seconds), site.clock.seconds, site.clock.seconds)
+    reports.take(body(node="host-c", at=site.clock.seconds), site.clock.seconds, site.clock.seconds)
     site.change(replicas=3)
     await site.run(40)
     hosts = [vm["spec"]["host"] for vm in site.vms()]
@@ -169,7 +170,46 @@ async def test_the_next_vm_avoids_an_impaired_bond_and_says_so() -> None:
     assert status["placement"]["reason"] == "BetterBond"
     (condition,) = (it for it in status["conditions"] if it["type"] == "BondsHealthy")
     assert (condition["status"], condition["message"]) == ("False", "host-b: bond0: eth2 has no carrier")
-    assert ("LubanCluster", "Degraded") in {(it.kind, it.reason) for it in site.api.events(NAMESPACE)}
+    assert ("LubanCluster", "BondDegraded") in {(it.kind, it.reason) for it in site.api.events(NAMESPACE)}
+
+
+async def test_bond_events_on_transitions_of_each_host() -> None:
+    site = Site({"scaling": {"policy": "Manual"}})
+    await site.run(60)
+
+    async def becomes(host: str, verdict: str) -> list[str]:
+        """Reasons of the events that follow."""
+        before, now = len(site.api.event_log), site.clock.seconds
+        site.runtime.reports.take(body(bond(verdict=verdict), node=host, at=now), now, now)
+        await site.run(20)
+        return [it.reason for it in site.api.event_log[before:]]
+
+    assert await becomes("host-b", "Healthy") == [], "good news at the beginning is no news"
+    assert await becomes("host-c", "Flapping") == ["BondFlapping"]
+    assert await becomes("host-b", "Down") == ["BondDown"]
+    assert await becomes("host-b", "Down") == []
+    assert await becomes("host-b", "Unknown") == ["BondUnknown"], "nobody says that it is well again"
+    assert await becomes("host-b", "Healthy") == ["BondHealthy"]
+    assert await becomes("host-c", "Healthy") == ["BondHealthy"]
+
+
+async def test_a_flapping_port_does_not_write_the_clusters_status_again_and_again() -> None:
+    site = Site({"scaling": {"policy": "Manual"}})
+    await site.run(60)
+    reports, writes, begun = site.runtime.reports, [], site.clock.seconds
+    real = site.api.patch_cluster_status
+
+    async def counted(*arguments: Any) -> None:
+        writes.append(site.clock.seconds)
+        await real(*arguments)
+
+    site.api.patch_cluster_status = counted  # type: ignore[method-assign]
+    for number in range(30):
+        told = bond(verdict="Flapping", message=f"eth1: went {number} times in 60 s")
+        news = reports.take(body(told, node="host-b", at=site.clock.seconds), site.clock.seconds, site.clock.seconds)
+        assert news == (number == 0), "a counter is no news"
+        await site.run(1)
+    assert len(writes) <= 1 + (site.clock.seconds - begun) / VOLATILE_SECONDS
 
 
 async def test_a_bad_spec_leaves_the_last_good_one_in_force() -> None:

@@ -6,8 +6,12 @@ import time
 
 
 class SystemClock:
-    """Wall-clock time."""
+    """Wall-clock time, and the time that nobody sets."""
 
     def now(self) -> float:
         """Seconds since the epoch."""
         return time.time()
+
+    def monotonic(self) -> float:
+        """Seconds since some moment; nobody sets it."""
+        return time.monotonic()

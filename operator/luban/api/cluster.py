@@ -1,4 +1,4 @@
-"""LubanCluster: what the user asks for, and what the operator answers."""
+"""LubanCluster: what the user asks for."""
 
 from __future__ import annotations
 
@@ -7,24 +7,21 @@ from typing import Any, Literal
 from pydantic import ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
+from luban.api.cluster_status import LubanClusterStatus
 from luban.api.common import (
+    DEVICE_NAME,
     DNS_LABEL,
     URL_PATH,
-    Condition,
     Duration,
     Model,
     ObjectMeta,
-    StatusModel,
     map_list,
     remedy,
     rules,
 )
-from luban.api.host import BondVerdict
 from luban.api.template import VMTemplate
 
 _OCTET = r"(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
-
-
 BondPolicy = Literal["Prefer", "Require", "Ignore"]
 
 
@@ -72,7 +69,7 @@ class Host(Model):
     """Kubernetes node whose agent reports this host's bonds (its LubanHost). Empty: the host's name."""
     bond: str = Field(
         default="",
-        pattern=r"^$|^[^/:\s\x00]+$",
+        pattern=rf"^$|{DEVICE_NAME}",
         max_length=64,
         json_schema_extra=remedy("must be the name of a network interface such as bond0, or empty"),
     )
@@ -286,144 +283,6 @@ class LubanClusterSpec(Model):
     deletion_policy: Literal["Delete", "Orphan"] = "Delete"
     """What happens to VMs and ConfigMaps when the cluster is deleted. Delete: drained and removed.
     Orphan: left running."""
-
-
-class VMCounts(StatusModel):
-    """VMs by what they are doing."""
-
-    desired: int = 0
-    """VMs that should serve."""
-    serving: int = 0
-    """Ready and attached to a balancer."""
-    starting: int = 0
-    """Created, not serving yet."""
-    draining: int = 0
-    """On their way out."""
-    failed: int = 0
-    """Did not start, or lost."""
-
-
-class HostBond(StatusModel):
-    """The bond of a host that matters, as its node agent reports it."""
-
-    name: str = ""
-    """Name of the interface."""
-    verdict: BondVerdict
-    """Healthy, Recovering, Degraded, ..., Down; Unknown: no fresh report; None: the host has no bond."""
-    mode: str = ""
-    """Bonding mode, for example 802.3ad."""
-    active: int = 0
-    """Ports that carry traffic."""
-    total: int = 0
-    """Ports that should."""
-    since: str | None = None
-    """Since when the verdict holds (RFC 3339)."""
-    message: str = ""
-    """Why, port by port."""
-
-
-class HostStatus(StatusModel):
-    """One host as observed."""
-
-    name: str
-    """Name of the host entry."""
-    reachable: bool
-    """Whether its libvirt daemon answers."""
-    vms: int = 0
-    """VMs of this cluster placed there."""
-    message: str = ""
-    """Why it is not reachable."""
-    bond: HostBond | None = None
-    """Health of its bonded network interfaces; unset: no node agent has reported."""
-
-
-class BalancerStatus(StatusModel):
-    """One balancer as it reports itself."""
-
-    name: str
-    """Name of the balancer."""
-    ready: bool
-    """Whether httpd serves with the wanted configuration."""
-    members: int = 0
-    """Members that take new requests."""
-    applied: str = ""
-    """Version of its ConfigMap that is in force."""
-    message: str = ""
-    """Why it is not ready, in httpd's words where it gave any."""
-
-
-class DecisionInput(StatusModel):
-    """One VM's load as the decision saw it."""
-
-    vm: str
-    """Name of the VM."""
-    sessions: int | None = None
-    """Active sessions; unset: unknown."""
-    percent: int | None = None
-    """Sessions in percent of maxPerVM; unset: unknown."""
-
-
-class Decision(StatusModel):
-    """The last decision with its reasons."""
-
-    at: str
-    """When it was first taken (RFC 3339)."""
-    verdict: Literal["ScaleUp", "ScaleDown", "Hold", "AtMaximum"]
-    """What is done."""
-    reason: str
-    """CamelCase reason."""
-    message: str
-    """The reason in words, with the figures."""
-    inputs: tuple[DecisionInput, ...] = ()
-    """Loads that it used."""
-    eligible_at: str | None = None
-    """Earliest time at which the wish can be carried out; unset: not waiting for a time."""
-
-
-class Placement(StatusModel):
-    """Where the next VM would go."""
-
-    host: str = ""
-    """Name of the host entry; empty: no host can take a VM."""
-    reason: Literal["FewestVMs", "BetterBond", "NoRoom"]
-    """FewestVMs: the rule of Luban cloud, Fig. 5. BetterBond: without the bonds it would be another host. NoRoom: nowhere."""
-    message: str
-    """Why there, and why not on each other host."""
-
-
-class LubanClusterStatus(StatusModel):
-    """What the operator answers."""
-
-    observed_generation: int = 0
-    """metadata.generation that this status belongs to."""
-    phase: Literal["Pending", "Progressing", "Ready", "Degraded", "Paused", "Deleting"] = "Pending"
-    """The state in one word."""
-    replicas: int = 0
-    """Serving VMs, for /scale."""
-    selector: str = ""
-    """Label selector of the cluster's LubanVMs, for /scale."""
-    vms: VMCounts = VMCounts()
-    """VMs by what they are doing."""
-    summary: str = ""
-    """serving/desired, for `kubectl get`."""
-    hosts: tuple[HostStatus, ...] = ()
-    """Hosts as observed."""
-    bond_summary: str = ""
-    """Hosts with a sound bond/hosts, for `kubectl get`; empty: no agent reports, or bondPolicy is Ignore."""
-    balancers: tuple[BalancerStatus, ...] = ()
-    """Balancers as they report."""
-    balancer_summary: str = ""
-    """ready/all balancers, for `kubectl get`."""
-    sessions: int | None = None
-    """Active sessions of all serving VMs when the status was last written; unset: unknown."""
-    decision: Decision | None = None
-    """The last decision."""
-    placement: Placement | None = None
-    """Where the next VM would go."""
-    last_scale_time: str | None = None
-    """When VMs were last added or removed because of the load (RFC 3339)."""
-    conditions: tuple[Condition, ...] = Field(default=(), json_schema_extra=map_list("type"))
-    """Ready, SpecValid, HostsReachable, VMsHealthy, BalancersReady, LoadKnown, BondsHealthy, AtMaximum."""
 
 
 _NAME_RULES = rules(

@@ -28,6 +28,9 @@ _QUANTITY_UNITS = {
 }
 DNS_LABEL = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
 URL_PATH = r"^/[A-Za-z0-9._~/?&=%-]*$"
+DEVICE_NAME = r"^[^/:\s\x00-\x1f\x7f]+$"
+"""A network device's name as people write it: what Linux takes (dev_valid_name) without control characters, which Luban
+writes as escapes."""
 
 REMEDY = "x-luban-remedy"
 """Keyword of a field with a pattern: what the value must be. crd.py makes it a CEL rule's message."""

@@ -150,6 +150,7 @@ KINDS = (
             Column("Ports", ".status.bond.ports", "Ports that are usable, of those that there should be."),
             Column("Speed", ".status.bond.speed", "Mb/s that it can carry now.", type="integer"),
             Column("Since", ".status.bond.since", "Time since the verdict last changed.", type="date"),
+            Column("Reported", ".status.lastReport", "Time since the node's agent last reported.", type="date"),
             _AGE,
         ),
         scope="Cluster",

@@ -5,12 +5,22 @@ The words for modes and link states are those of the Linux bonding driver, port 
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import AfterValidator, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-from luban.api.common import Condition, Duration, Model, ObjectMeta, StatusModel, map_list, remedy
+from luban.api.common import (
+    DEVICE_NAME,
+    Condition,
+    Duration,
+    Model,
+    ObjectMeta,
+    StatusModel,
+    map_list,
+    remedy,
+    rules,
+)
 
 BondVerdict = Literal[
     "Healthy",
@@ -37,17 +47,34 @@ MAX_BONDS = 16
 """Bonds that a status tells about."""
 MAX_PORTS = 32
 """Ports of one bond that a status tells about."""
-DEVICE_NAME = r"^[^/:\s\x00]+$"
-"""What Linux takes as a device's name (dev_valid_name), escapes for odd characters included."""
-_DEVICE_LENGTH = 64
-"""15 bytes, each of which may be written as an escape of four characters."""
+LONGEST_MESSAGE = 1024
+"""Characters of a message in a status: one host must not make its object too large to be written."""
+LONGEST_NAME = 64
+"""Of a device: 15 bytes, each of which may be written as an escape of four characters."""
+Message = Annotated[str, Field(max_length=LONGEST_MESSAGE)]
+Name = Annotated[str, Field(max_length=LONGEST_NAME)]
+Word = Annotated[str, Field(max_length=8)]
+Address = Annotated[str, Field(max_length=32)]
+Notes = Annotated[tuple[Name, ...], Field(max_length=8)]
+ChosenBy = Literal["Spec", "DefaultRoute", "Worst"]
 _device_remedy = remedy("must be the name of a bond as `ip link` shows it, without spaces, slashes and colons")
+
+
+def _bounded(least: str) -> AfterValidator:
+    """A duration from `least` to an hour: what the rules beside it say, for objects that are older than they."""
+
+    def check(value: Duration | str) -> Duration:
+        if not Duration(least).seconds <= Duration(value).seconds <= Duration("1h").seconds:
+            raise ValueError(f"must be from {least} to 1h")
+        return Duration(value)
+
+    return AfterValidator(check)
 
 
 class ExpectedPorts(Model):
     """How many ports a bond should have. The kernel keeps no trace of a port that was taken out."""
 
-    bond: str = Field(pattern=DEVICE_NAME, min_length=1, max_length=_DEVICE_LENGTH, json_schema_extra=_device_remedy)
+    bond: str = Field(pattern=DEVICE_NAME, min_length=1, max_length=LONGEST_NAME, json_schema_extra=_device_remedy)
     """Name of the bond, for example bond0. A bond that is named here and is not there counts as Down."""
     ports: int = Field(ge=1, le=MAX_PORTS)
     """Number of ports that it should have. With fewer usable ones it is Degraded."""
@@ -56,29 +83,45 @@ class ExpectedPorts(Model):
 class FlappingLimits(Model):
     """When a link that goes and comes back counts as flapping."""
 
-    window: Duration = Duration("60s")
-    """Time that is looked back."""
+    model_config = rules(
+        (
+            "duration(self.window) >= duration('1s') && duration(self.window) <= duration('1h')",
+            "flapping.window must be from 1s to 1h, for example 60s",
+        )
+    )
+
+    window: Annotated[Duration, _bounded("1s")] = Duration("60s")
+    """Time that is looked back, from 1s to 1h."""
     downs: int = Field(default=3, ge=1, le=1000)
     """Losses of one port's carrier within the window that make its bond Flapping."""
 
 
 class LubanHostSpec(Model):
-    """What the user says about a node's bonds. May stay empty."""
+    """What the user says about a node's bonds. May stay empty. A change counts within ten seconds."""
+
+    model_config = rules(
+        (
+            "duration(self.hold) <= duration('1h')",
+            "hold must be at most 1h, for example 10s",
+        )
+    )
 
     bond: str = Field(
         default="",
-        pattern=r"^$|^[^/:\s\x00]+$",
-        max_length=_DEVICE_LENGTH,
+        pattern=rf"^$|{DEVICE_NAME}",
+        max_length=LONGEST_NAME,
         json_schema_extra=remedy("must be the name of a bond as `ip link` shows it, or empty"),
     )
     """Bond whose health counts for the node. Empty: the one that carries the default route, directly or below a bridge
-    or VLAN; if none does, the first by name."""
+    or VLAN, also when it lost the route, until another one has carried it for as long as hold says; if none ever did,
+    the one whose health is worst. Naming another bond forgets the ones that are gone."""
     expected_ports: tuple[ExpectedPorts, ...] = Field(
         default=(), max_length=MAX_BONDS, json_schema_extra=map_list("bond")
     )
-    """Number of ports by bond. Bonds that are not listed should have as many as they have now."""
-    hold: Duration = Duration("10s")
-    """Time without anything worse after which a better verdict is published. A worse one is published at once."""
+    """Number of ports by bond. Bonds that are not listed should have as many as they had at most within an hour."""
+    hold: Annotated[Duration, _bounded("0s")] = Duration("10s")
+    """Time without anything worse after which a better verdict is published, from 0s to 1h. A worse one is published at
+    once."""
     flapping: FlappingLimits = FlappingLimits()
     """When a link that goes and comes back counts as flapping."""
 
@@ -86,32 +129,36 @@ class LubanHostSpec(Model):
 class BondSummary(StatusModel):
     """The bond that counts for the node, in short."""
 
-    name: str
+    name: Name
     """Name of the bond; empty: the node has none."""
     verdict: BondVerdict
-    """Its health. None: the node has no bond. Unknown: nothing could be read."""
+    """Its health. None: the node has no bond and had none for an hour. Unknown: nothing could be read."""
+    chosen_by: ChosenBy | None = None
+    """Why this one. Spec: spec.bond names it. DefaultRoute: it carries the default route, or did last. Worst: no bond was
+    ever seen to carry the route, so the one in the worst state counts; unset: there is no bond."""
     mode: BondMode | None = None
     """How it uses its ports; unset: unknown."""
     active: int
     """Ports that are usable."""
     total: int
-    """Ports that there should be: as many as the spec expects, and at least as many as there are."""
-    ports: str
+    """Ports that there should be: as many as the spec expects, and at least as many as there are. Where the spec says
+    nothing, those count that went away within the last hour."""
+    ports: Name
     """active/total, for `kubectl get`."""
     speed: int | None = None
     """Mb/s of all usable ports together, in mode active-backup of the active one; unset: unknown."""
-    since: str | None = None
+    since: Name | None = None
     """When the verdict last changed (RFC 3339)."""
 
 
 class BondPortStatus(StatusModel):
     """One port of a bond. What the kernel does not tell is left out."""
 
-    name: str
+    name: Name
     """Name of the device; bytes that are not readable are written as \\x escapes."""
     usable: bool | None = None
     """Whether it can carry traffic; unset: not enough is known."""
-    message: str = ""
+    message: Message = ""
     """Why it is not usable, or what is not known."""
     admin_up: bool | None = None
     """Whether it is set up (IFF_UP)."""
@@ -123,7 +170,7 @@ class BondPortStatus(StatusModel):
     """What the bond's monitoring thinks of the link."""
     speed: int | None = None
     """Mb/s."""
-    duplex: str | None = None
+    duplex: Word | None = None
     """full or half."""
     link_failures: int | None = None
     """Failures that the bond's monitoring saw since the port was added."""
@@ -131,33 +178,36 @@ class BondPortStatus(StatusModel):
     """Times that the link went since the device was made."""
     aggregator: int | None = None
     """LACP aggregator that the port is in."""
-    actor_state: str | None = None
+    actor_state: Word | None = None
     """LACP state of our end, bits in hexadecimal: 0x3f and 0x3d are healthy, 0x40 set: no partner, 0x80: expired."""
-    partner_state: str | None = None
+    partner_state: Word | None = None
     """LACP state of the other end as it last told, bits in hexadecimal."""
     actor_churn: Churn | None = None
     """churned: our end did not get in step with the partner for a minute."""
     partner_churn: Churn | None = None
     """churned: the partner did not get in step with us for a minute."""
-    partner_mac: str | None = None
+    partner_mac: Address | None = None
     """System of the partner, where the kernel shows it."""
+    gone_since: Name | None = None
+    """Set: it is not a port of the bond any more, since then (RFC 3339). It counts as missing for an hour, unless
+    spec.expectedPorts says how many ports there should be or the LubanHost is deleted, which starts afresh."""
 
 
 class BondStatus(StatusModel):
     """One bond."""
 
-    name: str
+    name: Name
     """Name of the device; bytes that are not readable are written as \\x escapes."""
     verdict: BondVerdict
     """Its health."""
-    reasons: tuple[BondVerdict, ...] = ()
+    reasons: tuple[BondVerdict, ...] = Field(default=(), max_length=16)
     """Every verdict that its present state deserves, the most important first."""
-    message: str = ""
+    message: Message = ""
     """What is the case: which port, which value, how much is left."""
-    notes: tuple[str, ...] = ()
+    notes: Notes = ()
     """What is worth knowing and changes no verdict. SilentPathUnverified: neither LACP nor arp_interval, so a path that
     stays up and carries nothing goes unnoticed. PortsOmitted: it has more ports than are listed."""
-    since: str
+    since: Name
     """When the verdict last changed (RFC 3339)."""
     mode: BondMode | None = None
     """How it uses its ports."""
@@ -169,20 +219,23 @@ class BondStatus(StatusModel):
     """Milliseconds between ARP probes; 0: off."""
     min_links: int | None = None
     """Ports that LACP must have for the bond to be up."""
-    lacp_rate: str | None = None
+    lacp_rate: Word | None = None
     """How often the partner is asked to speak: fast (every second) or slow (every 30 seconds)."""
-    active_slave: str | None = None
+    active_slave: Name | None = None
     """Port in use in mode active-backup."""
     aggregator: int | None = None
     """Active LACP aggregator."""
-    partner_mac: str | None = None
+    partner_mac: Address | None = None
     """System of the LACP partner."""
     active: int = 0
     """Ports that are usable."""
     total: int = 0
-    """Ports that there should be."""
+    """Ports that there should be, as in status.bond."""
     ports: tuple[BondPortStatus, ...] = Field(default=(), max_length=MAX_PORTS)
-    """Its ports, at most 32."""
+    """Its ports, at most 32: if there are more, those that are not usable come before the others."""
+    gone_since: Name | None = None
+    """Set: it is not there any more, since then (RFC 3339). It counts as Down for an hour, unless spec.bond names
+    another bond or the LubanHost is deleted, which starts afresh."""
 
 
 class LubanHostStatus(StatusModel):
@@ -190,18 +243,18 @@ class LubanHostStatus(StatusModel):
 
     observed_generation: int = 0
     """metadata.generation of the spec that was judged by."""
-    last_report: str | None = None
+    last_report: Name | None = None
     """When the agent last wrote (RFC 3339). It writes on every change and once a minute; much older: it is gone, and
     nothing else here can be relied on."""
-    agent_version: str = ""
+    agent_version: Name = ""
     """Version of the agent."""
     bond: BondSummary | None = None
     """The bond that counts for the node."""
     bonds: tuple[BondStatus, ...] = Field(default=(), max_length=MAX_BONDS)
-    """All bonds by name, at most 16."""
-    notes: tuple[str, ...] = ()
+    """All bonds by name, at most 16: if there are more, the one that counts and the worst come before the others."""
+    notes: Notes = ()
     """What is worth knowing. BondsOmitted: there are more bonds than are listed."""
-    conditions: tuple[Condition, ...] = Field(default=(), json_schema_extra=map_list("type"))
+    conditions: tuple[Condition, ...] = Field(default=(), max_length=8, json_schema_extra=map_list("type"))
     """BondHealthy."""
 
 

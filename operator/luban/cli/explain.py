@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
-from luban.api.cluster import HostStatus, LubanCluster
+from luban.api.cluster import LubanCluster
+from luban.api.cluster_status import HostStatus
 from luban.api.vm import LubanVM
 
 WIDTH = 12
 """Characters before the text: the headings' column."""
 GOOD_WHEN_FALSE = frozenset({"AtMaximum"})
+
+
+def explain_objects(cluster: Mapping[str, Any], vms: Iterable[Mapping[str, Any]]) -> str:
+    """The same from objects of the API server. A spec that cannot be read leaves what the status says of it."""
+    try:
+        text = explain(LubanCluster.parse(cluster), [LubanVM.parse(vm) for vm in vms])
+    except ValueError as error:
+        conditions = cluster.get("status", {}).get("conditions", ())
+        said = [
+            f"{it.get('type')} is {it.get('status')} ({it.get('reason')}): {it.get('message')}" for it in conditions
+        ]
+        heading = f"LubanCluster {cluster['metadata']['name']} cannot be read by this version: {error}"
+        text = "\n".join([heading, *_section("Conditions", said)])
+    return "".join(character if character.isprintable() or character == "\n" else "?" for character in text)
 
 
 def explain(cluster: LubanCluster, vms: Iterable[LubanVM]) -> str:

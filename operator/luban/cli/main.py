@@ -71,12 +71,10 @@ def controller(kubeconfig: str | None, namespaces: tuple[str, ...], listen_addre
 def explain(name: str, namespace: str | None, kubeconfig: str | None, context: str | None) -> None:
     """Say why the operator decided what it did for the LubanCluster NAME, and where the next VM would go."""
     from luban.adapters.kubernetes_api.reader import read_cluster
-    from luban.api.cluster import LubanCluster
-    from luban.api.vm import LubanVM
-    from luban.cli.explain import explain as explained
+    from luban.cli.explain import explain_objects
 
     try:
         cluster, vms = asyncio.run(read_cluster(kubeconfig, context, namespace, name))
     except LubanError as error:
         raise click.ClickException(error.message) from error
-    click.echo(explained(LubanCluster.parse(cluster), [LubanVM.parse(vm) for vm in vms]))
+    click.echo(explain_objects(cluster, vms))

@@ -103,6 +103,11 @@ def _on_vms(registry: kopf.OperatorRegistry, manager: Manager) -> None:
 
 
 def _on_hosts(registry: kopf.OperatorRegistry, manager: Manager) -> None:
+    @kopf.index(names.GROUP, names.VERSION, names.HOSTS, registry=registry, id="hosts")
+    async def hosts(body: kopf.Body, **_: Any) -> None:
+        """All LubanHosts are read before the first tick: kopf fills its indexes before it starts a daemon."""
+        manager.host_changed(plain(body))
+
     @kopf.on.event(names.GROUP, names.VERSION, names.HOSTS, registry=registry, id="host-changed")
     async def host_changed(body: kopf.Body, **kwargs: Any) -> None:
         """A node agent wrote: a bond's health may decide where the next VM goes."""

@@ -77,7 +77,7 @@ class Manager:
 
     def host_changed(self, body: dict[str, Any]) -> None:
         """A LubanHost was written: the clusters that place VMs there look at once, if it says something new."""
-        if self.reports.take(body, self.ports.clock.now()):
+        if self.reports.take(body, self.ports.clock.monotonic(), self.ports.clock.now()):
             self._wake_those_on(body["metadata"]["name"])
 
     def host_gone(self, node: str) -> None:

@@ -53,6 +53,8 @@ class PortReading:
     churn_partner: Churn | None = None
     partner_mac: str | None = None
     """Partner's system; only where the kernel shows it (with privileges)."""
+    gone_since: float | None = None
+    """Set: it was a port of the bond and is none any more, since then (seconds since the epoch)."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,9 @@ class BondReading:
     ports_known: bool = True
     """False: there may be more ports than are listed."""
     exists: bool = True
-    """False: the spec names the bond, the kernel does not."""
+    """False: the spec names the bond, or it was there before, and the kernel does not have it."""
+    gone_since: float | None = None
+    """Set: it was there until then (seconds since the epoch)."""
     carries: tuple[str, ...] = ()
     """Devices on top of it: bridges that it is a port of, its VLANs, and theirs."""
 
@@ -123,6 +127,16 @@ class Counted:
 
 
 @dataclass(frozen=True)
+class Gone:
+    """When something was missed first."""
+
+    at: float
+    """Seconds of the clock that readings are judged by, which is never set."""
+    since: float
+    """The same moment to show: seconds since the epoch."""
+
+
+@dataclass(frozen=True)
 class PortMemory:
     """What is remembered of a port."""
 
@@ -132,6 +146,8 @@ class PortMemory:
     counter: str = ""
     """Which counter `downs` holds: the kernels that lack the one have the other."""
     downs: tuple[Counted, ...] = ()
+    gone: Gone | None = None
+    """Set: it is not a port of the bond any more."""
 
 
 @dataclass(frozen=True)
@@ -140,14 +156,17 @@ class Sighting:
 
     last: float
     message: str
+    keep: float = 0.0
+    """Seconds that it counts at least, if that is longer than the hold."""
 
 
 @dataclass(frozen=True)
 class BondMemory:
-    """What is remembered of a bond."""
+    """What is remembered of a bond. Times are those of a clock that is never set, but for `since`."""
 
     published: BondVerdict | None = None
     since: float = 0.0
+    """Seconds since the epoch."""
     seen: Mapping[BondVerdict, Sighting] = field(default_factory=dict)
     mismatch_since: float | None = None
     ports: Mapping[str, PortMemory] = field(default_factory=dict)
@@ -169,6 +188,7 @@ class Judgement:
     """One bond."""
 
     reading: BondReading
+    """With the ports that are gone."""
     verdict: BondVerdict
     """To publish."""
     found: BondVerdict
@@ -180,7 +200,8 @@ class Judgement:
     active: int
     """Ports that are usable."""
     total: int
-    """Ports that there should be: as many as the spec expects, and at least as many as there are."""
+    """Ports that there should be: as many as the spec expects, and at least as many as there are. Where the spec says
+    nothing, those count that went away within the last hour."""
     since: float
     """Seconds since the epoch at which `verdict` was first published."""
     ports: tuple[PortJudgement, ...]
@@ -225,5 +246,5 @@ def rank(verdict: BondVerdict) -> int:
 
 
 def is_good(verdict: BondVerdict) -> bool:
-    """Whether the bond does all that it should, or will in a moment."""
+    """Whether the bond does all that it should, if only since a moment ago."""
     return verdict in _GOOD

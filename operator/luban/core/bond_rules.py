@@ -2,6 +2,9 @@
 
 Sources: IEEE 802.1AX (port states, churn), the kernel's Documentation/networking/bonding.rst (min_links, miimon,
 arp_interval), if_link.h. A rule matches only what is known for certain; what is not known ends in Unknown.
+
+Recovering comes last: it is the verdict while every port is usable and one's link came back a moment ago. A port that
+still waits, for its updelay or for LACP, is not usable, so its bond is Degraded, with Recovering among the reasons.
 """
 
 from __future__ import annotations
@@ -88,6 +91,8 @@ def listed(items: Sequence[str]) -> str:
 
 def port_judgement(port: PortReading, bond: BondReading) -> PortJudgement:
     """Whether a port can carry traffic. What is bad for certain outweighs what is not known."""
+    if port.gone_since is not None:
+        return PortJudgement(port.name, False, "not a port of the bond any more")
     checks = [*_link_checks(port, bond), *(_lacp_checks(port, bond) if bond.is_lacp else ())]
     for good, text in checks:
         if good is False:
@@ -197,12 +202,12 @@ def notes(bond: BondReading) -> tuple[str, ...]:
 def _matches(case: _Case) -> Iterator[Match]:
     bond = case.bond
     if not bond.exists:
-        yield Match("Down", "there is no such bond on this host")
+        yield Match("Down", "there is no such bond on this host" + (" any more" if bond.gone_since is not None else ""))
         return
     yield from _down(case)
-    if bond.min_links and case.count(True) + case.count(None) < bond.min_links:
-        yield Match("MinLinksNotMet", case.told(f"{bond.min_links} links are the minimum (min_links)"))
     if bond.is_lacp:
+        if _too_few_links(case):
+            yield Match("MinLinksNotMet", case.told(_min_links(bond)))
         yield from _lacp(case)
     if case.count(True) + case.count(None) < case.total:
         yield Match("Degraded", case.told(case.troubles or _absent(case)))
@@ -211,12 +216,24 @@ def _matches(case: _Case) -> Iterator[Match]:
         flaps = [f"{port}: carrier lost {count} times {window}" for port, count in case.history.flaps]
         yield Match("Flapping", case.told(listed(flaps)))
     yield from _monitoring(case)
-    back = [port.name for port in bond.ports if port.mii == "going-back" or port.name in case.history.recovering]
-    if back:
-        yield Match("Recovering", case.told(listed([f"{name}: link is coming back" for name in back])))
+    # No data is never good: it comes before Recovering.
     missing = _missing(case)
     if missing and not _may_be_down(case):
         yield Match("Unknown", case.told(missing))
+    back = [port.name for port in bond.ports if port.mii == "going-back" or port.name in case.history.recovering]
+    if back:
+        yield Match("Recovering", case.told(listed([f"{name}: link is coming back" for name in back])))
+
+
+def _too_few_links(case: _Case) -> bool:
+    """Whether LACP lacks the links that it must have: min_links means nothing in the other modes."""
+    return bool(case.bond.is_lacp and case.bond.min_links) and (
+        case.count(True) + case.count(None) < (case.bond.min_links or 0)
+    )
+
+
+def _min_links(bond: BondReading) -> str:
+    return f"{bond.min_links} links are the minimum (min_links)"
 
 
 def _down(case: _Case) -> Iterator[Match]:
@@ -224,14 +241,24 @@ def _down(case: _Case) -> Iterator[Match]:
     bond = case.bond
     if bond.admin_up is False:
         yield Match("Down", case.told("the bond is administratively down"))
-    elif not bond.ports and bond.ports_known:
+    elif bond.ports_known and all(port.gone_since is not None for port in bond.ports):
         yield Match("Down", "the bond has no ports")
     elif bond.carrier is False:
-        yield Match("Down", case.told(case.troubles or "the bond has no carrier"))
+        yield Match("Down", case.told(_no_carrier(case)))
     elif _may_be_down(case):
         yield Match("Unknown", case.told(_missing(case) or case.troubles))
     elif not case.count(True) and not _fallbacks(case):
         yield Match("Down", case.told(case.troubles))
+    elif bond.mode == ACTIVE_BACKUP and all(port.state == "backup" for port in bond.ports):
+        yield Match("Down", case.told("no port is the active one"))
+
+
+def _no_carrier(case: _Case) -> str:
+    """Why the bond has no carrier: the kernel also takes it away from a bond of good ports that are too few."""
+    if case.count(True) and _too_few_links(case):
+        text = f"the kernel keeps the bond down, {_min_links(case.bond)}"
+        return f"{text} ({case.troubles})" if case.troubles else text
+    return case.troubles or "the bond has no carrier"
 
 
 def _may_be_down(case: _Case) -> bool:

@@ -158,11 +158,17 @@ def _next_departure(census: Census, desired: int) -> tuple[VMRecord, str] | None
 
 
 def _can_surge(census: Census) -> bool:
-    """Whether a successor fits before its predecessor goes. Room on a host that is silent now is waited for."""
+    """Whether a successor fits before its predecessor goes. Room on a host that is silent now is waited for.
+
+    Room on a host whose bond is not good enough is not: it may be so for ever.
+    """
     if census.total >= census.spec.scaling.max_vms:
         return False
     return any(
-        not host.cordoned and census.occupancy[host.name].held < host.vms.max and _has_address(census, host)
+        not host.cordoned
+        and census.occupancy[host.name].held < host.vms.max
+        and census.bonds.admits(host.name)
+        and _has_address(census, host)
         for host in census.spec.hosts
     )
 

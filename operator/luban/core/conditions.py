@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from luban.api.cluster import BondPolicy, Decision, Placement
+from luban.api.cluster import BondPolicy
+from luban.api.cluster_status import Decision, Placement
 from luban.core.model import BondObservation, ClusterPhase, ConditionState, VMRecord
 from luban.core.placement import SOUND, UNKNOWN
 from luban.core.state import State
@@ -12,6 +13,8 @@ from luban.core.state import State
 MISSES_TOLERATED = 3
 """Readiness probes that a VM may miss in a row before the cluster says so."""
 
+LONGEST_MESSAGE = 8192
+"""Characters of a message that repeats what nodes said; the API takes 32,768."""
 STRAY_REMEDY = "is removed within five minutes; to keep it, set spec.paused to true"
 NO_ROOM = "no room for {} more; next VM: {}"
 LEAVING = "once those that are leaving are gone"
@@ -26,12 +29,14 @@ def conditions_of(
     policy: BondPolicy = "Ignore",
     hosts: Sequence[str] = (),
     missing: int = 0,
+    outdated: int = 0,
     placement: Placement | None = None,
     strays: Sequence[str] = (),
 ) -> tuple[ConditionState, ...]:
     """All conditions but SpecValid, which the runtime knows, in a stable order.
 
-    `policy`, `hosts`: of the spec. `missing`: how many wanted VMs find no room. `placement`: where the next would go.
+    `policy`, `hosts`: of the spec. `missing`: how many wanted VMs find no room. `outdated`: live VMs that must make
+    way for others. `placement`: where the next would go.
     `strays`: domains that no LubanVM stands for, in words.
     """
     parts = (
@@ -41,7 +46,11 @@ def conditions_of(
         _load_known(state),
         bonds_healthy(policy, hosts, state.observation.bonds),
     )
-    return (_ready(state, decision, desired, _no_room(missing, placement), parts), *parts, _at_maximum(decision))
+    return (
+        _ready(state, decision, desired, outdated=outdated, no_room=_no_room(missing, placement), parts=parts),
+        *parts,
+        _at_maximum(decision),
+    )
 
 
 def phase_of(state: State, desired: int, conditions: tuple[ConditionState, ...]) -> ClusterPhase:
@@ -55,12 +64,18 @@ def phase_of(state: State, desired: int, conditions: tuple[ConditionState, ...])
 
 
 def _ready(
-    state: State, decision: Decision, desired: int, no_room: str, parts: tuple[ConditionState, ...]
+    state: State,
+    decision: Decision,
+    desired: int,
+    *,
+    outdated: int,
+    no_room: str,
+    parts: tuple[ConditionState, ...],
 ) -> ConditionState:
     if decision.reason == "Deleting":
         return ConditionState("Ready", False, "Deleting", decision.message)
     serving = len(state.serving)
-    message = f"{serving} of {desired} VMs serve"
+    message = f"{serving} of {desired} VMs serve" + (f", {outdated} to be replaced" if outdated else "")
     if serving >= desired:
         return ConditionState("Ready", True, "AllServing", message)
     broken = next((it for it in parts if it.status is False and it.type not in {"LoadKnown", "BondsHealthy"}), None)
@@ -149,13 +164,14 @@ def bonds_healthy(policy: BondPolicy, hosts: Sequence[str], bonds: Mapping[str, 
     known = [(host, bonds[host]) for host in hosts if host in bonds]
     bad = [(host, bond) for host, bond in known if bond.verdict not in SOUND and bond.verdict != UNKNOWN]
     if bad:
-        message = "; ".join(f"{host}: {bond.message or bond.verdict}" for host, bond in bad)
+        message = "; ".join(f"{host}: {bond.message or bond.verdict}" for host, bond in bad)[:LONGEST_MESSAGE]
         return ConditionState("BondsHealthy", False, bad[0][1].verdict, message)
     silent = [host for host in hosts if host not in bonds]
-    stale = [f"{host}: {bond.message}" for host, bond in known if bond.verdict == UNKNOWN]
-    if silent or stale:
+    unknown = [f"{host}: {bond.message}" for host, bond in known if bond.verdict == UNKNOWN]
+    if silent or unknown:
         words = [f"{', '.join(silent)}: no node agent has reported"] if silent else []
-        return ConditionState("BondsHealthy", None, "NoReport", "; ".join([*words, *stale]))
+        reason = "BondUnknown" if unknown else "NoReport"
+        return ConditionState("BondsHealthy", None, reason, "; ".join([*words, *unknown])[:LONGEST_MESSAGE])
     return ConditionState("BondsHealthy", True, "AllHealthy")
 
 

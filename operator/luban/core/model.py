@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from luban.api.cluster import Decision, Placement
+from luban.api.cluster_status import Decision, Placement
 from luban.api.host import BondVerdict
 from luban.api.template import VMTemplateSpec
 from luban.api.vm import Phase

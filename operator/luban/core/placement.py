@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import get_args
 
 from luban.api.cluster import BondPolicy, Host
 from luban.api.host import BondVerdict
@@ -12,7 +13,7 @@ from luban.core.bond_model import rank
 from luban.core.model import VMRecord
 
 UNKNOWN: BondVerdict = "Unknown"
-SOUND: frozenset[BondVerdict] = frozenset({"Healthy", "Recovering", "None"})
+SOUND: frozenset[BondVerdict] = frozenset(verdict for verdict in get_args(BondVerdict) if rank(verdict) == 3)
 """Verdicts that take nothing from a host. None: it has no bond that could be impaired."""
 
 
@@ -83,13 +84,13 @@ class Field:
             return f"its bond is {self.bonds.verdict(host.name)} (bondPolicy {self.bonds.policy})"
         return ""
 
-    def key(self, host: Host) -> tuple[bool, int, bool, int, int]:
+    def key(self, host: Host) -> tuple[bool, bool, int, int, int]:
         """The lower, the better."""
         live = self.occupancy[host.name].live
         return (
             host.name in self.avoid,
-            self.bonds.grade(host.name),
             live >= host.vms.min,
+            self.bonds.grade(host.name),
             live,
             self.hosts.index(host),
         )
@@ -97,8 +98,9 @@ class Field:
     def best(self) -> Host | None:
         """The host for one more VM; None: no host can take it.
 
-        Fig. 5: the host with the fewest VMs, a tie goes to the first in the spec. A host below its own minimum comes
-        before the others, one with a better bond before that, and a host where a VM lately failed comes last.
+        Fig. 5: the host with the fewest VMs, a tie goes to the first in the spec. A better bond comes before numbers,
+        a host below its own minimum before that: one VM on each host is what survives the loss of a host. A host
+        where a VM lately failed comes last.
         """
         return min((host for host in self.hosts if not self.obstacle(host)), key=self.key, default=None)
 
@@ -110,8 +112,8 @@ class Field:
         mine, other = self.occupancy[host.name].live, self.occupancy[best.name].live
         reasons = (
             "a VM failed there lately",
-            f"its bond is {self.bonds.verdict(host.name)}",
             f"{best.name} is below its minimum",
+            f"its bond is {self.bonds.verdict(host.name)}",
             f"it has more VMs ({mine}, {best.name} {other})",
             f"it has as many VMs and stands after {best.name} in the spec",
         )

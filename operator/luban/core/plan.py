@@ -6,7 +6,8 @@ import math
 from dataclasses import replace
 from typing import Literal
 
-from luban.api.cluster import Decision, LubanClusterSpec, Placement
+from luban.api.cluster import LubanClusterSpec
+from luban.api.cluster_status import Decision, Placement
 from luban.core.changes import Census, arrivals, departures
 from luban.core.conditions import conditions_of, phase_of
 from luban.core.lifecycle import Step, next_step
@@ -83,6 +84,7 @@ def plan(
         policy=spec.bond_policy,
         hosts=[host.name for host in spec.hosts],
         missing=missing,
+        outdated=len(later.outdated_live),
         placement=placement,
         strays=[
             f"domain {domain.name} on {host}"

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from luban.api.cluster import Decision, LubanClusterSpec
+from luban.api.cluster import LubanClusterSpec
+from luban.api.cluster_status import Decision
 from luban.core.model import Memory
 from luban.core.sessions import Room, Wish, decide
 from luban.core.state import State

@@ -6,7 +6,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from luban.api.cluster import DecisionInput, Sessions
+from luban.api.cluster import Sessions
+from luban.api.cluster_status import DecisionInput
 
 Verdict = Literal["ScaleUp", "ScaleDown", "Hold", "AtMaximum"]
 

@@ -13,13 +13,13 @@ import structlog
 from pydantic import ValidationError
 
 from luban.adapters.clock import SystemClock
-from luban.adapters.kernel_bonds import KernelBonds
+from luban.adapters.kernel_bonds import HANGS, KernelBonds
 from luban.adapters.kubernetes_api import connect_hosts
 from luban.api.host import LubanHostSpec, LubanHostStatus
-from luban.core.bond_model import BondMemory, HostReading
-from luban.core.bonds import HostJudgement, Wish, blank, judge_host, recall
-from luban.core.times import seconds_of
-from luban.errors import LubanError
+from luban.core.bond_model import HostReading
+from luban.core.bonds import HostJudgement, HostMemory, Wish, judge_host, recall, without_gone
+from luban.errors import LubanError, TemporaryError
+from luban.node_agent.memory import Recollection
 from luban.node_agent.metrics import Metrics
 from luban.node_agent.reporter import Reporter
 from luban.node_agent.schedule import Schedule
@@ -30,9 +30,11 @@ from luban.ports import BondSource, Clock, HostReports
 log = structlog.get_logger(__name__)
 
 GRACE_SECONDS = 5.0
-"""A reading is believed for so long, or for three intervals, while no new one succeeds."""
+"""A reading is believed for so long while no new one succeeds."""
+PATIENCE_SECONDS = 1.0
+"""Every reading may take at least so long, also when the one before it is not believed any more."""
 STALLED_SECONDS = 30.0
-"""The agent counts as dead when its last reading began longer ago than this."""
+"""The agent counts as dead when the last reading that came back, good or not, did so longer ago than this."""
 FLUSH_SECONDS = 2.0
 TICK_SECONDS = 0.001
 
@@ -81,15 +83,17 @@ class Agent:
         self._reporter = Reporter(reports, options.node_name, clock, self._take, options.heartbeat)
         self.metrics = Metrics(self._reporter)
         self._wake = asyncio.Event()
-        self._began_at = loop.time()
+        self._came_back_at = loop.time()
         self._reading: HostReading | None = None
+        """The last good one."""
         self._judged: HostReading | None = None
-        """The last good one, or the empty one that took its place."""
+        """That, or the empty one that took its place."""
         self._read_at = loop.time()
         self._wish = Wish()
         # What the object has that our first write makes.
         self._generation = 1
-        self._memory: Mapping[str, BondMemory] = {}
+        self._uid = ""
+        self._memory = HostMemory()
         self._status: LubanHostStatus | None = None
         self._first_object = True
 
@@ -111,8 +115,8 @@ class Agent:
                 raise error
 
     def alive(self) -> bool:
-        """Whether readings still begin regularly."""
-        return self._time() - self._began_at < max(STALLED_SECONDS, 3 * self._options.resync)
+        """Whether readings still come back."""
+        return self._time() - self._came_back_at < STALLED_SECONDS
 
     def _watch(self) -> Callable[[], None]:
         if not self._options.events:
@@ -136,72 +140,94 @@ class Agent:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(wait):
                         await self._wake.wait()
-            self._began_at = max(due, self._time())
-            self._schedule.reading(self._began_at)
+            self._schedule.reading(max(due, self._time()))
             self._judge(await self._read())
 
     async def _read(self) -> HostReading | None:
         """A fresh reading; the last one for a while if there is none; then one that says that nothing is known."""
         try:
-            reading = await self._source.read()
+            reading = await self._in_time()
         except LubanError as error:
             self.metrics.reads.labels("failed").inc()
             log.warning("bonds not read", reason=error.reason, error=error.message)
-            if self._time() - self._read_at < max(GRACE_SECONDS, 3 * self._options.resync):
+            now = self._time()
+            if error.reason != HANGS:
+                self._came_back_at = now
+            if now - self._read_at < GRACE_SECONDS:
                 return self._reading
-            return blank(self._reading or HostReading(self._clock.now()), error.message, self._clock.now())
+            return HostReading(self._clock.now(), trouble=error.message)
         self.metrics.reads.labels("good").inc()
         self.metrics.last_read.set(reading.at)
-        self._reading, self._read_at = reading, self._time()
+        self._reading = reading
+        self._read_at = self._came_back_at = self._time()
         return reading
+
+    async def _in_time(self) -> HostReading:
+        """A reading, unless it takes longer than the last one is believed. Raises LubanError."""
+        left = self._read_at + GRACE_SECONDS - self._time()
+        try:
+            async with asyncio.timeout(max(PATIENCE_SECONDS, left)):
+                return await self._source.read()
+        except TimeoutError as error:
+            raise TemporaryError(HANGS, "a reading of the network devices has not come back in time") from error
 
     def _judge(self, reading: HostReading | None) -> None:
         if reading is None:
             return
         self._judged = reading
-        now = self._clock.now()
-        judgement = judge_host(reading, self._wish, self._memory, now)
+        wall = self._clock.now()
+        judgement = judge_host(reading, self._wish, self._memory, self._time(), wall)
         self._tell(judgement)
         self._memory = judgement.memory
         self.metrics.judgement = judgement
-        self._status = status_of(judgement, self._status, self._generation, now)
+        self._status = status_of(judgement, self._status, self._generation, wall)
         self._reporter.publish(self._status)
 
     def _tell(self, judgement: HostJudgement) -> None:
         """Log what is published anew."""
         for bond in judgement.bonds:
-            before = self._memory.get(bond.reading.name)
+            before = self._memory.bonds.get(bond.reading.name)
             if before is None or before.published != bond.verdict:
                 log.info("bond", bond=bond.reading.name, verdict=bond.verdict, message=bond.message)
 
     def _take(self, body: Mapping[str, Any] | None) -> None:
         """The object as it is in the cluster: its spec counts from now on; its status goes on where an agent ended."""
         body = body or {}
-        if self._first_object:
-            self._first_object = False
-            self._recall(body.get("status"))
-        generation = (body.get("metadata") or {}).get("generation", 1)
         try:
             wish = wish_of(LubanHostSpec.model_validate(body.get("spec") or {}))
         except ValidationError as error:
             log.warning("spec cannot be read, the one before stays", error=str(error))
-            return
-        if wish != self._wish or generation != self._generation:
-            self._wish, self._generation = wish, generation
+            wish, generation = self._wish, self._generation
+        else:
+            generation = (body.get("metadata") or {}).get("generation", 1)
+        changed = (wish, generation) != (self._wish, self._generation)
+        self._wish, self._generation = wish, generation
+        if self._is_another(body):
+            # Whoever deletes the object wants a fresh start: what is gone need not be missed any more.
+            self._memory, changed = without_gone(self._memory), True
+        if self._first_object:
+            self._first_object = False
+            changed = self._recall(body.get("status")) or changed
+        if changed:
             self._judge(self._judged)
 
-    def _recall(self, status: Any) -> None:
-        """Go on with the times of the status that the agent before us wrote."""
+    def _is_another(self, body: Mapping[str, Any]) -> bool:
+        """Whether the object was deleted and made anew since it was seen last."""
+        before, uid = self._uid, str((body.get("metadata") or {}).get("uid", ""))
+        self._uid = uid or before
+        return bool(before and uid and uid != before)
+
+    def _recall(self, status: Any) -> bool:
+        """Go on with what the agent before us wrote. Returns whether there is something."""
+        now, settings = self._time(), self._wish.settings
         try:
             written = LubanHostStatus.model_validate(status or {})
-            times = {bond.name: (bond.verdict, seconds_of(bond.since)) for bond in written.bonds}
-        except ValueError:
-            return
-        known = {name: recall(memory, *times[name]) for name, memory in self._memory.items() if name in times}
-        unseen = {name: BondMemory(verdict, since) for name, (verdict, since) in times.items()}
-        self._memory = {**unseen, **self._memory, **known}
+            before = Recollection(written, now, self._clock.now(), self._options.heartbeat, settings).memory()
+        except (ValueError, OverflowError):
+            return False
+        self._memory = recall(self._memory, before, now, settings)
         if self._status is None:
             self._status = written
-            return
-        self._status = self._status.model_copy(update={"conditions": written.conditions})
-        self._judge(self._judged)
+        else:
+            self._status = self._status.model_copy(update={"conditions": written.conditions})
+        return True

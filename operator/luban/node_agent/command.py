@@ -58,15 +58,15 @@ def _option(name: str, help_: str, **more: Any) -> Callable[[_Decorated], _Decor
 @_option("--sys-root", "Where /sys of the host is mounted.", type=_ROOT, default=Path("/sys"))
 @_option(
     "--resync",
-    "Time between two readings while nothing happens: not every change of a bond has an event.",
-    type=_Seconds(0.1, 60.0),
+    "Time between two readings while nothing happens, 0.1s to 5s: not every change of a bond has an event.",
+    type=_Seconds(0.1, 5.0),
     default="1s",
 )
 @_option("--no-events", "Read only every --resync, without the kernel's events.", is_flag=True)
 @_option(
     "--heartbeat",
-    "Time after which the LubanHost is written although nothing changed.",
-    type=_Seconds(1.0, 3600.0),
+    "Time after which the LubanHost is written although nothing changed, 1s to 60s.",
+    type=_Seconds(1.0, 60.0),
     default="60s",
 )
 @_option("--listen-address", "Address of /metrics and /healthz.", default="0.0.0.0")  # noqa: S104 (Prometheus asks)

@@ -12,9 +12,10 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from luban.api.host import MAX_BONDS, MAX_PORTS, BondVerdict
+from luban.api.host import BondVerdict
 from luban.core.bond_model import Judgement, PortReading
 from luban.core.bonds import HostJudgement
+from luban.node_agent.shown import shown_bonds, shown_ports
 
 LACP_BITS = (
     "active",
@@ -47,7 +48,7 @@ class Metrics:
         self.judgement: HostJudgement | None = None
         self.events = Counter(
             "luban_bond_events",
-            "Wake-ups by the kernel: link, or overrun if some were lost",
+            "Wake-ups by the kernel: link, overrun if some were lost, reopened if the subscription broke",
             ["reason"],
             registry=self.registry,
         )
@@ -62,7 +63,7 @@ class Metrics:
 
     def bonds(self) -> tuple[Judgement, ...]:
         """The bonds to tell about."""
-        return self.judgement.bonds[:MAX_BONDS] if self.judgement is not None else ()
+        return shown_bonds(self.judgement) if self.judgement is not None else ()
 
 
 class _Reports(Collector):
@@ -124,7 +125,7 @@ def _of_ports(bonds: Iterable[Judgement]) -> Iterator[Family]:
     )
     downs = CounterMetricFamily("luban_bond_port_carrier_downs", "Times that the carrier went", labels=labels)
     for bond in bonds:
-        for port, judged in list(zip(bond.reading.ports, bond.ports, strict=True))[:MAX_PORTS]:
+        for port, judged in shown_ports(bond):
             key = [bond.reading.name, port.name]
             _add(usable, key, judged.usable)
             _add(speed, key, port.speed_mbps)
@@ -139,9 +140,10 @@ def _of_node_exporter(bonds: Iterable[Judgement]) -> Iterator[Family]:
     active = _gauge("node_bonding_active", "Number of active slaves per bonding interface.", "master")
     for bond in bonds:
         if bond.reading.exists and bond.reading.ports_known:
-            slaves.add_metric([bond.reading.name], len(bond.reading.ports))
+            ports = [port for port in bond.reading.ports if port.gone_since is None]
+            slaves.add_metric([bond.reading.name], len(ports))
             # node_exporter counts what the bond's monitoring calls up, which is less than our "usable".
-            active.add_metric([bond.reading.name], sum(port.mii == "up" for port in bond.reading.ports))
+            active.add_metric([bond.reading.name], sum(port.mii == "up" for port in ports))
     yield from (slaves, active)
 
 

@@ -1,4 +1,7 @@
-"""Writes the LubanHost: on every change, and as a sign of life. The latest status wins; none is lost, none queued."""
+"""Writes the LubanHost: on every change, and as a sign of life. The latest status wins; none is lost, none queued.
+
+Between writes it reads the object now and then, for the user may have changed its spec.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +23,10 @@ log = structlog.get_logger(__name__)
 
 SPACING_SECONDS = 1.0
 """Between two writes at least, if no verdict changed: counters of a flapping port would be written all the time."""
+SPEC_SECONDS = 10.0
+"""After a write or a reading of the object, the time until it is read again."""
+PATIENCE_SECONDS = 1.0
+"""How long such a reading may take: a new verdict would have to wait for it."""
 TICK_SECONDS = 0.001
 SHORTEST_PAUSE = 0.5
 LONGEST_PAUSE = 10.0
@@ -71,16 +78,29 @@ class Reporter:
     async def _pause(self, wrote: float) -> None:
         """Until there is something to write: news, after SPACING_SECONDS; a new verdict, at once; or a sign of life."""
         loop = asyncio.get_running_loop()
-        alive = wrote + self._heartbeat
+        alive, look = wrote + self._heartbeat, wrote + SPEC_SECONDS
         while True:
             until = min(alive, wrote + SPACING_SECONDS) if self._news() else alive
             # Less than a timer can tell apart counts as now.
             if self._urgent() or loop.time() > until - TICK_SECONDS:
                 return
+            if loop.time() > look - TICK_SECONDS:
+                await self._look()
+                look = loop.time() + SPEC_SECONDS
+                continue
             self._wake.clear()
             with suppress(TimeoutError):
-                async with asyncio.timeout_at(until):
+                async with asyncio.timeout_at(min(until, look)):
                     await self._wake.wait()
+
+    async def _look(self) -> None:
+        """Read the object. One that is gone is made again at once; trouble is left to the next write."""
+        with suppress(LubanError, TimeoutError):
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                body = await self._reports.read(self._name)
+            if body is None:
+                self._written = None
+            self._take(body)
 
     def _news(self) -> bool:
         return self._wanted is not None and self._wanted != self._written

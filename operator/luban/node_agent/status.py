@@ -1,4 +1,4 @@
-"""The LubanHost's status from a judgement. Pure. What a host can show is bounded here, however odd the host."""
+"""The LubanHost's status from a judgement. Pure. What a host can show is bounded, however odd the host."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from luban import __version__
 from luban.api.common import Condition
 from luban.api.host import (
-    MAX_BONDS,
-    MAX_PORTS,
+    LONGEST_NAME,
     BondPortStatus,
     BondStatus,
     BondSummary,
@@ -18,12 +17,11 @@ from luban.api.host import (
 from luban.core.bond_model import ACTIVE_BACKUP, Judgement, PortJudgement, PortReading, Settings, is_good
 from luban.core.bonds import HostJudgement, Wish
 from luban.core.times import rfc3339
+from luban.node_agent.shown import legible, shown_bonds, shown_ports
 
 CONDITION = "BondHealthy"
 PORTS_OMITTED = "PortsOmitted"
 BONDS_OMITTED = "BondsOmitted"
-_TEXT_LIMIT = 1024
-"""Characters of a message."""
 
 
 def wish_of(spec: LubanHostSpec) -> Wish:
@@ -41,10 +39,10 @@ def wish_of(spec: LubanHostSpec) -> Wish:
 
 def status_of(judgement: HostJudgement, before: LubanHostStatus | None, generation: int, now: float) -> LubanHostStatus:
     """The status without the time of the report. `before` is the last one: its condition may go on."""
-    shown = _shown(judgement)
+    shown = shown_bonds(judgement)
     return LubanHostStatus(
         observed_generation=generation,
-        agent_version=__version__,
+        agent_version=_name(__version__),
         bond=_summary(judgement),
         bonds=tuple(_bond(bond) for bond in shown),
         notes=(BONDS_OMITTED,) if len(shown) < len(judgement.bonds) else (),
@@ -53,20 +51,11 @@ def status_of(judgement: HostJudgement, before: LubanHostStatus | None, generati
 
 
 def verdicts_of(status: LubanHostStatus) -> Sequence[object]:
-    """What is too important to wait for the next write's turn."""
+    """What is too important to wait for the next write's turn. Which bond counts is not: it follows a route's flaps."""
     return [
-        status.bond and (status.bond.name, status.bond.verdict),
+        status.bond and status.bond.verdict,
         *((bond.name, bond.verdict) for bond in status.bonds),
     ]
-
-
-def _shown(judgement: HostJudgement) -> tuple[Judgement, ...]:
-    """The first bonds by name, the one that counts always among them."""
-    if len(judgement.bonds) <= MAX_BONDS:
-        return judgement.bonds
-    others = [bond for bond in judgement.bonds if bond is not judgement.primary]
-    chosen = {id(bond) for bond in (judgement.primary, *others[: MAX_BONDS - 1])}
-    return tuple(bond for bond in judgement.bonds if id(bond) in chosen)
 
 
 def _summary(judgement: HostJudgement) -> BondSummary:
@@ -74,8 +63,9 @@ def _summary(judgement: HostJudgement) -> BondSummary:
     if bond is None:
         return BondSummary(name="", verdict=judgement.verdict, active=0, total=0, ports="0/0")
     return BondSummary(
-        name=bond.reading.name,
+        name=_name(bond.reading.name),
         verdict=bond.verdict,
+        chosen_by=judgement.chosen_by,
         mode=bond.reading.mode,
         active=bond.active,
         total=bond.total,
@@ -105,7 +95,7 @@ def _condition(judgement: HostJudgement, before: LubanHostStatus | None, generat
         type=CONDITION,
         status=status,
         reason="NoBond" if verdict == "None" else verdict,
-        message=_cut(message),
+        message=legible(message),
         last_transition_time=old.last_transition_time if old and old.status == status else rfc3339(now),
         observed_generation=generation,
     )
@@ -113,13 +103,12 @@ def _condition(judgement: HostJudgement, before: LubanHostStatus | None, generat
 
 def _bond(bond: Judgement) -> BondStatus:
     reading = bond.reading
-    judged = {port.name: port for port in bond.ports}
-    ports = _ports(reading.ports, judged)
+    ports = shown_ports(bond)
     return BondStatus(
-        name=reading.name,
+        name=_name(reading.name),
         verdict=bond.verdict,
         reasons=bond.reasons,
-        message=_cut(bond.message),
+        message=legible(bond.message),
         notes=(*bond.notes, *([PORTS_OMITTED] if len(ports) < len(reading.ports) else [])),
         since=rfc3339(bond.since),
         mode=reading.mode,
@@ -128,26 +117,21 @@ def _bond(bond: Judgement) -> BondStatus:
         arp_interval=reading.arp_interval,
         min_links=reading.min_links,
         lacp_rate=reading.lacp_rate if reading.is_lacp else None,
-        active_slave=reading.active_slave,
+        active_slave=_name(reading.active_slave) if reading.active_slave is not None else None,
         aggregator=reading.aggregator,
         partner_mac=reading.partner_mac,
         active=bond.active,
         total=bond.total,
-        ports=tuple(_port(port, judged[port.name]) for port in ports),
+        ports=tuple(_port(port, judged) for port, judged in ports),
+        gone_since=_time(reading.gone_since),
     )
-
-
-def _ports(ports: Sequence[PortReading], judged: dict[str, PortJudgement]) -> list[PortReading]:
-    """The ports to show, by name: if they are too many, those that are not usable come first."""
-    chosen = sorted(ports, key=lambda port: (judged[port.name].usable is True, port.name))[:MAX_PORTS]
-    return sorted(chosen, key=lambda port: port.name)
 
 
 def _port(port: PortReading, judged: PortJudgement) -> BondPortStatus:
     return BondPortStatus(
-        name=port.name,
+        name=_name(port.name),
         usable=judged.usable,
-        message=_cut(judged.trouble),
+        message=legible(judged.trouble),
         admin_up=port.admin_up,
         carrier=port.carrier,
         state=port.state,
@@ -162,6 +146,7 @@ def _port(port: PortReading, judged: PortJudgement) -> BondPortStatus:
         actor_churn=port.churn_actor,
         partner_churn=port.churn_partner,
         partner_mac=port.partner_mac,
+        gone_since=_time(port.gone_since),
     )
 
 
@@ -169,5 +154,9 @@ def _hexadecimal(bits: int | None) -> str | None:
     return None if bits is None else f"{bits:#04x}"
 
 
-def _cut(text: str) -> str:
-    return text if len(text) <= _TEXT_LIMIT else f"{text[: _TEXT_LIMIT - 1]}…"
+def _time(seconds: float | None) -> str | None:
+    return None if seconds is None else rfc3339(seconds)
+
+
+def _name(text: str) -> str:
+    return legible(text, LONGEST_NAME)

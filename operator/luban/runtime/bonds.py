@@ -6,17 +6,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pydantic import ValidationError
-
 from luban.api.cluster import Host
 from luban.api.common import ObjectMeta
-from luban.api.host import BondStatus, LubanHost
+from luban.api.host import BondStatus, BondVerdict, LubanHost
 from luban.core.model import BondObservation
 from luban.core.placement import UNKNOWN
 from luban.core.times import seconds_of
 
 STALE_SECONDS = 180.0
 """A report older than three of the agent's signs of life says nothing any more."""
+OMITTED = "BondsOmitted"
+"""Note of a LubanHost that does not list all of its bonds."""
+LONGEST_MESSAGE, LONGEST_NAME = 1024, 64
+"""What a node says is copied into the status of clusters: one node must not make it too large to be written."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,7 @@ class Heard:
     host: LubanHost | None
     """None: it could not be read."""
     at: float
-    """When it arrived, by our own clock: the node's may be wrong."""
+    """When it arrived, in seconds of our own monotonic clock: the node's may be wrong."""
 
 
 @dataclass
@@ -36,11 +38,14 @@ class HostReports:
     _heard: dict[str, Heard] = field(default_factory=dict)
     """By node."""
 
-    def take(self, body: Mapping[str, Any], now: float) -> bool:
-        """A LubanHost was read or changed at `now` (seconds since the epoch). Returns whether it says something new."""
+    def take(self, body: Mapping[str, Any], now: float, wall: float) -> bool:
+        """A LubanHost was read or changed. Returns whether it says something new.
+
+        `now`: seconds of our monotonic clock; `wall`: seconds since the epoch.
+        """
         name = ObjectMeta.model_validate(body["metadata"]).name
         before, host = self._heard.get(name), _parsed(body)
-        self._heard[name] = Heard(host, _arrival(before, host, now))
+        self._heard[name] = Heard(host, _arrival(before, host, now, wall))
         return before is None or _facts(before.host) != _facts(host)
 
     def drop(self, node: str) -> None:
@@ -48,7 +53,7 @@ class HostReports:
         self._heard.pop(node, None)
 
     def look(self, host: Host, now: float) -> BondObservation | None:
-        """The bond of a host that matters, as it stands at `now`; None: no agent ever reported."""
+        """The bond of a host that matters at `now` (our monotonic clock); None: no agent ever reported."""
         node = node_of(host)
         heard = self._heard.get(node)
         if heard is None:
@@ -57,9 +62,9 @@ class HostReports:
             return BondObservation(UNKNOWN, f"LubanHost {node} cannot be read: is its agent of another version?")
         if heard.host.status.last_report is None:
             return None
-        age = now - heard.at
-        if age > STALE_SECONDS:
-            return BondObservation(UNKNOWN, f"the agent of node {node} has not reported for {age // 60:.0f} min")
+        if now - heard.at > STALE_SECONDS:
+            last = heard.host.status.last_report
+            return BondObservation(UNKNOWN, f"the agent of node {node} has not reported since {last}")
         return _chosen(host.bond, heard.host)
 
 
@@ -69,24 +74,29 @@ def node_of(host: Host) -> str:
 
 
 def _parsed(body: Mapping[str, Any]) -> LubanHost | None:
+    """None if it cannot be read, its times included."""
     try:
-        return LubanHost.parse(body)
-    except ValidationError:
+        host = LubanHost.parse(body)
+        seconds_of(host.status.last_report or "1970-01-01T00:00:00Z")
+    except ValueError:
         return None
+    return host
 
 
-def _arrival(before: Heard | None, host: LubanHost | None, now: float) -> float:
-    """A report is as old as we know it. At first sight that is what it says itself, at most."""
+def _arrival(before: Heard | None, host: LubanHost | None, now: float, wall: float) -> float:
+    """A report is as old as we know it. At first sight that is what it says itself."""
     stamp = host.status.last_report if host is not None else None
     if before is not None:
         known = before.host.status.last_report if before.host is not None else None
         return before.at if stamp == known else now
-    return min(now, seconds_of(stamp)) if stamp else now
+    return now - max(0.0, wall - seconds_of(stamp)) if stamp else now
 
 
 def _facts(host: LubanHost | None) -> object:
-    """The report without its time."""
-    return host.status.model_copy(update={"last_report": None}) if host is not None else None
+    """What a cluster acts on: not the time, nor every counter of every port."""
+    if host is None:
+        return None
+    return [(bond.name, bond.verdict, bond.active, bond.total) for bond in host.status.bonds], host.status.bond
 
 
 def _chosen(wanted: str, host: LubanHost) -> BondObservation:
@@ -96,20 +106,22 @@ def _chosen(wanted: str, host: LubanHost) -> BondObservation:
     if found is not None:
         return _observed(found)
     if wanted:
-        others = ", ".join(bond.name for bond in status.bonds) or "none"
-        return BondObservation(UNKNOWN, f"node {node} reports no bond {wanted}; it has: {others}", wanted)
+        others = ", ".join(bond.name for bond in status.bonds)[:LONGEST_MESSAGE] or "none"
+        verdict: BondVerdict = UNKNOWN if any(note.startswith(OMITTED) for note in status.notes) else "Down"
+        return BondObservation(verdict, f"node {node} reports no bond {wanted}; it has: {others}", wanted)
     if status.bond is not None and status.bond.verdict != "None":
-        return BondObservation(status.bond.verdict, name=status.bond.name)
+        told = next((it.message for it in status.conditions if it.type == "BondHealthy"), "")
+        return BondObservation(status.bond.verdict, told[:LONGEST_MESSAGE], status.bond.name[:LONGEST_NAME])
     return BondObservation("None", f"node {node} has no bond")
 
 
 def _observed(bond: BondStatus) -> BondObservation:
     return BondObservation(
         verdict=bond.verdict,
-        message=bond.message,
-        name=bond.name,
+        message=bond.message[:LONGEST_MESSAGE],
+        name=bond.name[:LONGEST_NAME],
         mode=bond.mode or "",
         active=bond.active,
         total=bond.total,
-        since=bond.since,
+        since=bond.since[:LONGEST_NAME],
     )

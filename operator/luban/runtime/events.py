@@ -6,8 +6,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from luban.api.cluster import LubanCluster, LubanClusterStatus
+from luban.api.cluster import LubanCluster
+from luban.api.cluster_status import LubanClusterStatus
 from luban.core.model import Action, DeleteVM, UpdateVM
+from luban.core.placement import SOUND
 
 WARNING_WHEN = {
     "Ready": None,
@@ -16,10 +18,11 @@ WARNING_WHEN = {
     "VMsHealthy": "False",
     "BalancersReady": "False",
     "LoadKnown": "False",
-    "BondsHealthy": "False",
+    "BondsHealthy": None,
     "AtMaximum": "True",
 }
 """Status of each condition that deserves a Warning; None: never, the other conditions say why."""
+GOOD = {"False": "True", "True": "False"}
 SCALINGS = frozenset({"ScaleUp", "ScaleDown"})
 VM_WARNINGS = frozenset({"Failed", "Lost"})
 
@@ -48,8 +51,24 @@ def cluster_events(cluster: LubanCluster, before: LubanClusterStatus, after: Lub
         turned = last is None or (last.status, last.reason) != (condition.status, condition.reason)
         if turned and condition.status == bad:
             yield _about_cluster(cluster, "Warning", condition.reason, condition.message)
-        elif last is not None and last.status == bad and condition.status != bad:
+        elif last is not None and last.status == bad and condition.status == GOOD.get(bad):
             yield _about_cluster(cluster, "Normal", f"{condition.type}Again", condition.message or "as it should be")
+
+
+def bond_events(cluster: LubanCluster, before: LubanClusterStatus, after: LubanClusterStatus) -> Iterator[Event]:
+    """Hosts whose bond has another verdict now; nothing where bonds do not count."""
+    if cluster.spec.bond_policy == "Ignore":
+        return
+    known = {host.name: host.bond for host in before.hosts}
+    for host in after.hosts:
+        bond, last = host.bond, known.get(host.name)
+        if bond is None or (last is not None and last.verdict == bond.verdict):
+            continue
+        message = f"{host.name}: {bond.message or bond.verdict}"
+        if bond.verdict not in SOUND:
+            yield _about_cluster(cluster, "Warning", f"Bond{bond.verdict}", message)
+        elif last is not None and last.verdict not in SOUND:
+            yield _about_cluster(cluster, "Normal", f"Bond{bond.verdict}", message)
 
 
 def vm_events(actions: tuple[Action, ...], bodies: Mapping[str, Mapping[str, Any]]) -> Iterator[Event]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
 
-from luban.api.cluster import LubanClusterStatus
+from luban.api.cluster_status import LubanClusterStatus
 from luban.core.model import ClusterRef, Observation, Plan, UpdateVM
 from luban.core.state import State
 

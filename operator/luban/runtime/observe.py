@@ -90,7 +90,7 @@ class Observer:
         return Seen(observation, {body["metadata"]["name"]: body for body in bodies})
 
     def _bonds(self, cluster: LubanCluster) -> dict[str, BondObservation]:
-        now = self.ports.clock.now()
+        now = self.ports.clock.monotonic()
         looks = {host.name: self.reports.look(host, now) for host in cluster.spec.hosts}
         return {name: bond for name, bond in looks.items() if bond is not None}
 

@@ -9,14 +9,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from luban.api import names
-from luban.api.cluster import (
-    BalancerStatus,
-    HostBond,
-    HostStatus,
-    LubanCluster,
-    LubanClusterStatus,
-    VMCounts,
-)
+from luban.api.cluster import LubanCluster
+from luban.api.cluster_status import BalancerStatus, HostBond, HostStatus, LubanClusterStatus, VMCounts
 from luban.api.common import Condition
 from luban.core.model import BondObservation, ConditionState, Memory, Observation, Plan
 from luban.core.placement import SOUND
@@ -186,10 +180,17 @@ class StatusWriter:
         self.last, self.written_at = status, now
 
 
+def _without_words(host: Mapping[str, Any]) -> dict[str, Any]:
+    return {**host, "bond": {**host["bond"], "message": ""}} if host.get("bond") else dict(host)
+
+
 def _settled(status: dict[str, Any]) -> dict[str, Any]:
     """The status without the figures that always move."""
     rest = {key: value for key, value in status.items() if key != "sessions"}
     decision = status.get("decision") or {}
+    # Words change with every counter; what they are about does not.
+    rest["hosts"] = [_without_words(host) for host in status.get("hosts", [])]
+    rest["placement"] = {**(status.get("placement") or {}), "message": ""}
     rest["decision"] = {key: decision.get(key) for key in ("verdict", "reason")}
     rest["conditions"] = [{**it, "message": "", "observedGeneration": 0} for it in status.get("conditions", [])]
     return rest

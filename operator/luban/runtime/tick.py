@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import structlog
 
-from luban.api.cluster import LubanCluster, LubanClusterStatus
+from luban.api.cluster import LubanCluster
+from luban.api.cluster_status import LubanClusterStatus
 from luban.core.model import ClusterRef, ConditionState, Memory, Plan
 from luban.core.plan import plan
 from luban.errors import LubanError
 from luban.render.balancer import settings_of
 from luban.runtime.apply import Applier
 from luban.runtime.bonds import HostReports
-from luban.runtime.events import Event, cluster_events, vm_events
+from luban.runtime.events import Event, bond_events, cluster_events, vm_events
 from luban.runtime.metrics import Metrics
 from luban.runtime.observe import Observer, Seen
 from luban.runtime.records import cluster_ref
@@ -115,7 +117,7 @@ class ClusterRuntime:
     async def _report(
         self, before: LubanClusterStatus, status: LubanClusterStatus, seen: Seen, made: Plan, now: float
     ) -> None:
-        for event in (*vm_events(made.actions, seen.bodies), *cluster_events(self.cluster, before, status)):
+        for event in _events(self.cluster, before, status, made, seen):
             await self._send(event)
         if _turned(before, status):
             self.metrics.decided(self.ref, status)
@@ -164,6 +166,15 @@ async def _first_of(*events: asyncio.Event, seconds: float) -> None:
     finally:
         for wait in waits:
             wait.cancel()
+
+
+def _events(
+    cluster: LubanCluster, before: LubanClusterStatus, after: LubanClusterStatus, made: Plan, seen: Seen
+) -> Iterator[Event]:
+    """All that is worth telling about one tick."""
+    yield from vm_events(made.actions, seen.bodies)
+    yield from cluster_events(cluster, before, after)
+    yield from bond_events(cluster, before, after)
 
 
 def _scaled(before: LubanClusterStatus, after: LubanClusterStatus) -> bool:

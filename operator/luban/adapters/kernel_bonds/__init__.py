@@ -1,5 +1,5 @@
 """ports.BondSource on the running kernel: netlink first, /proc and /sys for what netlink does not tell."""
 
-from luban.adapters.kernel_bonds.source import KernelBonds
+from luban.adapters.kernel_bonds.source import HANGS, KernelBonds
 
-__all__ = ["KernelBonds"]
+__all__ = ["HANGS", "KernelBonds"]

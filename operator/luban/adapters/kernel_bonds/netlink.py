@@ -36,6 +36,8 @@ RTMGRP_LINK = 1
 ANSWER_SECONDS = 2
 """The kernel answers a dump at once; it may wait for a lock that a driver holds."""
 DUMP_ATTEMPTS = 3
+REOPEN_SECONDS = 1.0
+"""Between two attempts to subscribe to events, at least."""
 _DATAGRAM = 1 << 18
 _EVENT_BUFFER = 1 << 20
 """Bytes of events that the kernel keeps for us, as far as its net.core.rmem_max allows."""
@@ -81,11 +83,12 @@ class LinkDump:
             for message in messages(_receive(self._socket)):
                 if message.sequence != self._sequence:
                     continue
+                # The last message may be the one that has the mark.
+                consistent = consistent and not message.flags & NLM_F_DUMP_INTR
                 if message.type in (NLMSG_DONE, NLMSG_ERROR):
                     if number := error_number(message):
                         raise OSError(number, os.strerror(number))
                     return found, consistent
-                consistent = consistent and not message.flags & NLM_F_DUMP_INTR
                 if message.type == RTM_NEWLINK and message.link is not None:
                     found.append(message.link)
 
@@ -97,17 +100,43 @@ class LinkEvents:
         self._wake = wake
         self._relevant = relevant
         self._loop = asyncio.get_running_loop()
-        self._socket = _open(RTMGRP_LINK)
-        self._socket.setblocking(False)
-        self._loop.add_reader(self._socket, self._ready)
+        self._socket: socket.socket | None = None
+        self._ended = False
+        self._opened_at = 0.0
+        self._open()
 
     def close(self) -> None:
         """End the subscription."""
-        if self._socket.fileno() >= 0:
+        self._ended = True
+        self._shut()
+
+    def repair(self) -> None:
+        """Subscribe again if an error ended it, and wake with reason `reopened`: what happened meanwhile is unknown."""
+        if self._socket is not None or self._ended or self._loop.time() - self._opened_at < REOPEN_SECONDS:
+            return
+        try:
+            self._open()
+        except OSError as error:
+            log.warning("no events from netlink", error=str(error))
+            return
+        self._wake("reopened")
+
+    def _open(self) -> None:
+        self._opened_at = self._loop.time()
+        opened = _open(RTMGRP_LINK)
+        opened.setblocking(False)
+        self._loop.add_reader(opened, self._ready)
+        self._socket = opened
+
+    def _shut(self) -> None:
+        if self._socket is not None:
             self._loop.remove_reader(self._socket)
             self._socket.close()
+            self._socket = None
 
     def _ready(self) -> None:
+        if self._socket is None:
+            return
         reason = ""
         try:
             for _ in range(_MOST_DATAGRAMS):
@@ -120,7 +149,7 @@ class LinkEvents:
             log.warning("netlink events were lost", error=str(error))
             reason = "overrun"
             if error.errno != errno.ENOBUFS:
-                self.close()
+                self._shut()
         if reason:
             self._wake(reason)
 

@@ -21,6 +21,8 @@ from luban.errors import TemporaryError
 
 log = structlog.get_logger(__name__)
 
+HANGS = "ReadingHangs"
+"""Reason of the error when a reading did not come back, unlike one that failed."""
 READ_SECONDS = 5.0
 """Deadline of a reading: a driver may keep the one who asks for its speed waiting."""
 SPEED_SECONDS = 10.0
@@ -47,17 +49,20 @@ class KernelBonds:
 
     async def read(self) -> HostReading:
         """All bonds, now. Raises TemporaryError if nothing can be read, or not in time."""
+        for events in self._events:
+            events.repair()
         if self._reading is not None and not self._reading.done():
-            raise TemporaryError("ReadingHangs", "an earlier reading of the network devices has not come back")
+            raise TemporaryError(HANGS, "an earlier reading of the network devices has not come back")
         self._reading = self._thread.submit(self.read_now)
         try:
             async with asyncio.timeout(READ_SECONDS):
                 return await asyncio.wrap_future(self._reading)
         except TimeoutError as error:
-            raise TemporaryError("ReadingHangs", f"network devices not read within {READ_SECONDS:g} s") from error
+            raise TemporaryError(HANGS, f"network devices not read within {READ_SECONDS:g} s") from error
 
     def watch(self, wake: Callable[[str], None]) -> Callable[[], None]:
-        """Call `wake(reason)` on events of bonds and ports: link, or overrun where some were lost."""
+        """Call `wake(reason)` on events of bonds and ports: link; overrun where some were lost; reopened where the
+        subscription broke and was made anew, which each reading tries."""
         try:
             events = LinkEvents(wake, lambda: self._relevant)
         except OSError as error:

@@ -9,18 +9,18 @@ from kubernetes.aio import config as kubernetes_config
 
 from luban.adapters.kubernetes_api.calls import CLUSTERS, VMS, Call
 from luban.adapters.kubernetes_api.errors import LIBRARY_ERRORS
-from luban.adapters.kubernetes_api.transport import kubeconfig_path, open_transport
+from luban.adapters.kubernetes_api.transport import kubeconfig_path, open_transport, pod_namespace
 from luban.errors import PermanentError
 
 
 async def read_cluster(
     kubeconfig: str | None, context: str | None, namespace: str | None, name: str
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """A LubanCluster and its LubanVMs. `namespace` None: that of the kubeconfig's context.
+    """A LubanCluster and its LubanVMs. `namespace` None: that of the kubeconfig's context, or of the Pod.
 
     Raises NotFound, Forbidden and the other LubanErrors of the API server; PermanentError InvalidKubeconfig.
     """
-    space = namespace or _namespace(kubeconfig, context)
+    space = namespace or pod_namespace(kubeconfig, context) or _namespace(kubeconfig, context)
     transport = await open_transport(kubeconfig, context)
     try:
         cluster = await transport.send(Call("get", CLUSTERS, space, name))

@@ -117,9 +117,18 @@ async def open_transport(kubeconfig: str | None, context: str | None) -> Transpo
     `kubeconfig` is a path. None: $KUBECONFIG, else inside a Pod its ServiceAccount, else ~/.kube/config.
     Raises PermanentError InvalidKubeconfig.
     """
-    if kubeconfig is None and "KUBECONFIG" not in os.environ and context is None and _in_pod():
+    if _means_pod(kubeconfig, context):
         return Transport(ApiClient(_from_pod()))
     return Transport(ApiClient(await _from_file(kubeconfig_path(kubeconfig), context)))
+
+
+def pod_namespace(kubeconfig: str | None, context: str | None) -> str | None:
+    """The Pod's own namespace, where its ServiceAccount would be used; None: it would not."""
+    return _POD_TOKEN.with_name("namespace").read_text().strip() if _means_pod(kubeconfig, context) else None
+
+
+def _means_pod(kubeconfig: str | None, context: str | None) -> bool:
+    return kubeconfig is None and "KUBECONFIG" not in os.environ and context is None and _in_pod()
 
 
 def _in_pod() -> bool:

@@ -1,0 +1,148 @@
+"""What the operator answers in a LubanCluster."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from luban.api.common import Condition, StatusModel, map_list
+from luban.api.host import BondVerdict
+
+
+class VMCounts(StatusModel):
+    """VMs by what they are doing."""
+
+    desired: int = 0
+    """VMs that should serve."""
+    serving: int = 0
+    """Ready and attached to a balancer."""
+    starting: int = 0
+    """Created, not serving yet."""
+    draining: int = 0
+    """On their way out."""
+    failed: int = 0
+    """Did not start, or lost."""
+
+
+class HostBond(StatusModel):
+    """The bond of a host that matters, as its node agent reports it."""
+
+    name: str = ""
+    """Name of the interface."""
+    verdict: BondVerdict
+    """Healthy, Recovering, Degraded, ..., Down; Unknown: no fresh report; None: the host has no bond."""
+    mode: str = ""
+    """Bonding mode, for example 802.3ad."""
+    active: int = 0
+    """Ports that carry traffic."""
+    total: int = 0
+    """Ports that should."""
+    since: str | None = None
+    """Since when the verdict holds (RFC 3339)."""
+    message: str = ""
+    """Why, port by port."""
+
+
+class HostStatus(StatusModel):
+    """One host as observed."""
+
+    name: str
+    """Name of the host entry."""
+    reachable: bool
+    """Whether its libvirt daemon answers."""
+    vms: int = 0
+    """VMs of this cluster placed there."""
+    message: str = ""
+    """Why it is not reachable."""
+    bond: HostBond | None = None
+    """Health of its bonded network interfaces; unset: no node agent has reported."""
+
+
+class BalancerStatus(StatusModel):
+    """One balancer as it reports itself."""
+
+    name: str
+    """Name of the balancer."""
+    ready: bool
+    """Whether httpd serves with the wanted configuration."""
+    members: int = 0
+    """Members that take new requests."""
+    applied: str = ""
+    """Version of its ConfigMap that is in force."""
+    message: str = ""
+    """Why it is not ready, in httpd's words where it gave any."""
+
+
+class DecisionInput(StatusModel):
+    """One VM's load as the decision saw it."""
+
+    vm: str
+    """Name of the VM."""
+    sessions: int | None = None
+    """Active sessions; unset: unknown."""
+    percent: int | None = None
+    """Sessions in percent of maxPerVM; unset: unknown."""
+
+
+class Decision(StatusModel):
+    """The last decision with its reasons."""
+
+    at: str
+    """When it was first taken (RFC 3339)."""
+    verdict: Literal["ScaleUp", "ScaleDown", "Hold", "AtMaximum"]
+    """What is done."""
+    reason: str
+    """CamelCase reason."""
+    message: str
+    """The reason in words, with the figures."""
+    inputs: tuple[DecisionInput, ...] = ()
+    """Loads that it used."""
+    eligible_at: str | None = None
+    """Earliest time at which the wish can be carried out; unset: not waiting for a time."""
+
+
+class Placement(StatusModel):
+    """Where the next VM would go."""
+
+    host: str = ""
+    """Name of the host entry; empty: no host can take a VM."""
+    reason: Literal["FewestVMs", "BetterBond", "NoRoom"]
+    """FewestVMs: the rule of Luban cloud, Fig. 5. BetterBond: without the bonds it would be another host. NoRoom: nowhere."""
+    message: str
+    """Why there, and why not on each other host."""
+
+
+class LubanClusterStatus(StatusModel):
+    """What the operator answers."""
+
+    observed_generation: int = 0
+    """metadata.generation that this status belongs to."""
+    phase: Literal["Pending", "Progressing", "Ready", "Degraded", "Paused", "Deleting"] = "Pending"
+    """The state in one word."""
+    replicas: int = 0
+    """Serving VMs, for /scale."""
+    selector: str = ""
+    """Label selector of the cluster's LubanVMs, for /scale."""
+    vms: VMCounts = VMCounts()
+    """VMs by what they are doing."""
+    summary: str = ""
+    """serving/desired, for `kubectl get`."""
+    hosts: tuple[HostStatus, ...] = ()
+    """Hosts as observed."""
+    bond_summary: str = ""
+    """Hosts with a sound bond/hosts, for `kubectl get`; empty: no agent reports, or bondPolicy is Ignore."""
+    balancers: tuple[BalancerStatus, ...] = ()
+    """Balancers as they report."""
+    balancer_summary: str = ""
+    """ready/all balancers, for `kubectl get`."""
+    sessions: int | None = None
+    """Active sessions of all serving VMs when the status was last written; unset: unknown."""
+    decision: Decision | None = None
+    """The last decision."""
+    placement: Placement | None = None
+    """Where the next VM would go."""
+    last_scale_time: str | None = None
+    """When VMs were last added or removed because of the load (RFC 3339)."""
+    conditions: tuple[Condition, ...] = Field(default=(), json_schema_extra=map_list("type"))
+    """Ready, SpecValid, HostsReachable, VMsHealthy, BalancersReady, LoadKnown, BondsHealthy, AtMaximum."""
