@@ -1,0 +1,1 @@
+"""The pages: templates, style, words in two languages, and the handlers that fill them."""

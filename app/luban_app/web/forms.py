@@ -1,0 +1,149 @@
+"""The evaluation form: its steps, what each of them keeps, and where to go from one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from luban_app.catalogue import Catalogue, Language, Part
+from luban_app.house import House, InputError
+from luban_app.records import ADDRESS_LENGTH, NAME_LENGTH, NOTES_LENGTH, Draft, Home
+from luban_app.web.language import Translator
+
+HOME = "home"
+"""The step before the parts: name, address and notes."""
+START = f"/evaluate/{HOME}"
+MAX_FIELDS = 250
+"""More than a form has: a field for each indicator of the largest part, and a few."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is wrong, for people; `field` is the id of the element to go to, empty if it is no single one."""
+
+    field: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Field:
+    """A text field of the first step."""
+
+    id: str
+    value: str
+    length: int
+    required: bool = False
+    long: bool = False
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step as the progress bar shows it; `asked` is 0 in the first."""
+
+    id: str
+    name: str
+    answered: int = 0
+    asked: int = 0
+    home: str = ""
+
+
+def order(catalogue: Catalogue) -> tuple[str, ...]:
+    """The steps' ids, first to last."""
+    return (HOME, *(part.id for part in catalogue.parts))
+
+
+def address(step: str) -> str:
+    """Where a step is."""
+    return f"/evaluate/{step}"
+
+
+def part_of(catalogue: Catalogue, step: str) -> Part | None:
+    """The part that a step is about, None for the first or for no step."""
+    return next((part for part in catalogue.parts if part.id == step), None)
+
+
+def progress(catalogue: Catalogue, draft: Draft, language: Language) -> list[Step]:
+    """All steps, with how far each is."""
+    first = Step(HOME, Translator(language)("form.home"), home=draft.home.name)
+    return [first, *(_part_step(part, draft, language) for part in catalogue.parts)]
+
+
+def _part_step(part: Part, draft: Draft, language: Language) -> Step:
+    answered = sum(1 for indicator in part.indicators if indicator.id in draft.answers)
+    return Step(part.id, part.names.get(language), answered, len(part.indicators))
+
+
+def next_step(catalogue: Catalogue, step: str) -> str | None:
+    """The step after `step`, None after the last."""
+    steps = order(catalogue)
+    at = steps.index(step) + 1
+    return steps[at] if at < len(steps) else None
+
+
+def previous_step(catalogue: Catalogue, step: str) -> str:
+    """The step before `step`; the first is its own."""
+    steps = order(catalogue)
+    return steps[max(steps.index(step) - 1, 0)]
+
+
+def resume_at(catalogue: Catalogue, draft: Draft | None) -> str:
+    """Where a form goes on: at the first step without any answer."""
+    if draft is None or not draft.home.name:
+        return HOME
+    for part in catalogue.parts:
+        if not any(indicator.id in draft.answers for indicator in part.indicators):
+            return part.id
+    return catalogue.parts[-1].id
+
+
+def fields(given: Mapping[str, str], problems: Mapping[str, str]) -> list[Field]:
+    """The text fields of the first step with what was typed and what is wrong with it."""
+    kinds = (
+        Field("name", "", NAME_LENGTH, required=True),
+        Field("address", "", ADDRESS_LENGTH),
+        Field("notes", "", NOTES_LENGTH, long=True),
+    )
+    return [replace(kind, value=given.get(kind.id, ""), problem=problems.get(kind.id, "")) for kind in kinds]
+
+
+def home_of(home: Home) -> dict[str, str]:
+    """What is in the fields of the first step."""
+    return {"name": home.name, "address": home.address, "notes": home.notes}
+
+
+def read_home(house: House, given: Mapping[str, str], *, complete: bool) -> Home | dict[str, InputError]:
+    """The home that was typed in, or all faults by field; it needs a name only if `complete`."""
+    name, address_, notes = (given.get(field, "") for field in ("name", "address", "notes"))
+    faults = {}
+    # Each field alone: people want to see all that is wrong at once.
+    for one in ((name, "", ""), ("", address_, ""), ("", "", notes)):
+        try:
+            house.draft_home(*one)
+        except InputError as error:
+            faults[error.field] = error
+    if faults:
+        return faults
+    try:
+        return (house.home if complete else house.draft_home)(name, address_, notes)
+    except InputError as error:
+        return {error.field: error}
+
+
+def read_part(house: House, part: Part, given: Mapping[str, str]) -> tuple[dict[str, str], dict[str, InputError]]:
+    """The good answers to one part and the faults by indicator. Answers to other parts are not looked at."""
+    found: dict[str, str] = {}
+    faults = {}
+    for indicator in part.indicators:
+        try:
+            found |= house.answers({indicator.id: given.get(indicator.id, "")})
+        except InputError as error:
+            faults[indicator.id] = error
+    return found, faults
+
+
+def with_part(draft: Draft, part: Part, answers: Mapping[str, str]) -> Draft:
+    """The draft with this part's answers replaced."""
+    theirs = {indicator.id for indicator in part.indicators}
+    kept = {indicator: option for indicator, option in draft.answers.items() if indicator not in theirs}
+    return replace(draft, answers=kept | dict(answers))

@@ -1,0 +1,165 @@
+"""Every page at both widths and in both languages; keyboard, languages, first page's weight, no script."""
+
+from __future__ import annotations
+
+import re
+
+from playwright.sync_api import Browser, expect
+
+from luban_app.samples import SAMPLES
+from tests.browser.conftest import VM
+from tests.browser.visit import Visit, indicators
+
+FIRST_PAGE_BYTES = 100_000
+
+
+def test_pages_for_reading(visit: Visit) -> None:
+    for name in ("home", "glossary", "about"):
+        visit.go("/" if name == "home" else f"/{name}")
+        expect(visit.page.locator("#vm")).to_have_text(VM)
+        expect(visit.page.locator("html")).to_have_attribute("lang", visit.language)
+        visit.check(name)
+    visit.go("/no/such/page")
+    expect(visit.page.get_by_role("heading", level=1)).to_have_text(visit.t("error.404.title"))
+    visit.check("error-404")
+
+
+def test_ruler(visit: Visit) -> None:
+    visit.go("/ruler")
+    visit.page.get_by_label(visit.t("ruler.measure"), exact=True).fill("88")
+    visit.press("ruler.read")
+    # 88 - 2 * 42.9 = 2.2 cm: in the first eighth (5.3625 cm), its second quarter (1.340625 to 2.68125 cm).
+    expect(visit.page.locator(".character")).to_have_text("財")
+    expect(visit.page.locator(".verdict")).to_contain_text("寶庫")
+    visit.check("ruler")
+    visit.page.get_by_label(visit.t("ruler.measure"), exact=True).fill("a door")
+    visit.press("ruler.read")
+    expect(visit.page.locator("#cm")).to_have_attribute("aria-invalid", "true")
+    expect(visit.page.get_by_role("alert")).to_be_focused()
+    visit.check("ruler-error")
+
+
+def test_form_shows_what_is_missing_and_keeps_what_was_given(visit: Visit) -> None:
+    page, t = visit.page, visit.t
+    visit.go("/evaluate")
+    first = indicators().parts[0]
+    visit.press("form.next-to", name=first.names.get(visit.language))
+    page.get_by_role("alert").get_by_role("link").click()
+    expect(page.locator("#name")).to_be_focused()
+    visit.check("start-error")
+    page.locator("#name").fill("河堤 3F")
+    visit.press("form.next-to", name=first.names.get(visit.language))
+
+    group = visit.fieldset(first.indicators[0].id)
+    group.locator("summary").click()
+    expect(group.get_by_text(first.indicators[0].definition.get(visit.language))).to_be_visible()
+    chosen = group.get_by_role("radio").nth(1)
+    chosen.check()
+    expect(page.locator("[data-answered]")).to_have_text("1")
+    visit.check("step-outside")
+
+    visit.press("form.later")
+    page.get_by_role("link", name=t("home.resume", name="河堤 3F")).click()
+    page.get_by_role("button", name=first.names.get(visit.language)).click()
+    expect(visit.fieldset(first.indicators[0].id).get_by_role("radio").nth(1)).to_be_checked()
+
+
+def test_switching_the_language_keeps_the_place_and_the_answers(visit: Visit) -> None:
+    page = visit.page
+    visit.go("/evaluate/home")
+    page.locator("#name").fill("Somewhere")
+    page.locator("button.language").click()
+    expect(page).to_have_url(re.compile(r"/evaluate/home\?lang="))
+    expect(page.locator("#name")).to_have_value("Somewhere")
+    other = "en" if visit.language == "zh-TW" else "zh-TW"
+    expect(page.locator("html")).to_have_attribute("lang", other)
+    visit.go("/ruler?cm=88&length=43.2")
+    expect(page.locator("html")).to_have_attribute("lang", other)
+    page.locator("a.language").click()
+    expect(page.locator("html")).to_have_attribute("lang", visit.language)
+    expect(page.locator("#cm")).to_have_value("88")
+
+
+def test_one_step_by_keyboard_alone(reader: Visit) -> None:
+    page = reader.page
+    reader.go("/evaluate/home")
+    page.keyboard.press("Tab")
+    expect(page.locator(".skip")).to_be_focused()
+    page.keyboard.press("Enter")
+    for _ in range(20):
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.id") == "name":
+            break
+    page.keyboard.type("By keyboard")
+    page.keyboard.press("Enter")
+    expect(page).to_have_url(re.compile("/evaluate/outside"))
+    first = indicators().parts[0].indicators[0]
+    page.locator(f"fieldset[id='{first.id}']").evaluate("element => element.focus()")
+    page.keyboard.press("Tab")
+    expect(reader.fieldset(first.id).locator("summary")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(reader.fieldset(first.id).locator("details")).to_have_attribute("open", "")
+    page.keyboard.press("Tab")
+    # The radio that is on has the focus; from "not known", the last, down goes round to the first.
+    page.keyboard.press("ArrowDown")
+    expect(reader.fieldset(first.id).get_by_role("radio").first).to_be_checked()
+    page.keyboard.press("Enter")
+    expect(page).to_have_url(re.compile("/evaluate/building"))
+    expect(page.locator(".progress li").nth(1)).to_contain_text("1/21")
+
+
+def test_edit_and_delete_ask_first(reader: Visit) -> None:
+    page, t = reader.page, reader.t
+    reader.evaluate("To be changed", "", {"noise": "busy"})
+    reader.press("result.edit")
+    page.locator("#name").fill("Changed")
+    page.get_by_role("button", name="Inside").click()
+    reader.press("form.finish")
+    expect(page.get_by_role("heading", level=1)).to_have_text("Changed")
+    reader.press("result.delete")
+    reader.check("delete")
+    reader.press("delete.no")
+    reader.press("result.delete")
+    page.get_by_role("main").get_by_role("button", name=t("delete.yes")).click()
+    expect(page).to_have_url(re.compile("/records$"))
+    expect(page.get_by_role("link", name="Changed")).to_have_count(0)
+
+
+def test_first_page_is_light_and_asks_no_other_host(reader: Visit) -> None:
+    """Bytes as they come over the wire, heads included."""
+    session = reader.page.context.new_cdp_session(reader.page)
+    session.send("Network.enable")
+    received: list[float] = []
+    session.on("Network.loadingFinished", lambda event: received.append(event["encodedDataLength"]))
+    reader.page.goto("/", wait_until="networkidle")
+    assert len(received) >= 3, "page, style, script"
+    assert 0 < sum(received) < FIRST_PAGE_BYTES
+    assert reader.faults == []
+
+
+def test_dark_and_print(reader: Visit) -> None:
+    page = reader.page
+    page.emulate_media(color_scheme="dark")
+    two = "&".join(f"id={sample.id}" for sample in SAMPLES)
+    for address in ("/", "/records", f"/records/{SAMPLES[1].id}", f"/compare?{two}", "/ruler?cm=50", "/evaluate/home"):
+        reader.go(address)
+        assert reader.violations() == [], address
+    page.emulate_media(media="print", color_scheme="light")
+    reader.go(f"/records/{SAMPLES[1].id}")
+    expect(page.locator("nav.main")).to_be_hidden()
+    expect(page.locator(".answers").first).to_be_visible()
+
+
+def test_everything_works_without_script(browser: Browser, server: str) -> None:
+    context = browser.new_context(base_url=server, java_script_enabled=False, locale="en")
+    try:
+        visit = Visit(context.new_page(), server, "en", 1280)
+        visit.evaluate("No script", "", {"noise": "busy", "piercing-hall": "none"})
+        # Noise: 50 + 10 * -2 = 30; piercing hall: 50 + 10 * 4 = 90; together 50 + 10 * (-6 + 20) / 8 = 67.5.
+        assert [visit.score(part) for part in ("outside", "inside", "total")] == ["30.0", "90.0", "67.5"]
+        visit.press("result.compare")
+        visit.page.get_by_role("checkbox").nth(1).check()
+        visit.press("records.compare")
+        expect(visit.page.get_by_role("heading", level=1)).to_have_text("Comparison")
+    finally:
+        context.close()

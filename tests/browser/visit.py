@@ -1,0 +1,144 @@
+"""What a visitor does: fills in forms, reads numbers, looks at pages with a critical eye."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from playwright.sync_api import Locator, Page, Request, Response, expect
+
+from luban_app.catalogue import Catalogue, Language, Part, catalogue
+from luban_app.web.language import Translator
+
+SCREENSHOTS = Path(__file__).resolve().parents[2] / "docs" / "screenshots"
+UPDATE = os.environ.get("LUBAN_UPDATE_SCREENSHOTS") == "1"
+SHOWN_HEIGHTS = {390: 1700, 1280: 1500}
+"""Of a long page only the beginning is kept, in CSS pixels."""
+_COLOURS = 48
+SERIOUS = {"serious", "critical"}
+
+
+@cache
+def indicators() -> Catalogue:
+    """The catalogue; read once."""
+    return catalogue()
+
+
+@cache
+def _axe() -> str:
+    return (files("axe_playwright_python") / "axe.min.js").read_text(encoding="utf-8")
+
+
+@dataclass
+class Visit:
+    """One visitor with a window of a certain width who reads one language."""
+
+    page: Page
+    server: str
+    language: Language
+    width: int
+    faults: list[str] = field(default_factory=list)
+    """What the console complained of and what was fetched from elsewhere."""
+
+    def __post_init__(self) -> None:
+        """Listen to the console and to requests."""
+        self.page.on("console", lambda message: self._said(message.type, message.text))
+        self.page.on("pageerror", lambda error: self.faults.append(f"script: {error}"))
+        self.page.on("request", self._asked)
+        self.page.on("response", self._answered)
+
+    def _said(self, kind: str, text: str) -> None:
+        # Chromium reports each answer of 4xx as an error of its own; `_answered` looks at those.
+        if kind == "error" and "Failed to load resource" not in text:
+            self.faults.append(f"console: {text}")
+
+    def _asked(self, request: Request) -> None:
+        if not request.url.startswith((self.server, "data:")):
+            self.faults.append(f"request to another host: {request.url}")
+
+    def _answered(self, response: Response) -> None:
+        if response.status >= 500 or (response.status >= 400 and "/static/" in response.url):
+            self.faults.append(f"{response.status}: {response.url}")
+
+    @property
+    def t(self) -> Translator:
+        """The words of this visitor's language."""
+        return Translator(self.language)
+
+    def go(self, address: str) -> None:
+        """Open a page."""
+        self.page.goto(address)
+
+    def press(self, key: str, **values: object) -> None:
+        """Click the button or link that says `key`."""
+        name = self.t(key, **values)
+        self.page.get_by_role("button", name=name, exact=True).or_(
+            self.page.get_by_role("link", name=name, exact=True)
+        ).first.click()
+
+    def fieldset(self, indicator: str) -> Locator:
+        """The group of radio cards of one indicator, found by what its legend says."""
+        found = indicators().indicator(indicator)
+        assert found is not None
+        return self.page.get_by_role("group", name=found.names.get(self.language), exact=True)
+
+    def answer(self, part: Part, answers: Mapping[str, str]) -> None:
+        """Choose the cards of one part by their labels."""
+        for indicator in part.indicators:
+            if option := indicator.option(answers.get(indicator.id, "")):
+                group = self.page.locator(f"fieldset[id='{indicator.id}']")
+                group.get_by_text(option.label.get(self.language), exact=True).click()
+
+    def evaluate(self, name: str, address: str, answers: Mapping[str, str]) -> None:
+        """Fill in the whole form, from the first page to the result."""
+        self.go("/")
+        self.press("home.start")
+        self.page.get_by_label(self.t("field.name"), exact=True).fill(name)
+        self.page.locator("#address").fill(address)
+        for part in indicators().parts:
+            self.press("form.next-to", name=part.names.get(self.language))
+            expect(self.page).to_have_url(f"{self.server}/evaluate/{part.id}")
+            self.answer(part, answers)
+        self.press("form.finish")
+        expect(self.page.get_by_role("heading", level=1)).to_have_text(name)
+
+    def score(self, part: str) -> str:
+        """The number on a dial, as it is read."""
+        return self.page.locator(f".dial[data-part='{part}'] text.value").text_content() or ""
+
+    def check(self, name: str) -> None:
+        """Nothing serious for axe-core, nothing wider than the window, nothing odd on the console."""
+        self._keep(name)
+        wide = self.page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
+        assert wide <= 0, f"{name}: {wide} pixels wider than the window"
+        assert self.violations() == [], name
+        assert self.faults == [], name
+
+    def violations(self) -> list[str]:
+        """What axe-core finds serious or critical."""
+        self.page.evaluate(_axe())
+        found: dict[str, Any] = self.page.evaluate("axe.run(document, {resultTypes: ['violations']})")
+        return [
+            json.dumps([rule["id"], rule["help"], [node["html"][:200] for node in rule["nodes"]][:3]])
+            for rule in found["violations"]
+            if rule["impact"] in SERIOUS
+        ]
+
+    def _keep(self, name: str) -> None:
+        """A small picture of the page, if pictures are to be made anew."""
+        if not UPDATE:
+            return
+        SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+        height = self.page.evaluate("document.documentElement.scrollHeight")
+        clip = {"x": 0, "y": 0, "width": self.width, "height": min(height, SHOWN_HEIGHTS[self.width])}
+        picture = Image.open(io.BytesIO(self.page.screenshot(full_page=True, clip=clip, animations="disabled")))
+        small = picture.convert("RGB").quantize(_COLOURS, dither=Image.Dither.NONE)
+        small.save(SCREENSHOTS / f"{name}-{self.width}-{self.language}.png", optimize=True)
