@@ -72,6 +72,8 @@ def _sqlite(url: URL) -> Engine:
         connect_args={"timeout": STATEMENT_SECONDS, "check_same_thread": False},
         pool_size=CONNECTIONS[SQLITE],
         max_overflow=0,
+        # What people write, and the signing key, stay out of tracebacks and logs.
+        hide_parameters=True,
         pool_timeout=STATEMENT_SECONDS,
     )
 
@@ -121,6 +123,8 @@ def _postgresql(url: URL) -> Engine:
         },
         pool_size=CONNECTIONS[POSTGRESQL],
         max_overflow=0,
+        # What people write, and the signing key, stay out of tracebacks and logs.
+        hide_parameters=True,
         pool_timeout=STATEMENT_SECONDS,
         pool_pre_ping=True,
         pool_recycle=1800,

@@ -108,7 +108,11 @@ def test_a_full_load_of_hosts_is_within_the_cost_limit(luban_api: ControlPlane) 
     """64 hosts under the rule that compares each with each: the most that the schema allows."""
     body = good()
     body["spec"]["hosts"] = [
-        {"name": f"host-{number}", "uri": "test:///default", "forwardRange": f"127.1.{number}.0/24"}
+        {
+            "name": f"host-{number}",
+            "uri": f"qemu+tls://{'h' * 200}-{number}/system",
+            "forwardRange": f"127.1.{number}.0/24",
+        }
         for number in range(64)
     ]
     body["spec"]["scaling"] = {"minVMs": 64, "maxVMs": 192}
@@ -118,6 +122,11 @@ def test_a_full_load_of_hosts_is_within_the_cost_limit(luban_api: ControlPlane) 
 # What is refused, and in which words
 
 REFUSED: list[tuple[str, Any, str]] = [
+    ("spec.scaling.interval", "0s", "scaling.interval must be at least 1s"),
+    ("spec.hosts.1.uri", "qemu+tls://host-b/system", "hosts[].uri must differ from host to host"),
+    ("spec.hosts.1.uri", "http://host-c/", "must be a libvirt URI such as qemu+tls://host-b/system"),
+    ("spec.hosts.1.nodeName", "host-b", "hosts[].nodeName must differ from host to host"),
+    ("spec.bondPolicy", "Maybe", "supported values"),
     ("spec.hosts", None, "spec.hosts: Required value"),
     ("spec.hosts", [], "spec.hosts in body should have at least 1 items"),
     ("spec.template.spec.image", None, "spec.template.spec.image: Required value"),
@@ -218,7 +227,7 @@ def test_columns_of_clusters(luban_api: ControlPlane, namespace: str) -> None:
     assert row.split()[:6] == ["luban", "2/3", "1/1", "1/2", "151", "ScaleUp"]
     header, row = luban_api.kubectl("get", "lubanclusters", "-n", namespace, "-o", "wide").splitlines()
     assert header.split()[6:] == ["PHASE", "AGE"]
-    assert row.split()[5] == "Progressing"
+    assert row.split()[6] == "Progressing"
 
 
 def test_columns_of_vms(luban_api: ControlPlane, namespace: str) -> None:

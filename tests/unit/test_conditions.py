@@ -21,7 +21,7 @@ from luban.core.model import (
     VMRecord,
 )
 from luban.core.state import State
-from tests.unit.world import BALANCER, EPOCH, balancer_with, hosts_with, make_vm
+from tests.unit.world import BALANCER, EPOCH, balancer_with, hosts_with, make_vm, published_with
 
 HOLD = Decision(at="", verdict="Hold", reason="WithinBand", message="vm-1 is at 41 %")
 FULL = Decision(at="", verdict="AtMaximum", reason="MaxVMs", message="vm-1 is at 80 %, but maxVMs 6 is reached")
@@ -46,7 +46,12 @@ def state_of(
         vms=vms,
         hosts=hosts_with(vms, states, silent=silent),
         balancers=(balancer or balancer_with(enabled),),
-        **{"sessions": sessions, "bonds": dict.fromkeys(HOSTS, BondObservation("Healthy")), **seen},
+        **{
+            "sessions": sessions,
+            "published": published_with(enabled),
+            "bonds": dict.fromkeys(HOSTS, BondObservation("Healthy")),
+            **seen,
+        },
     )
     return State(observation)
 
@@ -145,6 +150,11 @@ class TestVMs:
 
 
 class TestBalancers:
+    def test_one_that_nobody_has_told_anything_is_no_alarm(self) -> None:
+        report = balancer_with({}, ready=False, message="ConfigMap luban-balancer-0 is not there")
+        condition = found(state_of(balancer=report, published={}))["BalancersReady"]
+        assert (condition.status, condition.reason) == (None, "NotPublishedYet")
+
     def test_one_that_does_not_answer(self) -> None:
         report = BalancerReport(BALANCER, reachable=False, message="connection refused")
         condition = found(state_of(balancer=report))["BalancersReady"]

@@ -186,3 +186,10 @@ async def test_errors_speak_the_visitors_language(made: HouseApp) -> None:
             answer = await client.get("/no/such/page", headers={"Accept-Language": language})
             assert answer.status_code == 404
             assert words()["error.404.title"][language] in answer.text
+
+
+@pytest.mark.parametrize("address", ["//evil.example/x", "/\\evil.example/x", "///evil.example"])
+async def test_the_language_switch_stays_here(made: HouseApp, address: str) -> None:
+    async with visitor(made) as client:
+        answer = await client.get(f"http://vm{address}")
+    assert re.findall(r"""href=["'](?://|/\\\\)""", answer.text) == []

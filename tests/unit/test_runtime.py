@@ -212,6 +212,17 @@ async def test_a_flapping_port_does_not_write_the_clusters_status_again_and_agai
     assert len(writes) <= 1 + (site.clock.seconds - begun) / VOLATILE_SECONDS
 
 
+async def test_replicas_that_do_not_count_are_named() -> None:
+    site = Site({"scaling": {"policy": "Sessions"}})
+    await site.run(30)
+    site.change(replicas=5)
+    await site.run(10)
+    (condition,) = (it for it in site.body()["status"]["conditions"] if it["type"] == "SpecValid")
+    assert (condition["status"], condition["reason"]) == ("True", "ReplicasIgnored")
+    assert "counts only with scaling.policy Manual" in condition["message"]
+    assert len(site.vms()) == 2
+
+
 async def test_a_bad_spec_leaves_the_last_good_one_in_force() -> None:
     site = Site()
     await site.run(60)

@@ -67,14 +67,16 @@ def percent(share: float) -> str:
 
 
 def decimal(cm: Fraction | Decimal) -> str:
-    """A length in cm, to the tenth of a millimetre, without trailing zeros."""
-    return f"{float(cm):.2f}".rstrip("0").rstrip(".")
+    """A length in cm, exact to a ten-thousandth, without trailing zeros."""
+    exact = Decimal(cm.numerator) / cm.denominator if isinstance(cm, Fraction) else cm
+    return f"{exact.quantize(Decimal('0.0001')):f}".rstrip("0").rstrip(".")
 
 
 def switch_address(request: Request, to: Language) -> str:
-    """This page in the other language: the same address, asking for it."""
+    """This page in the other language: the same address, asking for it. Never //host, which leads elsewhere."""
+    path = "/" + request.url.path.lstrip("/\\")
     kept = [(name, value) for name, value in parse_qsl(request.url.query) if name != language.PARAMETER]
-    return f"{request.url.path}?{urlencode([*kept, (language.PARAMETER, to)])}"
+    return f"{path}?{urlencode([*kept, (language.PARAMETER, to)])}"
 
 
 def remember(response: Response, chosen: Language) -> None:

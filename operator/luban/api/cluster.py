@@ -51,7 +51,7 @@ class Host(Model):
     )
     """Name of the host, unique in the list."""
     uri: str = Field(
-        pattern=r"^[a-z][a-z0-9+]*:///?[^\s'\"<>]*$",
+        pattern=r"^(qemu|test)(\+[a-z0-9]+)?://[^\s'\"<>]*$",
         max_length=512,
         json_schema_extra=remedy("must be a libvirt URI such as qemu+tls://host-b/system"),
     )
@@ -166,7 +166,11 @@ class Scaling(Model):
         (
             "self.minVMs <= self.maxVMs",
             "scaling.minVMs must not be above scaling.maxVMs: lower minVMs or raise maxVMs",
-        )
+        ),
+        (
+            "duration(self.interval) >= duration('1s')",
+            "scaling.interval must be at least 1s: it is the time between two looks at the load",
+        ),
     )
 
     min_vms: int = Field(default=2, ge=1, le=10_000, alias="minVMs")
@@ -247,6 +251,16 @@ _SPEC_RULES = rules(
         "self.hosts.all(h, self.hosts.exists_one(g, g.forwardRange == h.forwardRange))",
         "hosts[].forwardRange must differ from host to host: "
         "give each its own /24, for example 127.0.17.0/24 and 127.0.18.0/24",
+    ),
+    (
+        "self.hosts.all(h, self.hosts.exists_one(g, g.uri == h.uri))",
+        "hosts[].uri must differ from host to host: two entries for one libvirt daemon would count its room twice",
+    ),
+    (
+        "self.hosts.all(h, self.hosts.exists_one(g, "
+        "(has(g.nodeName) && g.nodeName != '' ? g.nodeName : g.name) == "
+        "(has(h.nodeName) && h.nodeName != '' ? h.nodeName : h.name)))",
+        "hosts[].nodeName must differ from host to host, and from the names of hosts without one",
     ),
     (
         "self.hosts.all(h, oldSelf.hosts.all(o, o.name != h.name || o.uri == h.uri))",

@@ -99,5 +99,6 @@ def _vm(vm: LubanVM) -> str:
 def _amiss(cluster: LubanCluster) -> Iterator[str]:
     for condition in cluster.status.conditions:
         good = "False" if condition.type in GOOD_WHEN_FALSE else "True"
-        if condition.status != good and condition.reason != "Ignored":
+        without_effect = condition.reason == "ReplicasIgnored"
+        if without_effect or (condition.status != good and condition.reason != "Ignored"):
             yield f"{condition.type} is {condition.status} ({condition.reason}): {condition.message}"

@@ -143,6 +143,9 @@ def _balancers_ready(state: State) -> ConditionState:
     if (stuck := _stuck(state, "balancer/")) is not None:
         return ConditionState("BalancersReady", False, *stuck)
     broken = [it for it in state.observation.balancers if not (it.reachable and it.ready)]
+    if any(it.reachable and it.name not in state.observation.published for it in broken):
+        # The very first tick: nobody has told the balancer anything yet.
+        return ConditionState("BalancersReady", None, "NotPublishedYet", "its ConfigMap is being written")
     if not broken:
         return ConditionState("BalancersReady", True, "AllReady")
     message = "; ".join(f"{it.name}: {it.message or 'not ready yet'}" for it in broken)

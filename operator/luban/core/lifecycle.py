@@ -68,7 +68,7 @@ def _enter(vm: VMRecord, state: State, phase: Phase, reason: str, message: str =
 
 def _provision(vm: VMRecord, state: State, now: float) -> Step:
     if state.runs(vm):
-        return Step("Booting", (_enter(vm, state, "Booting", "DomainRunning"),))
+        return Step("Booting", (_enter(vm, state, "Booting", "DomainRunning", _awaited(vm)),))
     ensure = EnsureDomain(vm, "DomainMissing" if state.domain(vm) is None else "DomainOff")
     if vm.phase == "Pending":
         return Step("Provisioning", (_enter(vm, state, "Provisioning", "Placed"), ensure))
@@ -79,6 +79,15 @@ def _provision(vm: VMRecord, state: State, now: float) -> Step:
         reason, message = _why_not_started(vm, state)
         return _fail(vm, state, reason, f"not started on {vm.host} within {vm.template.startup_timeout}: {message}")
     return Step("Provisioning", (ensure,))
+
+
+def _awaited(vm: VMRecord) -> str:
+    """What a VM that boots must do, and where to look if it does not."""
+    probe, template = vm.template.readiness_probe.http_get, vm.template
+    return (
+        f"waiting for an answer to GET {probe.path} on port {template.port}, for {template.startup_timeout} at most; "
+        f"its console: virsh -c {vm.host_uri} console {vm.uid}"
+    )
 
 
 def _why_not_started(vm: VMRecord, state: State) -> tuple[str, str]:

@@ -105,7 +105,7 @@ class ClusterRuntime:
         self.memory = made.memory
         self.metrics.record(self.ref, seen.observation, made, now)
         before = self.cluster.status
-        status = build_status(self.cluster, seen.observation, made, (self.spec_condition,), now)
+        status = build_status(self.cluster, seen.observation, made, (self._spec_condition(),), now)
         if _scaled(before, status):
             # Before the first VM is made or let go: a successor that is put in our place must want the same number.
             await self._write(status, now)
@@ -113,6 +113,16 @@ class ClusterRuntime:
         await self._report(before, status, seen, made, now)
         self.finished = made.finished
         return made.requeue_after
+
+    def _spec_condition(self) -> ConditionState:
+        """What the spec's condition says: also that something in it has no effect."""
+        spec = self.cluster.spec
+        if self.spec_condition.status and spec.replicas is not None and spec.scaling.policy != "Manual":
+            message = (
+                f"spec.replicas ({spec.replicas}, as kubectl scale sets it) counts only with scaling.policy Manual"
+            )
+            return replace(self.spec_condition, reason="ReplicasIgnored", message=message)
+        return self.spec_condition
 
     async def _report(
         self, before: LubanClusterStatus, status: LubanClusterStatus, seen: Seen, made: Plan, now: float
