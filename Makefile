@@ -14,9 +14,11 @@ help:  ## Show this help
 demo: setup  ## The main job on real parts: grow, shrink, replace (KEEP=1 leaves the lab up)
 	$(PYTHON) -m lab.demo $(if $(KEEP),--keep)
 
+# Browser tests in a process of their own: a browser that is driven synchronously keeps an event loop running.
 test: setup  ## Everything that CI runs: unit, contract, integration and end-to-end tests
 	$(PYTHON) -m lab.prepare
-	$(PYTHON) -m pytest tests
+	$(PYTHON) -m pytest tests --ignore=tests/browser
+	$(PYTHON) -m pytest tests/browser
 
 lint: $(VENV)/.done  ## ruff, mypy --strict, import layers, CRD drift
 	$(VENV)/bin/ruff format --check .
