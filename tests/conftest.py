@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import itertools
+import os
 import socket
 import tempfile
 from collections.abc import Iterator
@@ -12,10 +13,15 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from lab.binaries import ensure_binaries
 from lab.controlplane import API_PORT, ETCD_PEER_PORT, ETCD_PORT, ControlPlane
 from lab.paths import Layout
+
+# The same examples in every run: what CI finds is found again. LUBAN_HYPOTHESIS=long looks for new ones.
+settings.register_profile("repeatable", derandomize=True)
+settings.load_profile("default" if os.environ.get("LUBAN_HYPOTHESIS") == "long" else "repeatable")
 
 ROOT = Path(__file__).resolve().parent.parent
 BASES = range(80, 120, 4)

@@ -74,8 +74,9 @@ def faultless(reading: BondReading, expected: int | None) -> bool:
         and reading.mode is not None
         and reading.admin_up is not False
         and reading.carrier is True
-        and len(reading.ports) >= max(reading.min_links or 0, expected or 0)
+        and len(reading.ports) >= max((reading.min_links or 0) if reading.mode == "802.3ad" else 0, expected or 0)
         and not (reading.mode == "802.3ad" and reading.partner_mac == ZERO)
+        and not (reading.mode == "active-backup" and all(one.state == "backup" for one in reading.ports))
         and (reading.miimon or reading.arp_interval)
     )
 
