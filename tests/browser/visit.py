@@ -137,8 +137,12 @@ class Visit:
         if not UPDATE:
             return
         SCREENSHOTS.mkdir(parents=True, exist_ok=True)
-        height = self.page.evaluate("document.documentElement.scrollHeight")
-        clip = {"x": 0, "y": 0, "width": self.width, "height": min(height, SHOWN_HEIGHTS[self.width])}
-        picture = Image.open(io.BytesIO(self.page.screenshot(full_page=True, clip=clip, animations="disabled")))
+        height = min(self.page.evaluate("document.documentElement.scrollHeight"), SHOWN_HEIGHTS[self.width])
+        before = self.page.viewport_size
+        # A window as high as the picture: what sticks to the window's edge is where it belongs.
+        self.page.set_viewport_size({"width": self.width, "height": height})
+        picture = Image.open(io.BytesIO(self.page.screenshot(animations="disabled")))
+        if before:
+            self.page.set_viewport_size(before)
         small = picture.convert("RGB").quantize(_COLOURS, dither=Image.Dither.NONE)
         small.save(SCREENSHOTS / f"{name}-{self.width}-{self.language}.png", optimize=True)

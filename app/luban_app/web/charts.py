@@ -67,12 +67,14 @@ BAR_RIGHT = 52
 
 @dataclass(frozen=True)
 class Bar:
-    """One home's row: its letter stands left of the bar, its score right of it."""
+    """One home's row: its number stands left of the bar, its score right of it."""
 
-    letter: str
+    label: str
     value: float | None
     y: int
     width: float
+    best: bool
+    """Nothing in the drawing is higher."""
 
     @property
     def end(self) -> float:
@@ -102,17 +104,19 @@ class Bars:
         return BAR_LEFT + BAR_WIDTH / 2
 
 
-def letter(index: int) -> str:
-    """A, B, C ...: short names of the homes compared."""
-    return chr(ord("A") + index)
+def label(index: int) -> str:
+    """1, 2, 3 ...: short names of the homes compared; people often call homes A and B themselves."""
+    return str(index + 1)
 
 
 def bars(values: Sequence[float | None]) -> Bars:
     """Rows in the order given."""
     rows = []
+    highest = max((value for value in values if value is not None), default=None)
     for index, value in enumerate(values):
-        width = (value or 0.0) / _FULL * BAR_WIDTH
-        rows.append(Bar(letter(index), value, index * (BAR_HEIGHT + BAR_GAP) + BAR_GAP // 2, round(width, 2)))
+        width = round((value or 0.0) / _FULL * BAR_WIDTH, 2)
+        top = index * (BAR_HEIGHT + BAR_GAP) + BAR_GAP // 2
+        rows.append(Bar(label(index), value, top, width, value == highest))
     return Bars(tuple(rows))
 
 
