@@ -21,7 +21,7 @@ COPY pyproject.toml constraints.tx[t] ./
 RUN /opt/luban/bin/python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" > requirements.txt \
     && touch constraints.txt \
     && /opt/luban/bin/pip install --no-cache-dir --disable-pip-version-check ${PIP_OPTIONS} -c constraints.txt -r requirements.txt setuptools wheel
-COPY README.md ./
+COPY README.md setup.py ./
 COPY operator operator
 RUN mkdir -p app \
     && /opt/luban/bin/pip install --no-cache-dir --disable-pip-version-check --no-deps --no-build-isolation . \
@@ -29,7 +29,7 @@ RUN mkdir -p app \
 
 FROM ${BASE}
 RUN apt-get update \
-    && apt-get install -y --no-install-recommends apache2-bin ca-certificates libnss-wrapper libvirt0 \
+    && apt-get install -y --no-install-recommends apache2-bin ca-certificates libvirt0 \
        $(command -v python3 >/dev/null || echo python3) \
     && rm -rf /var/lib/apt/lists/* \
     && useradd --uid 10001 --create-home --shell /usr/sbin/nologin luban

@@ -126,14 +126,6 @@ class TestHttpd:
         finally:
             await httpd.stop(0.1)
 
-    def test_hosts_never_have_the_same_second_twice(self, folder: Path) -> None:
-        httpd = Httpd("httpd", folder)
-        moments = []
-        for number in range(5):
-            httpd.write_hosts({"s001.slot.invalid": f"127.0.32.{number}"})
-            moments.append(int(httpd.hosts.stat().st_mtime))
-        assert len(set(moments)) == 5
-
     def test_a_log_is_read_once_and_kept_small(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("luban.adapters.httpd.LOG_BYTES", 20)
         path = folder / "log"

@@ -1,7 +1,7 @@
 """An Apache httpd of our own: its files and its process.
 
-httpd finds its slots by name in a hosts file of ours (libnss_wrapper, loaded into httpd alone), so that pointing a
-slot at another VM needs neither root nor a reload. It runs in a session of its own and outlives the agent, which
+httpd finds its slots by name in a hosts file of ours (through slot_names.c, loaded into httpd alone), so that pointing
+a slot at another VM needs neither root nor a reload. It runs in a session of its own and outlives the agent, which
 finds it again by its pid file.
 """
 
@@ -14,7 +14,7 @@ import re
 import shutil
 import signal
 import subprocess
-import time
+import sysconfig
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -25,7 +25,8 @@ from luban.render.httpd import ERROR_LOG, PID_FILE
 
 log = structlog.get_logger(__name__)
 
-NSS_WRAPPER = "libnss_wrapper.so"
+SLOT_NAMES = Path(__file__).with_name(f"_slot_names{sysconfig.get_config_var('EXT_SUFFIX')}")
+"""Compiled slot_names.c, which is where the package was installed."""
 BINARIES = ("apache2", "httpd", "/usr/sbin/apache2", "/usr/sbin/httpd", "/usr/local/apache2/bin/httpd")
 COMMAND_SECONDS = 30.0
 """Longest run of `apache2 -t` or `-k graceful`; on an idle machine 0.1 s."""
@@ -85,11 +86,7 @@ class Httpd:
 
     def write_hosts(self, addresses: Mapping[str, str]) -> None:
         """Point host names at IP addresses. Running children follow within a second."""
-        text = "".join(f"{address} {name}\n" for name, address in addresses.items())
-        # libnss_wrapper reads the file again when its time in whole seconds changed: never repeat one.
-        before = self.hosts.stat().st_mtime if self.hosts.exists() else 0.0
-        moment = max(time.time(), int(before) + 1.0)
-        _replace(self.hosts, text, mode=0o644, moment=moment)
+        _replace(self.hosts, "".join(f"{address} {name}\n" for name, address in addresses.items()), mode=0o644)
 
     def write_config(self, text: str) -> None:
         """Replace the configuration file. httpd does not look at it before it starts or is told to."""
@@ -101,7 +98,7 @@ class Httpd:
         _replace(candidate, text, mode=0o600)
         code, words = await self._run("-t", "-f", str(candidate))
         if "cannot be preloaded" in words:
-            raise PermanentError("NssWrapperNotFound", f"{NSS_WRAPPER} is missing: install libnss-wrapper")
+            raise PermanentError("SlotNamesMissing", f"httpd cannot load {SLOT_NAMES.name}: install luban-cloud again")
         if code != 0:
             raise ConfigurationRefused("HttpdRefused", words.replace(str(candidate), "httpd.conf"))
 
@@ -160,7 +157,7 @@ class Httpd:
         self._log_mark = log_file.stat().st_size if log_file.exists() else 0
 
     def _environment(self) -> dict[str, str]:
-        return {**os.environ, "LD_PRELOAD": NSS_WRAPPER, "NSS_WRAPPER_HOSTS": str(self.hosts)}
+        return {**os.environ, "LD_PRELOAD": str(SLOT_NAMES), "LUBAN_SLOT_HOSTS": str(self.hosts)}
 
     async def _run(self, *arguments: str) -> tuple[int, str]:
         """Run the program once; its exit code and what it printed."""
@@ -237,13 +234,11 @@ def _read_from(path: Path, offset: int) -> str:
         return ""
 
 
-def _replace(path: Path, text: str, *, mode: int, moment: float | None = None) -> None:
+def _replace(path: Path, text: str, *, mode: int) -> None:
     """Replace a file in one step. Not synced to disk: after a crash of the machine everything is made anew."""
     fresh = path.with_name(f".{path.name}.new")
     fresh.write_text(text)
     fresh.chmod(mode)
-    if moment is not None:
-        os.utime(fresh, (moment, moment))
     fresh.replace(path)
 
 
