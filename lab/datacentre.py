@@ -36,8 +36,10 @@ umask 077
 mkdir -p /etc/luban
 cat >/etc/luban/service.env <<'END'
 DATABASE_URL={database_url}
+LUBAN_EXPERIMENTS=1
 END
 """
+"""Experiments: demo, benchmarks and tests put a known load on the VMs through /work."""
 
 
 @dataclass(frozen=True)
@@ -183,7 +185,7 @@ class DataCentre:
         return text
 
     def apply_sample(self) -> None:
-        """Create or update the sample LubanCluster, and the Secret that tells its VMs where the database is."""
+        """Create or update the sample LubanCluster, and the Secret with the settings of the service in its VMs."""
         metadata = {"name": "luban-userdata", "namespace": NAMESPACE}
         secret = {
             "apiVersion": "v1",

@@ -64,6 +64,8 @@ class Endpoints:
     clock: Clock
     metrics: Metrics
     checks: Mapping[str, Check]
+    experiments: bool = False
+    """Offer `work`. Never where strangers come: a few requests keep a processor busy."""
 
     async def healthz(self, request: Request) -> Response:
         """Live: the process answers. Looks at nothing else: a lost database must not replace the VMs."""
@@ -111,11 +113,12 @@ class Endpoints:
     def routes(self) -> list[BaseRoute]:
         """The frame's routes."""
         probe = ["GET", "HEAD", "OPTIONS"]
+        experiments = [Route("/work", self.work)] if self.experiments else []
         return [
             Route("/healthz", self.healthz, methods=probe),
             Route("/readyz", self.readyz, methods=probe),
             Route("/metrics", self.expose),
-            Route("/work", self.work),
+            *experiments,
             Route("/", self.page),
         ]
 
@@ -133,13 +136,15 @@ class Extension:
     """By status or class of the exception."""
 
 
-def create_app(vm: str, *, clock: Clock | None = None, extension: Extension | None = None) -> Frame:
-    """The ASGI application of the VM called `vm`."""
+def create_app(
+    vm: str, *, clock: Clock | None = None, extension: Extension | None = None, experiments: bool = False
+) -> Frame:
+    """The ASGI application of the VM called `vm`; only with `experiments` it does work on demand."""
     clock = clock or SystemClock()
     extension = extension or Extension()
     sessions = SessionWindow(clock.now)
     metrics = Metrics(sessions)
-    endpoints = Endpoints(vm=vm, clock=clock, metrics=metrics, checks=extension.checks)
+    endpoints = Endpoints(vm=vm, clock=clock, metrics=metrics, checks=extension.checks, experiments=experiments)
     routes = [*extension.routes, *endpoints.routes()]
     app = Starlette(
         routes=routes,

@@ -13,21 +13,21 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from luban_app import logs
 from luban_app.clock import Clock
 from luban_app.metrics import OTHER, Metrics
-from luban_app.sessions import COOKIE, SessionWindow, is_cookie
+from luban_app.sessions import COOKIE, SECURE_COOKIE, SessionWindow, is_cookie
 
 VM_HEADER = "X-Luban-VM"
 _BODILESS = frozenset({"GET", "HEAD", "OPTIONS"})
 _log = logs.get("luban_app.frame")
 
 
-def session_of(headers: Mapping[str, str]) -> str | None:
-    """The session cookie in a request's headers, or None if there is none of the right form."""
+def session_of(headers: Mapping[str, str], names: Sequence[str] = (SECURE_COOKIE, COOKIE)) -> str | None:
+    """The session cookie in a request's headers, under the first of `names` that has one of the right form."""
     try:
         cookies = SimpleCookie(headers.get("cookie", ""))
     except CookieError:
         return None
-    morsel = cookies.get(COOKIE)
-    return morsel.value if morsel is not None and is_cookie(morsel.value) else None
+    found = (cookies[name].value for name in names if name in cookies)
+    return next(filter(is_cookie, found), None)
 
 
 def _patterns(routes: Sequence[BaseRoute], prefix: str = "") -> Iterator[tuple[Any, str]]:
@@ -66,7 +66,8 @@ class Frame:
             return
         headers = Headers(scope=scope)
         if session := session_of(headers):
-            self._sessions.seen(session)
+            # What stands behind the dot changes when the cookie is made again; the session stays.
+            self._sessions.seen(session.partition(".")[0])
         with self._metrics.in_flight.track_inprogress():
             await self._answer(scope, await _grant_continue(scope, headers, receive), send)
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import cached_property
 
 from luban_app import house_csv, house_input, ruler, scoring
-from luban_app.catalogue.model import Catalogue, Indicator, Language, Option
+from luban_app.catalogue.model import Catalogue, Indicator, Language, Option, Part
 from luban_app.house_input import MAX_COMPARED, MIN_COMPARED, InputError
 from luban_app.records import (
     MAX_RECORDS_PER_OWNER,
@@ -24,10 +26,11 @@ from luban_app.records import (
 from luban_app.samples import SAMPLES, Sample
 from luban_app.scoring import Evaluation
 
-__all__ = ["Compared", "Comparison", "Difference", "House", "InputError", "sample_records", "scores_of"]
+__all__ = ["Compared", "Comparison", "Difference", "House", "InputError", "new_draft", "sample_records"]
 
 SAMPLE_TIME = datetime(2026, 1, 1, tzinfo=UTC)
 """When the samples were "made": before all that people make, so that those come first."""
+_DRAFT_BYTES = 12
 
 
 @dataclass(frozen=True)
@@ -54,10 +57,16 @@ class Comparison:
     differences: tuple[Difference, ...]
 
 
-def scores_of(evaluation: Evaluation) -> Scores:
-    """The scores that are kept with a record, unrounded."""
+def scores_of(evaluation: Evaluation, catalogue: str) -> Scores:
+    """The scores that are kept with a record, unrounded, with the version of the catalogue that they are by."""
     values = {part.part: part.score.value for part in evaluation.parts}
-    return Scores(values.get("outside"), values.get("building"), values.get("inside"), evaluation.total.value)
+    parts = values.get("outside"), values.get("building"), values.get("inside")
+    return Scores(*parts, evaluation.total.value, catalogue)
+
+
+def new_draft() -> str:
+    """An id for a form that begins."""
+    return secrets.token_urlsafe(_DRAFT_BYTES)
 
 
 def sample_records(catalogue: Catalogue, samples: Sequence[Sample] = SAMPLES) -> tuple[SampleRecord, ...]:
@@ -69,7 +78,7 @@ def sample_records(catalogue: Catalogue, samples: Sequence[Sample] = SAMPLES) ->
                 owner="",
                 home=Home(sample.names.zh_tw, "", sample.notes.zh_tw),
                 answers=dict(sample.answers),
-                scores=scores_of(scoring.evaluate(catalogue, sample.answers)),
+                scores=scores_of(scoring.evaluate(catalogue, sample.answers), scoring.version(catalogue)),
                 created=SAMPLE_TIME,
                 updated=SAMPLE_TIME,
             ),
@@ -128,37 +137,79 @@ class House:
     # Keeping.
 
     async def create(self, owner: str, home: Home, answers: Mapping[str, str]) -> Record:
-        """Evaluate and keep a new record. Raises TooManyRecordsError."""
-        return await self.store.create(owner, home, answers, scores_of(self.evaluate(answers)))
+        """Evaluate and keep a new record. Raises TooManyRecordsError and StoreFullError."""
+        return await self.store.create(owner, home, answers, self.scores(answers))
 
     async def get(self, owner: str, record: str) -> Record:
         """One's own, or a sample. Raises RecordNotFoundError."""
-        return await self.store.get(owner, record)
+        return self._today(await self.store.get(owner, record))
 
     async def update(self, owner: str, record: str, home: Home, answers: Mapping[str, str]) -> Record:
         """Evaluate again and replace one's own. Raises RecordNotFoundError."""
-        return await self.store.update(owner, record, home, answers, scores_of(self.evaluate(answers)))
+        return await self.store.update(owner, record, home, answers, self.scores(answers))
 
     async def delete(self, owner: str, record: str) -> None:
         """Delete one's own. Raises RecordNotFoundError."""
         await self.store.delete(owner, record)
 
     async def find(self, owner: str, query: Query) -> Found:
-        """One's own records and the samples."""
-        return await self.store.find(owner, query)
+        """One's own records and the samples, with scores by today's catalogue."""
+        found = await self.store.find(owner, query)
+        return replace(found, records=tuple(map(self._today, found.records)))
 
     async def draft(self, owner: str) -> Draft | None:
         """The form that the session has begun, if any, with the answers that today's catalogue knows."""
         draft = await self.store.draft(owner)
-        return None if draft is None else replace(draft, answers=self.known(draft.answers))
+        return None if draft is None else self._known(draft)
 
-    async def save_draft(self, owner: str, draft: Draft) -> None:
-        """Keep a begun form; it replaces the one before."""
-        await self.store.save_draft(owner, draft)
+    async def save_home(self, owner: str, draft: str, home: Home) -> Draft:
+        """Change the home in the form with this id; it begins with that if the session has none.
 
-    async def drop_draft(self, owner: str) -> None:
-        """Throw the begun form away."""
-        await self.store.drop_draft(owner)
+        Raises DraftConflictError and DraftEndedError.
+        """
+        return self._known(await self.store.save_home(owner, draft, home))
+
+    async def save_part(self, owner: str, draft: str, part: Part, answers: Mapping[str, str]) -> Draft:
+        """Replace the answers to one part. Raises DraftConflictError and DraftEndedError."""
+        asked = {indicator.id for indicator in part.indicators}
+        return self._known(await self.store.save_answers(owner, draft, asked, answers))
+
+    async def finish(self, owner: str, draft: str) -> Record:
+        """Make the form a record. Raises what RecordStore.finish does."""
+        return await self.store.finish(owner, draft, self.scores)
+
+    async def edit(self, owner: str, record: Record, *, instead_of: str | None = None) -> None:
+        """Begin a form that changes `record`, in place of the one that is open. Raises DraftConflictError."""
+        form = Draft(record.home, self.known(record.answers), record.id, new_draft())
+        await self.store.begin_draft(owner, form, instead_of=instead_of)
+
+    async def drop_draft(self, owner: str, draft: str) -> None:
+        """Throw a begun form away; another one stays."""
+        await self.store.drop_draft(owner, draft)
+
+    def _known(self, draft: Draft) -> Draft:
+        return replace(draft, answers=self.known(draft.answers))
+
+    # When the catalogue has changed.
+
+    @cached_property
+    def version(self) -> str:
+        """Which version of the catalogue scores are by."""
+        return scoring.version(self.catalogue)
+
+    def scores(self, answers: Mapping[str, str]) -> Scores:
+        """The scores that are kept with a record."""
+        return scores_of(self.evaluate(answers), self.version)
+
+    def _today(self, record: Record) -> Record:
+        """The record with scores by today's catalogue, whoever kept it."""
+        return (
+            record if record.scores.catalogue == self.version else replace(record, scores=self.scores(record.answers))
+        )
+
+    async def rescore(self) -> int:
+        """Evaluate some of the records again that another version of the catalogue evaluated; how many."""
+        return await self.store.rescore(self.version, self.scores)
 
     # Looking at several.
 
@@ -168,7 +219,7 @@ class House:
             raise InputError("records", "records-count", least=MIN_COMPARED, most=MAX_COMPARED)
         if len(set(ids)) != len(ids):
             raise InputError("records", "twice")
-        found = [await self.store.get(owner, record) for record in ids]
+        found = [await self.get(owner, record) for record in ids]
         homes = tuple(Compared(record, self.evaluate(record.answers)) for record in found)
         return Comparison(homes, tuple(self._differences(found)))
 
@@ -183,7 +234,7 @@ class House:
     async def export(self, owner: str, language: Language, query: Query | None = None) -> bytes:
         """All that `query` finds (its page and size do not count) as CSV in UTF-8; see house_csv."""
         everything = replace(query or Query(), page=1, size=MAX_RECORDS_PER_OWNER + len(SAMPLES))
-        found = await self.store.find(owner, everything)
+        found = await self.find(owner, everything)
         return house_csv.table(self.catalogue, [self.localized(record, language) for record in found.records], language)
 
     def localized(self, record: Record, language: Language) -> Record:

@@ -21,14 +21,22 @@ from luban_app.api import problems
 from luban_app.application import Extension
 from luban_app.catalogue import catalogue
 from luban_app.house import House, InputError, sample_records
-from luban_app.records import RecordNotFoundError, StoreUnavailableError, TooManyRecordsError
+from luban_app.records import RecordNotFoundError, StoreFullError, StoreUnavailableError, TooManyRecordsError
 from luban_app.security import HEADERS, Guard
 from luban_app.store import SqlStore
 from luban_app.web.pages import Pages
 
 RETRY_SECONDS = 2.0
 """How long the start waits before it tries an unusable database again."""
-ERRORS = (HTTPException, InputError, RecordNotFoundError, TooManyRecordsError, StoreUnavailableError, Exception)
+ERRORS = (
+    HTTPException,
+    InputError,
+    RecordNotFoundError,
+    StoreFullError,
+    StoreUnavailableError,
+    TooManyRecordsError,
+    Exception,
+)
 """What handlers may raise, and what is answered with an error page or a problem."""
 
 _log = logs.get("luban_app.house")
@@ -92,7 +100,19 @@ class HouseApp:
                 await asyncio.sleep(RETRY_SECONDS)
             else:
                 _log.info("the database is ready")
+                await self._rescore()
                 return
+
+    async def _rescore(self) -> None:
+        """Lists are sorted by the scores that are kept: after a change of the catalogue, make those of all anew."""
+        done = 0
+        try:
+            while some := await self.house.rescore():
+                done += some
+        except StoreUnavailableError as error:
+            _log.warning("records wait for their scores by the new catalogue", error=str(error))
+        if done:
+            _log.info("records have scores by the new catalogue", records=done)
 
     async def failed(self, request: Request, error: Exception) -> Response:
         """Answer to an exception in the form that the address promises."""
@@ -124,8 +144,8 @@ def build(vm: str, settings: Settings) -> HouseApp:
     return HouseApp(
         house=house,
         store=store,
-        guard=Guard(store.secret, always_secure=settings.secure_cookie),
-        routes=[*pages.routes(), *api.Api(house).routes()],
+        guard=Guard(store.secret, always_secure=settings.secure_cookie, touch=store.touch),
+        routes=[*pages.routes(), *api.Api(house, pages.programs).routes()],
         error_page=pages.error,
     )
 

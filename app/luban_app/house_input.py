@@ -54,8 +54,21 @@ MESSAGES: Mapping[str, Text] = MappingProxyType(
 """Message code -> what it means, with places for the values of the InputError."""
 
 # Kept in notes: new line and tab. All other control characters, surrogates and what Unicode never assigns are refused.
-_REFUSED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]")
+_NEVER = "".join(chr(plane << 16 | last) for plane in range(17) for last in (0xFFFE, 0xFFFF))
+_REFUSED = re.compile(f"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef{_NEVER}]")
 _LINE_BREAKS = re.compile("\r\n|[\r\u2028\u2029\x85]")
+# Dropped: marks that nobody sees. The overrides among them (U+202A to U+202E, U+2066 to U+2069) would turn the words
+# round that stand after a name in a list; the rest would make two names look alike. What stays, because writing needs
+# it: joiners (Persian, Indic scripts, emoji), the tags of regional flags, and signs that only count as format.
+_UNSEEN = re.compile(
+    "[\u00ad\u061c\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff0-\ufffb"
+    "\U000e0000-\U000e001f\U000e0080-\U000e00ff\U000e01f0-\U000e0fff]"
+)
+# Letters and symbols by their category, yet blank: the Hangul fillers, the empty Braille cell, a note without a head.
+_BLANKS = frozenset("\u115f\u1160\u2800\u3164\uffa0\U0001d159")
+_UNSEEN_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Mn", "Me", "Mc", "Zs", "Zl", "Zp"})
+# At the ends of a text a joiner joins nothing: it goes like the spaces do.
+_ENDS = "".join(filter(str.isspace, map(chr, range(0x3001)))) + "\u200c\u200d"
 _WHOLE = re.compile(r"[0-9]{1,6}")
 
 
@@ -83,23 +96,33 @@ class Measure:
 
 def shown(text: str) -> str:
     """A piece of a wrong value, fit for any message or log: short, without control characters and surrogates."""
-    return _REFUSED.sub("\ufffd", text[:SHOWN]) + ("…" if len(text) > SHOWN else "")
+    piece = _UNSEEN.sub("\ufffd", _REFUSED.sub("\ufffd", text[:SHOWN]))
+    return piece + ("…" if len(text) > SHOWN else "")
+
+
+def visible(text: str) -> bool:
+    """Whether there is anything in it that people can see. A mark alone, without its letter, is not."""
+    return any(one not in _BLANKS and unicodedata.category(one) not in _UNSEEN_CATEGORIES for one in text)
 
 
 def text(field: str, value: str, most: int, *, lines: bool = False) -> str:
-    """`value` trimmed, in Unicode's composed form; line breaks only if `lines`. Raises InputError."""
+    """`value` trimmed, in Unicode's composed form, without unseen marks; line breaks only if `lines`.
+
+    Empty if nothing in it can be seen. Raises InputError.
+    """
     # Looked at before it is worked on: normalizing a long text takes long.
     if len(value) > 4 * most + 4:
         raise InputError(field, "too-long", most=most, length=len(value))
     plain = _LINE_BREAKS.sub("\n", value)
     if not lines:
         plain = re.sub(r"[\n\t]", " ", plain)
-    plain = unicodedata.normalize("NFC", plain).strip()
+    # Before it is composed: a mark between a letter and its accent would keep them apart.
+    plain = unicodedata.normalize("NFC", _UNSEEN.sub("", plain)).strip(_ENDS)
     if _REFUSED.search(plain):
         raise InputError(field, "characters")
     if len(plain) > most:
         raise InputError(field, "too-long", most=most, length=len(plain))
-    return plain
+    return plain if visible(plain) else ""
 
 
 def home(name: str, address: str = "", notes: str = "", *, draft: bool = False) -> Home:

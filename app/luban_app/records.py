@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Literal, Protocol
@@ -13,6 +13,10 @@ NOTES_LENGTH = 1000
 PAGE_SIZE = 20
 MAX_RECORDS_PER_OWNER = 500
 """A session that tries to fill the database is stopped here."""
+MAX_RECORDS = 200_000
+"""Many sessions that try it together are stopped here (about 300 MB)."""
+KEEP_DAYS = 200
+"""Records are kept for so long after their session's cookie was last made; it is valid for less (see security)."""
 
 SortKey = Literal["updated", "name", "outside", "building", "inside", "total"]
 
@@ -23,6 +27,26 @@ class RecordNotFoundError(LookupError):
 
 class TooManyRecordsError(Exception):
     """The owner has MAX_RECORDS_PER_OWNER already."""
+
+
+class StoreFullError(Exception):
+    """There are MAX_RECORDS already, of all sessions together."""
+
+
+class DraftConflictError(Exception):
+    """The form that was sent is not the one that the session has open: another window threw it away or replaced it."""
+
+
+class DraftEndedError(Exception):
+    """The form that was sent is finished; `record` is what became of it."""
+
+    def __init__(self, record: Record) -> None:
+        super().__init__(record.id)
+        self.record = record
+
+
+class UnnamedDraftError(Exception):
+    """A form cannot be finished before the home has a name."""
 
 
 class StoreUnavailableError(Exception):
@@ -40,12 +64,14 @@ class Home:
 
 @dataclass(frozen=True)
 class Scores:
-    """Scores as they were when the record was saved, 0..100; None: nothing answered in that part."""
+    """Scores, 0..100; None: nothing answered in that part."""
 
     outside: float | None = None
     building: float | None = None
     inside: float | None = None
     total: float | None = None
+    catalogue: str = ""
+    """Version of the catalogue that they are by."""
 
 
 @dataclass(frozen=True)
@@ -80,12 +106,15 @@ class SampleRecord:
 
 @dataclass(frozen=True)
 class Draft:
-    """A form that was begun: kept for its session until it is saved or thrown away."""
+    """A form that was begun: kept for its session until it is finished or thrown away. A session has one at most."""
 
     home: Home
     answers: Mapping[str, str] = field(default_factory=dict)
     record: str = ""
     """Id of the record that is being edited; empty: a new one."""
+    id: str = ""
+    """Chosen by whoever begins it. It travels with every page of the form, so that a window that shows an older form
+    cannot change this one."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +149,7 @@ class RecordStore(Protocol):
     """
 
     async def create(self, owner: str, home: Home, answers: Mapping[str, str], scores: Scores) -> Record:
-        """Keep a new record. Raises TooManyRecordsError."""
+        """Keep a new record. Raises TooManyRecordsError and StoreFullError."""
         ...
 
     async def get(self, owner: str, record: str) -> Record:
@@ -143,12 +172,44 @@ class RecordStore(Protocol):
         """The form that the session has begun, if any."""
         ...
 
-    async def save_draft(self, owner: str, draft: Draft) -> None:
-        """Keep a begun form; it replaces the one before."""
+    async def begin_draft(self, owner: str, draft: Draft, *, instead_of: str | None = None) -> None:
+        """Keep a form in place of the one with the id `instead_of`; None: there must be none.
+
+        Raises DraftConflictError.
+        """
         ...
 
-    async def drop_draft(self, owner: str) -> None:
-        """Throw the begun form away. No error if there is none."""
+    async def save_home(self, owner: str, draft: str, home: Home) -> Draft:
+        """Change the home in a form, which begins with that if the session has none; the form as it is then.
+
+        Raises DraftConflictError and DraftEndedError.
+        """
+        ...
+
+    async def save_answers(self, owner: str, draft: str, asked: Collection[str], answers: Mapping[str, str]) -> Draft:
+        """Replace the answers to the indicators `asked` and leave the others; the form as it is then.
+
+        Raises DraftConflictError and DraftEndedError.
+        """
+        ...
+
+    async def finish(self, owner: str, draft: str, scores: Callable[[Mapping[str, str]], Scores]) -> Record:
+        """Make the form a record, or change the record that it edits (which is made anew if it was deleted meanwhile).
+
+        Raises DraftConflictError, DraftEndedError, UnnamedDraftError, TooManyRecordsError and StoreFullError.
+        """
+        ...
+
+    async def drop_draft(self, owner: str, draft: str) -> None:
+        """Throw a form away. No error if it is not there; another one stays."""
+        ...
+
+    async def touch(self, owner: str) -> None:
+        """The session's cookie was made again: its records are kept for KEEP_DAYS more."""
+        ...
+
+    async def rescore(self, catalogue: str, scores: Callable[[Mapping[str, str]], Scores], most: int = 200) -> int:
+        """Evaluate up to `most` records again whose scores are by another version of the catalogue; how many."""
         ...
 
     async def secret(self) -> bytes:

@@ -1,8 +1,8 @@
 """The Luban ruler (魯班尺, also 門公尺 or 文公尺): which character a door's or a table's measure falls on.
 
 The ruler is divided into eight characters, each into four minor divisions, and laid end to end along what is measured.
-Its length is a setting, because tradition does not agree on it: rulers sold in Taiwan mostly have 42.9 cm, and
-42.76, 43.2 and 46.08 cm are met with as well. The 丁蘭尺 (38.8 cm, ten characters, for graves and altars) is another
+Its length is a setting, because tradition does not agree on it: 42.9 cm is what is given most often, and 42.76, 43.2
+and 46.08 cm are met with as well. The 丁蘭尺 (38.8 cm, ten characters, for graves and altars) is another
 ruler, not a variant of this one.
 
 All arithmetic is exact: measures are Decimal or Fraction, bounds are Fraction. Intervals are half open, so a measure

@@ -7,6 +7,8 @@ not knowing a house is not the same as a middling house.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -157,3 +159,13 @@ def _worst(findings: Iterable[Finding]) -> tuple[Finding, ...]:
 def _best(findings: Iterable[Finding]) -> tuple[Finding, ...]:
     good = [finding for finding in findings if finding.contribution > 0]
     return tuple(sorted(good, key=lambda finding: -finding.contribution)[:FINDINGS])
+
+
+def version(catalogue: Catalogue) -> str:
+    """16 hex digits that change with everything that scores depend on, and with nothing else."""
+    weighed = [
+        [part.id, indicator.id, indicator.weight, sorted((option.id, option.score) for option in indicator.options)]
+        for part in catalogue.parts
+        for indicator in sorted(part.indicators, key=lambda indicator: indicator.id)
+    ]
+    return hashlib.sha256(json.dumps(weighed).encode()).hexdigest()[:16]

@@ -5,18 +5,19 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from urllib.parse import parse_qsl, urlsplit
 
-from itsdangerous import BadSignature, Signer
+from itsdangerous import BadSignature, TimestampSigner
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from luban_app.frame import session_of
-from luban_app.sessions import COOKIE, is_session, new_session
+from luban_app.sessions import COOKIE, SECURE_COOKIE, is_session, new_session
 
 MAX_BODY_BYTES = 64 * 1024
 MAX_FIELDS = 300
@@ -24,7 +25,9 @@ MAX_FIELDS = 300
 MAX_FIELD_LENGTH = 8_000
 """Characters of one field, in any form: notes of full length as the browser encodes them are shorter."""
 SESSION_SECONDS = 180 * 24 * 3600
-"""How long a browser keeps the session, counted from the cookie's making: records are lost with it."""
+"""How long a session lives after its cookie was made: records are out of reach without it."""
+RENEW_SECONDS = 30 * 24 * 3600
+"""A cookie older than this is made again, so that a session ends only for those who stay away."""
 CSRF_FIELD = "csrf"
 
 CONTENT_SECURITY_POLICY = (
@@ -45,6 +48,8 @@ _SAFE = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 
 Secret = Callable[[], Awaitable[bytes]]
 """Gives the key that is the same on every VM. Raises StoreUnavailableError."""
+Touch = Callable[[str], Awaitable[None]]
+"""Is told of a session whose cookie is made again. Raises StoreUnavailableError."""
 
 
 @dataclass(frozen=True)
@@ -57,26 +62,47 @@ class Visitor:
     """Whether the session begins with this request."""
 
 
+class _Signer(TimestampSigner):
+    """Signs with the second of a clock of ours."""
+
+    def __init__(self, secret: bytes, now: Callable[[], float]) -> None:
+        super().__init__(secret, salt="luban.session", digest_method=hashlib.sha256)
+        self._now = now
+
+    def get_timestamp(self) -> int:
+        """Seconds since 1970."""
+        return int(self._now())
+
+
+@dataclass(frozen=True)
+class Known:
+    """A session whose cookie is good; `age` is the cookie's, in seconds."""
+
+    session: str
+    age: float
+
+
 class Keys:
     """Signs and checks with the store's secret."""
 
-    def __init__(self, secret: bytes) -> None:
-        self._signer = Signer(secret, salt="luban.session", digest_method=hashlib.sha256)
+    def __init__(self, secret: bytes, now: Callable[[], float] = time.time) -> None:
+        self._signer = _Signer(secret, now)
         self._csrf_key = hmac.digest(secret, b"luban.csrf", "sha256")
 
     def cookie(self, session: str) -> str:
         """The cookie's value for a session."""
         return self._signer.sign(session).decode()
 
-    def session(self, cookie: str | None) -> str | None:
-        """The session in a cookie's value, or None if we never signed it."""
+    def session(self, cookie: str | None) -> Known | None:
+        """The session in a cookie's value, or None if we never signed it, or too long ago."""
         if cookie is None:
             return None
         try:
-            session = self._signer.unsign(cookie).decode()
+            value, made = self._signer.unsign(cookie, max_age=SESSION_SECONDS, return_timestamp=True)
+            session = value.decode()
         except (BadSignature, UnicodeError):
             return None
-        return session if is_session(session) else None
+        return Known(session, self._signer.get_timestamp() - made.timestamp()) if is_session(session) else None
 
     def csrf(self, session: str) -> str:
         """The token that a form of this session carries."""
@@ -95,6 +121,7 @@ class _Pending:
     guard: Guard
     visitor: Visitor | None = None
     cookie: str = ""
+    """To be sent; empty: the browser's own is good for a while."""
 
 
 @dataclass
@@ -104,23 +131,30 @@ class Guard:
     secret: Secret
     always_secure: bool = False
     """Mark the cookie Secure even if the request seems to have come by plain HTTP."""
+    touch: Touch | None = None
+    now: Callable[[], float] = time.time
+    """Seconds since 1970."""
     _keys: Keys | None = field(default=None, repr=False)
 
     async def keys(self) -> Keys:
         """The keys, made once. Raises StoreUnavailableError."""
         if self._keys is None:
-            self._keys = Keys(await self.secret())
+            self._keys = Keys(await self.secret(), self.now)
         return self._keys
 
     def wrap(self, app: ASGIApp) -> ASGIApp:
         """The guard as a middleware around `app`."""
         return _Guarded(app, self)
 
+    def cookie_name(self, scope: Scope) -> str:
+        """What the session's cookie is called on the way that this request came."""
+        return SECURE_COOKIE if self.always_secure or _is_https(scope) else COOKIE
+
     def set_cookie(self, scope: Scope, cookie: str) -> str:
         """The Set-Cookie header."""
-        secure = self.always_secure or _is_https(scope)
-        value = f"{COOKIE}={cookie}; Path=/; Max-Age={SESSION_SECONDS}; HttpOnly; SameSite=Lax"
-        return f"{value}; Secure" if secure else value
+        name = self.cookie_name(scope)
+        value = f"{name}={cookie}; Path=/; Max-Age={SESSION_SECONDS}; HttpOnly; SameSite=Lax"
+        return f"{value}; Secure" if name == SECURE_COOKIE else value
 
 
 @dataclass(frozen=True)
@@ -148,7 +182,7 @@ def _add_headers(headers: MutableHeaders, scope: Scope, pending: _Pending) -> No
         headers.setdefault(name, value)
     if pending.visitor is not None:
         headers.setdefault("Cache-Control", "no-store")
-        if pending.visitor.fresh:
+        if pending.cookie:
             headers.append("Set-Cookie", pending.guard.set_cookie(scope, pending.cookie))
 
 
@@ -169,16 +203,20 @@ def _bounded(receive: Receive) -> Receive:
 
 
 async def visitor(request: HTTPConnection) -> Visitor:
-    """Who sends this request. A new session begins where there is none: the response then carries its cookie.
+    """Who sends this request. A new session begins where there is none: the response then carries its cookie, and
+    that of an old one which is to live on.
 
     Raises StoreUnavailableError, because only the database knows the key.
     """
     pending: _Pending = request.scope["state"][_STATE]
     if pending.visitor is None:
         keys = await pending.guard.keys()
-        known = keys.session(session_of(request.headers))
-        session = known or new_session()
-        pending.cookie = keys.cookie(session)
+        known = keys.session(session_of(request.headers, [pending.guard.cookie_name(request.scope)]))
+        session = known.session if known else new_session()
+        if known is not None and known.age > RENEW_SECONDS and pending.guard.touch is not None:
+            await pending.guard.touch(session)
+        if known is None or known.age > RENEW_SECONDS:
+            pending.cookie = keys.cookie(session)
         pending.visitor = Visitor(session, keys.csrf(session), fresh=known is None)
     return pending.visitor
 

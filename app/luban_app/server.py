@@ -36,6 +36,8 @@ class Service:
     ruler_length: str
     """In cm."""
     secure_cookie: bool
+    experiments: bool
+    """Offer /work, which takes time and processor on demand."""
 
 
 def _application(service: Service, log_level: str) -> Frame:
@@ -54,7 +56,10 @@ def _application(service: Service, log_level: str) -> Frame:
         ruler_length=house_input.measure("1", service.ruler_length, ruler.DEFAULT_LENGTH_CM).length,
         secure_cookie=service.secure_cookie,
     )
-    app = create_app(vm, extension=house_app.build(vm, settings).extension)
+    if service.experiments:
+        warning = "experiments are on: whoever can reach this service can keep its processor busy through /work"
+        logs.get("luban_app.server").warning(warning)
+    app = create_app(vm, extension=house_app.build(vm, settings).extension, experiments=service.experiments)
     # What is loaded now stays until the end: it need not be looked through again and again.
     gc.freeze()
     gc.enable()
@@ -129,7 +134,20 @@ def _data_dir() -> Path:
     default="42.9",
     help="Length of the Luban ruler in cm, 30 to 60, where nobody chooses one. Also LUBAN_RULER_LENGTH.",
 )
-@click.option("--secure-cookie", is_flag=True, help="Send the session's cookie over https alone, whatever comes in.")
+@click.option(
+    "--secure-cookie",
+    envvar="LUBAN_SECURE_COOKIE",
+    is_flag=True,
+    help="Send the session's cookie over https alone, whatever comes in. Set it where browsers come by https: a "
+    "balancer in between may not tell. Also LUBAN_SECURE_COOKIE=1.",
+)
+@click.option(
+    "--experiments",
+    envvar="LUBAN_EXPERIMENTS",
+    is_flag=True,
+    help="Offer /work, which takes as much time and processor as it is asked to: a known load for demonstrations and "
+    "benchmarks. Never where strangers come. Also LUBAN_EXPERIMENTS=1.",
+)
 def main(host: str, port: int, grace: int, log_level: str, **options: Any) -> None:
     """Serve the Luban web service. The VM's name comes from LUBAN_VM, else it is the host name."""
     service = Service(**options)

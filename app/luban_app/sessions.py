@@ -8,13 +8,15 @@ from collections import OrderedDict
 from collections.abc import Callable
 
 COOKIE = "luban_session"
+SECURE_COOKIE = "__Host-luban_session"
+"""Its name over https: no other host of the domain, and nobody on a plain connection, can set a cookie called so."""
 WINDOW_SECONDS = 60.0
 MAX_SESSIONS = 100_000
 """Cookies remembered at most (about 15 MB): a flood of invented cookies must not eat the memory of the VM."""
 
 _TOKEN_BYTES = 16
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{22}")
-_COOKIE = re.compile(r"[A-Za-z0-9_-]{22}(\.[A-Za-z0-9_-]{1,64})?")
+_COOKIE = re.compile(r"[A-Za-z0-9_-]{22}(\.[A-Za-z0-9_-]{1,16}\.[A-Za-z0-9_-]{1,64})?")
 
 
 def new_session() -> str:
@@ -28,7 +30,7 @@ def is_session(value: str | None) -> bool:
 
 
 def is_cookie(value: str | None) -> bool:
-    """Whether `value` has the form of the cookie: a session id, and behind a dot its signature, if it is signed."""
+    """Whether `value` has the form of the cookie: a session id, and its time and signature, if it is signed."""
     return value is not None and _COOKIE.fullmatch(value) is not None
 
 

@@ -6,18 +6,33 @@ import asyncio
 import importlib
 import secrets as random
 import time
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent import futures
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlalchemy import ColumnElement, Connection, Integer, Select, bindparam, delete, func, insert, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Integer,
+    Row,
+    Select,
+    bindparam,
+    delete,
+    func,
+    insert,
+    select,
+    text,
+    update,
+)
 from sqlalchemy.engine import URL
 from sqlalchemy.sql.dml import ReturningInsert
 
-from luban_app import store_migrate
+from luban_app import store_drafts, store_migrate
 from luban_app.records import (
+    KEEP_DAYS,
+    MAX_RECORDS,
     MAX_RECORDS_PER_OWNER,
     Draft,
     Found,
@@ -27,10 +42,12 @@ from luban_app.records import (
     RecordNotFoundError,
     SampleRecord,
     Scores,
+    StoreFullError,
     StoreUnavailableError,
     TooManyRecordsError,
+    UnnamedDraftError,
 )
-from luban_app.store_engine import CONNECTIONS, SQLITE, open_engine, translated
+from luban_app.store_engine import CONNECTIONS, POSTGRESQL, SQLITE, open_engine, translated
 from luban_app.store_rows import (
     ESCAPE,
     like_pattern,
@@ -38,7 +55,6 @@ from luban_app.store_rows import (
     pack_answers,
     scores_of,
     texts_of,
-    to_draft,
     to_record,
 )
 from luban_app.store_schema import drafts, records, secrets
@@ -53,10 +69,15 @@ RETRY_SECONDS = 1.0
 """After a failed attempt to prepare the database, further calls fail at once for so long."""
 DRAFT_DAYS = 30
 """A begun form that nobody touched for so long is forgotten at the next start."""
+COUNT_SECONDS = 60.0
+"""How long the number of all records is believed: counting takes time where there are many."""
+CLOSE_SECONDS = 5.0
+"""Longest that closing waits for what is running."""
 SECRET_BYTES = 32
 _SECRET = "session"  # noqa: S105 - the name of the row
 _ID_BYTES = 12
 _SAMPLES = ""
+_LOCK_OWNER = text("SELECT pg_advisory_xact_lock(hashtextextended(:owner, 0))")
 _PARAMETER = "the_"
 """Before the columns' names in statements: SQLAlchemy keeps the plain names for itself."""
 
@@ -79,7 +100,11 @@ class SqlStore:
         kind = url.get_backend_name()
         # Of the two dialects, only the one that is used is loaded.
         self._upsert = importlib.import_module(f"sqlalchemy.dialects.{kind}").insert
-        self._threads = ThreadPoolExecutor(CONNECTIONS[kind], "store")
+        self._kind = kind
+        self._threads = futures.ThreadPoolExecutor(CONNECTIONS[kind], "store")
+        self._running: set[futures.Future[Any]] = set()
+        self._counted = (-COUNT_SECONDS, 0)
+        """When all records were last counted, on the monotonic clock, and how many there were."""
         self._preparing = asyncio.Lock()
         self._prepared = False
         self._not_before = 0.0
@@ -102,10 +127,9 @@ class SqlStore:
             self._prepared = True
 
     async def create(self, owner: str, home: Home, answers: Mapping[str, str], scores: Scores) -> Record:
-        """Keep a new record. Raises TooManyRecordsError."""
-        when = self._now()
-        record = Record(random.token_urlsafe(_ID_BYTES), owner, home, dict(answers), scores, when, when)
-        await self._call(lambda connection: _insert(connection, record))
+        """Keep a new record. Raises TooManyRecordsError and StoreFullError."""
+        record = self._new(owner, home, answers, scores)
+        await self._change(owner, lambda connection: self._insert(connection, record))
         return record
 
     async def get(self, owner: str, record: str) -> Record:
@@ -121,14 +145,8 @@ class SqlStore:
 
     async def update(self, owner: str, record: str, home: Home, answers: Mapping[str, str], scores: Scores) -> Record:
         """Replace one's own. Raises RecordNotFoundError."""
-        values = {
-            **texts_of(home),
-            **scores_of(scores),
-            "answers": pack_answers(answers),
-            "updated": microseconds(self._now()),
-        }
-        statement = update(records).where(*_own(owner, record)).values(values).returning(*records.c)
-        row = await self._call(lambda connection: connection.execute(statement).one_or_none())
+        values = _values(home, answers, scores) | {"updated": microseconds(self._now())}
+        row = await self._call(lambda connection: _replace(connection, owner, record, values))
         if row is None:
             raise RecordNotFoundError(record)
         return to_record(row)
@@ -145,27 +163,70 @@ class SqlStore:
 
     async def draft(self, owner: str) -> Draft | None:
         """The form that the session has begun, if any."""
-        statement = select(drafts).where(drafts.c.owner == owner)
-        row = await self._call(lambda connection: connection.execute(statement).one_or_none())
-        return None if row is None else to_draft(row)
+        return await self._call(lambda connection: store_drafts.find(connection, owner))
 
-    async def save_draft(self, owner: str, draft: Draft) -> None:
-        """Keep a begun form; it replaces the one before."""
-        values = {
-            "record": draft.record,
-            "name": draft.home.name,
-            "address": draft.home.address,
-            "notes": draft.home.notes,
-            "answers": pack_answers(draft.answers),
-            "updated": microseconds(self._now()),
-        }
-        statement = self._upsert(drafts).values(owner=owner, **values)
-        statement = statement.on_conflict_do_update(index_elements=["owner"], set_=values)
+    async def begin_draft(self, owner: str, draft: Draft, *, instead_of: str | None = None) -> None:
+        """Keep a form in place of the one with the id `instead_of`. Raises DraftConflictError."""
+        now = self._now()
+        await self._change(owner, lambda connection: store_drafts.begin(connection, owner, draft, now, instead_of))
+
+    async def save_home(self, owner: str, draft: str, home: Home) -> Draft:
+        """Change the home in a form. Raises DraftConflictError and DraftEndedError."""
+        now = self._now()
+
+        def work(connection: Connection) -> Draft:
+            store_drafts.save_home(connection, owner, draft, home, now)
+            return store_drafts.opened(connection, owner, draft)
+
+        return await self._change(owner, work)
+
+    async def save_answers(self, owner: str, draft: str, asked: Collection[str], answers: Mapping[str, str]) -> Draft:
+        """Replace the answers to the indicators `asked`. Raises DraftConflictError and DraftEndedError."""
+        now = self._now()
+
+        def work(connection: Connection) -> Draft:
+            store_drafts.save_answers(connection, owner, draft, asked, answers, now=now)
+            return store_drafts.opened(connection, owner, draft)
+
+        return await self._change(owner, work)
+
+    async def finish(self, owner: str, draft: str, scores: Callable[[Mapping[str, str]], Scores]) -> Record:
+        """Make the form a record. Raises what RecordStore.finish does."""
+
+        def work(connection: Connection) -> Record:
+            form = store_drafts.opened(connection, owner, draft)
+            if not form.home.name:
+                raise UnnamedDraftError
+            record = self._finished(connection, owner, form, scores(form.answers))
+            store_drafts.forget(connection, owner)
+            return record
+
+        return await self._change(owner, work)
+
+    async def drop_draft(self, owner: str, draft: str) -> None:
+        """Throw a form away. No error if it is not there; another one stays."""
+        statement = delete(drafts).where(drafts.c.owner == owner, drafts.c.id == draft)
         await self._call(lambda connection: connection.execute(statement))
 
-    async def drop_draft(self, owner: str) -> None:
-        """Throw the begun form away. No error if there is none."""
-        await self._call(lambda connection: connection.execute(delete(drafts).where(drafts.c.owner == owner)))
+    async def touch(self, owner: str) -> None:
+        """The session's cookie was made again: its records are kept for KEEP_DAYS more."""
+        statement = update(records).where(records.c.owner == owner, records.c.owner != _SAMPLES)
+        seen = microseconds(self._now())
+        await self._call(lambda connection: connection.execute(statement.values(seen=seen)))
+
+    async def rescore(self, catalogue: str, scores: Callable[[Mapping[str, str]], Scores], most: int = 200) -> int:
+        """Evaluate up to `most` records again whose scores are by another version of the catalogue; how many."""
+        old = select(records).where(records.c.owner != _SAMPLES, records.c.catalogue != catalogue).limit(most)
+
+        def work(connection: Connection) -> int:
+            found = list(map(to_record, connection.execute(old)))
+            for record in found:
+                # Unless its answers changed meanwhile: then its scores were made again already.
+                same = records.c.id == record.id, records.c.answers == pack_answers(record.answers)
+                connection.execute(update(records).where(*same).values(scores_of(scores(record.answers))))
+            return len(found)
+
+        return await self._call(work, begin=store_migrate.LOCKED)
 
     async def secret(self) -> bytes:
         """The key that cookies and CSRF tokens are signed with: the same on every VM, made once."""
@@ -186,13 +247,25 @@ class SqlStore:
     def close_now(self) -> None:
         """The same, for callers without an event loop."""
         self._threads.shutdown(wait=False, cancel_futures=True)
+        # A connection that is given back after this would never be closed.
+        futures.wait(set(self._running), CLOSE_SECONDS)
         self._engine.dispose()
 
-    async def _call(self, work: Callable[[Connection], T]) -> T:
-        """Run `work` in a transaction of its own."""
+    async def _change(self, owner: str, work: Callable[[Connection], T]) -> T:
+        """Run `work` in a transaction that no other change by the same owner gets into, on whatever VM."""
+
+        def alone(connection: Connection) -> T:
+            if self._kind == POSTGRESQL:
+                connection.execute(_LOCK_OWNER, {"owner": owner})
+            return work(connection)
+
+        return await self._call(alone, begin=store_migrate.LOCKED)
+
+    async def _call(self, work: Callable[[Connection], T], *, begin: Mapping[str, str] | None = None) -> T:
+        """Run `work` in a transaction of its own, which begins as the execution options `begin` say."""
 
         def transaction() -> T:
-            with self._engine.begin() as connection:
+            with self._engine.connect().execution_options(**(begin or {})) as connection, connection.begin():
                 return work(connection)
 
         try:
@@ -211,7 +284,41 @@ class SqlStore:
     async def _run(self, work: Callable[[], T]) -> T:
         """Run `work` in a thread. Raises StoreUnavailableError."""
         with translated():
-            return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+            running = self._threads.submit(work)
+            self._running.add(running)
+            running.add_done_callback(self._running.discard)
+            return await asyncio.wrap_future(running)
+
+    def _new(self, owner: str, home: Home, answers: Mapping[str, str], scores: Scores) -> Record:
+        when = self._now()
+        return Record(random.token_urlsafe(_ID_BYTES), owner, home, dict(answers), scores, when, when)
+
+    def _finished(self, connection: Connection, owner: str, form: Draft, scores: Scores) -> Record:
+        """The record that a form changes, or a new one."""
+        values = _values(form.home, form.answers, scores)
+        values |= {"updated": microseconds(self._now()), "draft": form.id}
+        row = _replace(connection, owner, form.record, values) if form.record else None
+        if row is not None:
+            return to_record(row)
+        record = self._new(owner, form.home, form.answers, scores)
+        self._insert(connection, record, form.id)
+        return record
+
+    def _insert(self, connection: Connection, record: Record, draft: str = "") -> None:
+        """Insert unless there are too many already, the owner's or all together."""
+        if self._count(connection) >= MAX_RECORDS:
+            raise StoreFullError(f"{MAX_RECORDS} records are the most that are kept")
+        values = {_PARAMETER + name: value for name, value in _row(record, draft=draft).items()}
+        if connection.execute(_INSERT, values | {"most": MAX_RECORDS_PER_OWNER}).one_or_none() is None:
+            raise TooManyRecordsError(f"{MAX_RECORDS_PER_OWNER} records are the most that one session keeps")
+
+    def _count(self, connection: Connection) -> int:
+        """How many records there are, or were less than COUNT_SECONDS ago."""
+        when, count = self._counted
+        if time.monotonic() >= when + COUNT_SECONDS:
+            count = connection.execute(select(func.count()).select_from(records)).scalar_one()
+            self._counted = time.monotonic(), count
+        return count
 
     def _prepare(self) -> None:
         if self._secret is not None:
@@ -227,12 +334,19 @@ class SqlStore:
             store_migrate.migrate(connection)
             self._put_samples(connection)
             self._secret = self._shared_secret(connection)
-            oldest = microseconds(self._now() - timedelta(days=DRAFT_DAYS))
-            connection.execute(delete(drafts).where(drafts.c.updated < oldest))
+            self._prune(connection)
+
+    def _prune(self, connection: Connection) -> None:
+        """Forget forms that nobody touched for long, and records that nobody can reach: their cookie has expired."""
+        oldest = microseconds(self._now() - timedelta(days=DRAFT_DAYS))
+        connection.execute(delete(drafts).where(drafts.c.updated < oldest))
+        oldest = microseconds(self._now() - timedelta(days=KEEP_DAYS))
+        unseen = records.c.seen < oldest, records.c.updated < oldest
+        connection.execute(delete(records).where(records.c.owner != _SAMPLES, *unseen))
 
     def _put_samples(self, connection: Connection) -> None:
         """Make the samples in the database those of this program."""
-        wanted = [_row(sample.record, sample.also) for sample in self._samples]
+        wanted = [_row(sample.record, also=sample.also) for sample in self._samples]
         rows = connection.execute(select(records).where(records.c.owner == _SAMPLES)).mappings()
         if sorted((dict(row) for row in rows), key=lambda row: str(row["id"])) == sorted(
             wanted, key=lambda row: str(row["id"])
@@ -264,23 +378,27 @@ def _own(owner: str, record: str) -> tuple[ColumnElement[bool], ...]:
     return records.c.id == _clean(record), records.c.owner == owner, records.c.owner != _SAMPLES
 
 
-def _row(record: Record, also: str = "") -> dict[str, Any]:
+def _values(home: Home, answers: Mapping[str, str], scores: Scores, also: str = "") -> dict[str, Any]:
+    """The columns that come from what people say about a home."""
+    return {**texts_of(home, also), "answers": pack_answers(answers), **scores_of(scores)}
+
+
+def _row(record: Record, *, also: str = "", draft: str = "") -> dict[str, Any]:
     return {
         "id": record.id,
         "owner": record.owner,
-        **texts_of(record.home, also),
-        "answers": pack_answers(record.answers),
-        **scores_of(record.scores),
+        **_values(record.home, record.answers, record.scores, also),
         "created": microseconds(record.created),
         "updated": microseconds(record.updated),
+        "draft": draft,
+        "seen": microseconds(record.updated),
     }
 
 
-def _insert(connection: Connection, record: Record) -> None:
-    """Insert unless the owner has too many already, in one statement: no other VM gets in between."""
-    values = {_PARAMETER + name: value for name, value in _row(record).items()}
-    if connection.execute(_INSERT, values | {"most": MAX_RECORDS_PER_OWNER}).one_or_none() is None:
-        raise TooManyRecordsError(f"{MAX_RECORDS_PER_OWNER} records are the most that one session keeps")
+def _replace(connection: Connection, owner: str, record: str, values: Mapping[str, Any]) -> Row[Any] | None:
+    """Change one's own record; its new row, None if there is none."""
+    statement = update(records).where(*_own(owner, record)).values(values).returning(*records.c)
+    return connection.execute(statement).one_or_none()
 
 
 def _limited_insert() -> ReturningInsert[Any]:

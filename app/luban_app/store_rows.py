@@ -58,6 +58,7 @@ def scores_of(scores: Scores) -> dict[str, Any]:
         "building": scores.building,
         "inside": scores.inside,
         "total": scores.total,
+        "catalogue": scores.catalogue,
     }
 
 
@@ -68,7 +69,7 @@ def to_record(row: Row[Any]) -> Record:
         owner=row.owner,
         home=Home(row.name, row.address, row.notes),
         answers=json.loads(row.answers),
-        scores=Scores(row.outside, row.building, row.inside, row.total),
+        scores=Scores(row.outside, row.building, row.inside, row.total, row.catalogue),
         created=_EPOCH + timedelta(microseconds=row.created),
         updated=_EPOCH + timedelta(microseconds=row.updated),
     )
@@ -76,4 +77,4 @@ def to_record(row: Row[Any]) -> Record:
 
 def to_draft(row: Row[Any]) -> Draft:
     """The draft in a row of `drafts`."""
-    return Draft(Home(row.name, row.address, row.notes), json.loads(row.answers), row.record)
+    return Draft(Home(row.name, row.address, row.notes), json.loads(row.answers), row.record, row.id)

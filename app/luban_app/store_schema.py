@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from sqlalchemy import BigInteger, Column, Float, Index, LargeBinary, MetaData, String, Table, Text
 
-HEAD = "0001"
+HEAD = "0002"
 """The newest revision in `migrations/versions`; revisions are numbers, so that older and newer can be told apart."""
 
 ID_LENGTH = 40
+CATALOGUE_LENGTH = 16
 OWNER_LENGTH = 64
 
 metadata = MetaData()
@@ -32,6 +33,9 @@ records = Table(
     Column("total", Float),
     Column("created", BigInteger, nullable=False, comment="microseconds since 1970 in UTC"),
     Column("updated", BigInteger, nullable=False, comment="microseconds since 1970 in UTC"),
+    Column("draft", String(ID_LENGTH), nullable=False, server_default="", comment="form that it was last saved from"),
+    Column("seen", BigInteger, nullable=False, server_default="0", comment="when the owner's cookie was last made"),
+    Column("catalogue", String(CATALOGUE_LENGTH), nullable=False, server_default="", comment="that the scores are by"),
 )
 Index("records_of_owner", records.c.owner, records.c.updated)
 
@@ -45,6 +49,7 @@ drafts = Table(
     Column("notes", Text, nullable=False),
     Column("answers", Text, nullable=False, comment="JSON object: indicator id -> option id"),
     Column("updated", BigInteger, nullable=False, comment="microseconds since 1970 in UTC"),
+    Column("id", String(ID_LENGTH), nullable=False, server_default="", comment="chosen by whoever began it"),
 )
 Index("drafts_by_age", drafts.c.updated)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import multiprocessing
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -15,6 +15,8 @@ from luban_app import records as interface
 from luban_app import store as store_module
 from luban_app.records import (
     Draft,
+    DraftConflictError,
+    DraftEndedError,
     Home,
     Query,
     Record,
@@ -22,7 +24,9 @@ from luban_app.records import (
     RecordStore,
     SampleRecord,
     Scores,
+    StoreFullError,
     TooManyRecordsError,
+    UnnamedDraftError,
 )
 from luban_app.store import SqlStore
 from luban_app.store_engine import parse_url
@@ -259,28 +263,227 @@ async def test_a_page_that_is_no_more_is_the_last_one(store: SqlStore) -> None:
 # Drafts.
 
 
+def judged(answers: Mapping[str, str]) -> Scores:
+    """Scores that show which answers they are of."""
+    return Scores(total=float(len(answers)), catalogue="v1")
+
+
 async def test_a_draft_is_kept_for_its_session_until_it_is_dropped(store: SqlStore) -> None:
     assert await store.draft(ANA) is None
-    draft = Draft(Home("", "somewhere"), {"pylon": "none"}, "a-record")
-    await store.save_draft(ANA, Draft(HOME))
-    await store.save_draft(ANA, draft)
+    draft = Draft(Home("", "somewhere"), {"pylon": "none"}, "a-record", "d1")
+    await store.begin_draft(ANA, draft)
     assert await store.draft(ANA) == draft
     assert await store.draft(BEN) is None
-    await store.drop_draft(ANA)
-    await store.drop_draft(ANA)
+    await store.drop_draft(ANA, "another")
+    await store.drop_draft(BEN, "d1")
+    assert await store.draft(ANA) == draft
+    await store.drop_draft(ANA, "d1")
+    await store.drop_draft(ANA, "d1")
     assert await store.draft(ANA) is None
+
+
+async def test_a_form_begins_with_its_home_and_grows_part_by_part(store: SqlStore) -> None:
+    assert await store.save_home(ANA, "d1", Home("", "12 Elm Road")) == Draft(Home("", "12 Elm Road"), {}, "", "d1")
+    await store.save_answers(ANA, "d1", {"pylon", "road"}, {"pylon": "none", "road": "calm"})
+    await store.save_answers(ANA, "d1", {"light"}, {"light": "fair"})
+    grown = await store.save_answers(ANA, "d1", {"pylon", "road"}, {"road": "loud"})
+    assert grown == Draft(Home("", "12 Elm Road"), {"road": "loud", "light": "fair"}, "", "d1")
+    assert await store.save_home(ANA, "d1", HOME) == replace(grown, home=HOME)
+    assert await store.draft(ANA) == replace(grown, home=HOME)
+
+
+async def test_a_window_with_another_form_changes_nothing(store: SqlStore) -> None:
+    await store.save_home(ANA, "d1", HOME)
+    with pytest.raises(DraftConflictError):
+        await store.save_home(ANA, "d2", Home("other"))
+    with pytest.raises(DraftConflictError):
+        await store.save_answers(ANA, "d2", {"pylon"}, {"pylon": "none"})
+    with pytest.raises(DraftConflictError):
+        await store.finish(ANA, "d2", judged)
+    with pytest.raises(DraftConflictError):
+        await store.finish(BEN, "d1", judged)
+    assert await store.draft(ANA) == Draft(HOME, id="d1")
+    assert await store.draft(BEN) is None
+    assert (await store.find(ANA, Query())).total == 0
+
+
+async def test_answers_to_a_form_that_was_thrown_away_are_refused(store: SqlStore) -> None:
+    await store.save_home(ANA, "d1", HOME)
+    await store.drop_draft(ANA, "d1")
+    for draft in ("d1", "d2", ""):
+        with pytest.raises(DraftConflictError):
+            await store.save_answers(ANA, draft, {"pylon"}, {"pylon": "none"})
+    assert await store.draft(ANA) is None
+
+
+async def test_a_form_takes_anothers_place_only_if_it_is_the_one_that_was_asked_about(store: SqlStore) -> None:
+    await store.begin_draft(ANA, Draft(HOME, id="d1"))
+    for expected in (None, "", "d0"):
+        with pytest.raises(DraftConflictError):
+            await store.begin_draft(ANA, Draft(HOME, id="d2"), instead_of=expected)
+    await store.begin_draft(ANA, Draft(HOME, id="d2"), instead_of="d1")
+    assert await store.draft(ANA) == Draft(HOME, id="d2")
+    with pytest.raises(DraftConflictError):
+        await store.begin_draft(BEN, Draft(HOME, id="d3"), instead_of="d1")
+
+
+async def test_a_finished_form_is_a_record_and_says_so(store: SqlStore) -> None:
+    await store.save_home(ANA, "d1", HOME)
+    await store.save_answers(ANA, "d1", ANSWERS, ANSWERS)
+    made = await store.finish(ANA, "d1", judged)
+    assert (made.home, made.answers, made.scores) == (HOME, ANSWERS, judged(ANSWERS))
+    assert made == await store.get(ANA, made.id)
+    assert await store.draft(ANA) is None
+    for again in (
+        store.finish(ANA, "d1", judged),
+        store.save_home(ANA, "d1", HOME),
+        store.save_answers(ANA, "d1", {"pylon"}, {}),
+    ):
+        with pytest.raises(DraftEndedError) as ended:
+            await again
+        assert ended.value.record == made
+    assert (await store.find(ANA, Query())).total == 1
+    with pytest.raises(DraftConflictError):
+        await store.finish(BEN, "d1", judged)
+
+
+async def test_an_edited_record_is_changed_and_made_anew_if_it_is_gone(store: SqlStore) -> None:
+    made = await store.create(ANA, HOME, ANSWERS, SCORES)
+    await store.begin_draft(ANA, Draft(Home("Changed"), {}, made.id, "d1"))
+    changed = await store.finish(ANA, "d1", judged)
+    assert (changed.id, changed.home.name, changed.created) == (made.id, "Changed", made.created)
+    await store.begin_draft(ANA, Draft(Home("Again"), ANSWERS, made.id, "d2"))
+    await store.delete(ANA, made.id)
+    anew = await store.finish(ANA, "d2", judged)
+    assert anew.id != made.id
+    assert names(await store.find(ANA, Query())) == ["Again"]
+
+
+async def test_nobody_edits_somebody_elses_record_by_a_form(store: SqlStore) -> None:
+    hers = await keep(store, ANA)
+    await store.begin_draft(BEN, Draft(Home("Mine"), {}, hers.id, "d1"))
+    his = await store.finish(BEN, "d1", judged)
+    assert his.id != hers.id
+    assert await store.get(ANA, hers.id) == hers
+
+
+async def test_a_form_without_a_name_stays_open(store: SqlStore) -> None:
+    await store.save_home(ANA, "d1", Home(""))
+    with pytest.raises(UnnamedDraftError):
+        await store.finish(ANA, "d1", judged)
+    assert await store.draft(ANA) == Draft(Home(""), id="d1")
+
+
+async def test_a_form_that_finds_no_room_stays_open(store: SqlStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_module, "MAX_RECORDS_PER_OWNER", 1)
+    full = await keep(store)
+    await store.save_home(ANA, "d1", HOME)
+    with pytest.raises(TooManyRecordsError):
+        await store.finish(ANA, "d1", judged)
+    await store.delete(ANA, full.id)
+    assert (await store.finish(ANA, "d1", judged)).home == HOME
 
 
 async def test_a_draft_that_nobody_touched_for_a_month_is_forgotten_at_the_next_start(opened: Opener) -> None:
     before = datetime(2026, 1, 1, tzinfo=UTC)
     old = opened(now=lambda: before)
-    await old.save_draft(ANA, Draft(HOME))
+    await old.save_home(ANA, "d1", HOME)
     later = opened(now=lambda: before + timedelta(days=29))
-    await later.save_draft(BEN, Draft(HOME))
+    await later.save_home(BEN, "d2", HOME)
     assert await later.draft(ANA) is not None
     last = opened(now=lambda: before + timedelta(days=31))
     assert await last.draft(ANA) is None
     assert await last.draft(BEN) is not None
+
+
+async def test_several_windows_at_once_lose_no_answer(opened: Opener) -> None:
+    stores = [opened(), opened()]
+    await stores[0].save_home(ANA, "d1", HOME)
+    parts = [f"indicator-{number}" for number in range(12)]
+    await asyncio.gather(
+        *(stores[number % 2].save_answers(ANA, "d1", {part}, {part: "yes"}) for number, part in enumerate(parts))
+    )
+    draft = await stores[0].draft(ANA)
+    assert draft is not None
+    assert draft.answers == dict.fromkeys(parts, "yes")
+
+
+async def test_a_form_that_is_finished_twice_at_once_is_one_record(opened: Opener) -> None:
+    stores = [opened(), opened()]
+    await stores[0].save_home(ANA, "d1", HOME)
+    found = await asyncio.gather(*(store.finish(ANA, "d1", judged) for store in stores * 3), return_exceptions=True)
+    made = [one for one in found if isinstance(one, Record)]
+    assert len(made) == 1
+    assert [one.record for one in found if isinstance(one, DraftEndedError)] == made * 5
+    assert (await stores[0].find(ANA, Query())).total == 1
+
+
+async def test_forms_that_begin_at_once_are_one(opened: Opener) -> None:
+    stores = [opened(), opened()]
+    found = await asyncio.gather(
+        *(stores[number % 2].save_home(ANA, f"d{number}", HOME) for number in range(6)), return_exceptions=True
+    )
+    assert sorted(type(one).__name__ for one in found) == ["Draft"] + ["DraftConflictError"] * 5
+
+
+# How many there may be, and for how long.
+
+
+async def test_no_more_than_so_many_of_an_owner_even_at_once(opened: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_module, "MAX_RECORDS_PER_OWNER", 3)
+    stores = [opened(), opened()]
+    found = await asyncio.gather(*(keep(stores[number % 2]) for number in range(10)), return_exceptions=True)
+    assert [type(one).__name__ for one in found].count("TooManyRecordsError") == 7
+    assert (await stores[0].find(ANA, Query())).total == 3
+
+
+async def test_no_more_than_so_many_of_all_owners_together(opened: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_module, "MAX_RECORDS", len(SAMPLES) + 2)
+    monkeypatch.setattr(store_module, "COUNT_SECONDS", 0.0)
+    store = opened(SAMPLES)
+    made = await keep(store, "owner1")
+    await keep(store, "owner2")
+    with pytest.raises(StoreFullError):
+        await keep(store, "owner3")
+    await store.save_home(ANA, "d1", HOME)
+    with pytest.raises(StoreFullError):
+        await store.finish(ANA, "d1", judged)
+    await store.update("owner1", made.id, Home("still works"), {}, Scores())
+    await store.delete("owner1", made.id)
+    assert (await store.finish(ANA, "d1", judged)).home == HOME
+
+
+async def test_records_that_nobody_can_reach_any_more_are_forgotten_at_the_next_start(opened: Opener) -> None:
+    before = datetime(2026, 1, 1, tzinfo=UTC)
+    old = opened(SAMPLES, now=lambda: before)
+    for owner in (ANA, BEN, "changed"):
+        await keep(old, owner)
+    changed = (await old.find("changed", Query(text="home"))).records[0]
+    later = opened(SAMPLES, now=lambda: before + timedelta(days=interface.KEEP_DAYS - 1))
+    await later.touch(BEN)
+    await later.touch("")
+    await later.update("changed", changed.id, HOME, {}, Scores())
+    last = opened(SAMPLES, now=lambda: before + timedelta(days=interface.KEEP_DAYS + 1))
+    totals = {owner: (await last.find(owner, Query())).total - len(SAMPLES) for owner in (ANA, BEN, "changed")}
+    assert totals == {ANA: 0, BEN: 1, "changed": 1}
+
+
+# When the catalogue has changed.
+
+
+async def test_scores_by_an_older_catalogue_are_made_again(opened: Opener) -> None:
+    store = opened(SAMPLES)
+    for number in range(5):
+        await store.create(f"owner{number}", HOME, ANSWERS, Scores(total=99.0, catalogue="v0"))
+    new = await store.create(ANA, HOME, {}, Scores(total=7.0, catalogue="v1"))
+    done = [await store.rescore("v1", judged, most=2) for _ in range(4)]
+    assert done == [2, 2, 1, 0]
+    for number in range(5):
+        record = (await store.find(f"owner{number}", Query(text="garden"))).records[0]
+        assert record.scores == judged(ANSWERS)
+        assert record.updated == record.created
+    assert await store.get(ANA, new.id) == new
+    assert (await store.get(ANA, "sample-1")).scores == SAMPLES[0].record.scores
 
 
 # Shared by several VMs.

@@ -17,7 +17,10 @@ SLOW_SECONDS = 0.5
 
 
 class Backend:
-    """One VM's web service. Answers with its name; `/slow?s=2` takes two seconds; /healthz is its readiness probe."""
+    """One VM's web service. Answers with its name; `/slow?s=2` takes two seconds; /healthz is its readiness probe.
+
+    /echo answers with the head of the request as it arrived.
+    """
 
     def __init__(self, name: str, address: str, port: int) -> None:
         self.name = name
@@ -80,7 +83,7 @@ class Backend:
             await asyncio.sleep(float(parse_qs(target.query).get("s", ["0"])[0]))
             self.served[target.path] += 1
             status = "200 OK" if self.ready or not probe else "503 Service Unavailable"
-            body = self.name.encode()
+            body = (head if target.path == "/echo" else self.name).encode("latin-1")
             writer.write(f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
             await writer.drain()
         finally:
@@ -118,9 +121,12 @@ class Client:
         self._idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
 
     async def request(
-        self, method: str, path: str, *, body: bytes = b"", keep: bool = False, cookie: str = ""
+        self, method: str, path: str, *, body: bytes = b"", keep: bool = False, cookie: str = "", more: str = ""
     ) -> tuple[int, dict[str, str], str]:
-        """Status, headers and text of the answer. Raises OSError, EOFError, ValueError, TimeoutError."""
+        """Status, headers and text of the answer; `more`: further header lines, as they are sent.
+
+        Raises OSError, EOFError, ValueError, TimeoutError.
+        """
         async with asyncio.timeout(REQUEST_SECONDS):
             reader, writer = (self._reusable() if keep else None) or await asyncio.open_connection(
                 self._address, self._port
@@ -129,6 +135,7 @@ class Client:
                 lines = [f"{method} {path} HTTP/1.1", "Host: shop.test", f"Content-Length: {len(body)}"]
                 lines += [] if keep else ["Connection: close"]
                 lines += [f"Cookie: {cookie}"] if cookie else []
+                lines += more.splitlines()
                 writer.write("\r\n".join((*lines, "", "")).encode() + body)
                 head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
                 headers = dict(_headers(head))

@@ -177,6 +177,20 @@ class TestSettings:
         assert "s032" in config
         assert {(await stage.client().request("GET", "/"))[0] for _ in range(4)} == {200}
 
+    async def test_an_upgraded_operator_hides_the_metrics_by_a_reload(self, stage: Stage) -> None:
+        await stage.start()
+        client = stage.client()
+        assert (await client.request("GET", "/metrics"))[0] == 200
+        stage.publish(metrics_path="/metrics")
+        await stage.applied()
+
+        async def hidden() -> bool:
+            return (await client.request("GET", "/metrics"))[0] == 404
+
+        # Children of before the graceful restart may still take a connection.
+        await until(hidden, "404")
+        assert 'luban_balancer_reloads_total{result="loaded"} 1.0' in await stage.metrics()
+
     async def test_refused_settings_change_nothing_but_the_report(
         self, stage: Stage, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -255,6 +269,20 @@ class TestDeaths:
             await stage.backends["vm-0"].stop()
         assert_nothing_lost(load.outcome, least=300)
         assert stage.httpd_pid() == httpd
+
+    async def test_an_upgraded_agent_has_its_httpd_load_what_it_writes_now(self, stage: Stage) -> None:
+        await stage.spawn()
+        httpd = stage.httpd_pid()
+        stage.kill_agent()
+        config = stage.options.state_dir / "httpd.conf"
+        written = config.read_text()
+        config.write_text(written.replace("    RequestHeader unset X-Forwarded-Proto early\n", ""))
+        assert config.read_text() != written
+        await stage.spawn()
+        assert 'luban_balancer_reloads_total{result="loaded"} 1.0' in await stage.metrics()
+        assert config.read_text() == written
+        assert stage.httpd_pid() == httpd
+        assert (await stage.client().request("GET", "/"))[0] == 200
 
     async def test_an_httpd_that_is_killed_comes_back_with_the_right_members(self, stage: Stage) -> None:
         await stage.start()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import subprocess
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
@@ -56,20 +57,8 @@ class TestConfiguration:
         assert (done.returncode, done.stderr.strip()) == (0, "Syntax OK")
 
     async def test_the_plain_form_serves_by_itself(self, stage: Stage) -> None:
-        config = stage.folder / "plain.conf"
-        settings = replace(stage.settings, listen_address=HTTPD)
-        config.write_text(plain_config(settings, list(stage.members.values())))
-        command = [find_httpd(), "-C", f"Define LUBAN_RUN {stage.folder}", "-f", str(config), "-DFOREGROUND"]
-        process = background(stage.folder / "plain.log", command)
-        try:
+        async with plain_httpd(stage):
             client = stage.client()
-
-            async def answers() -> bool:
-                with contextlib.suppress(OSError, EOFError):
-                    return (await client.request("GET", "/"))[0] == 200
-                return False
-
-            await until(answers, "plain httpd")
             texts = {(await client.request("GET", "/"))[2] for _ in range(4)}
             assert texts == {"a", "b"}
             await stage.backends["a"].stop()
@@ -79,9 +68,118 @@ class TestConfiguration:
 
             await until(health_checks_noticed, "mod_proxy_hcheck")
             assert {(await client.request("GET", "/"))[2] for _ in range(4)} == {"b"}
-        finally:
-            process.terminate()
-            process.wait()
+
+
+@contextlib.asynccontextmanager
+async def plain_httpd(stage: Stage) -> AsyncIterator[None]:
+    """An httpd that serves from the plain form by itself."""
+    config = stage.folder / "plain.conf"
+    settings = replace(stage.settings, listen_address=HTTPD)
+    config.write_text(plain_config(settings, list(stage.members.values())))
+    command = [find_httpd(), "-C", f"Define LUBAN_RUN {stage.folder}", "-f", str(config), "-DFOREGROUND"]
+    process = background(stage.folder / "plain.log", command)
+
+    async def answers() -> bool:
+        with contextlib.suppress(OSError, EOFError):
+            return (await stage.client().request("GET", "/"))[0] == 200
+        return False
+
+    try:
+        await until(answers, "plain httpd")
+        yield
+    finally:
+        process.terminate()
+        process.wait()
+
+
+METRICS = (
+    "/metrics",
+    "/metrics?x",
+    "/metrics/",
+    "/metrics//",
+    "/metrics/.",
+    "//metrics",
+    "/./metrics",
+    "/a/../metrics",
+    "/%2e/metrics",
+    "/a/%2e%2E/metrics",
+    "/%6detrics",
+    "/%6Detric%73",
+    "/metrics;x",
+    "/metrics;x/",
+    "/metrics%0a",
+    "/metrics/%0A",
+    "/metrics%20",
+    "/metrics%2f",
+    "/%2fmetrics",
+    "/metrics%00",
+    "http://shop.test/metrics",
+    "http://shop.test//metrics?x",
+)
+NOT_METRICS = (
+    "/metricsx",
+    "/metrics/x",
+    "/metrics;x/y",
+    "/metric",
+    "/xmetrics",
+    "/x/metrics",
+    "/metrics.txt",
+    "/Metrics",
+    "/%256detrics",
+    "/?/metrics",
+)
+CLAIMS = """\
+Forwarded: for=forged;host=forged;proto=https
+X-Forwarded-For: forged
+x-forwarded-host: forged
+X-FORWARDED-HOST: forged.again
+X-Forwarded-Port: 443443
+X-Forwarded-Proto: forged-https
+X-Forwarded-Server: forged
+Proxy: forged
+Connection: X-Forwarded-For, X-Forwarded-Host
+"""
+
+
+@pytest.fixture(params=["plain", "slotted"])
+async def front(request: pytest.FixtureRequest, stage: Stage) -> AsyncIterator[Stage]:
+    """httpd before two members, from either form."""
+    stage.publish(metrics_path="/metrics")
+    if request.param == "plain":
+        async with plain_httpd(stage):
+            yield stage
+    else:
+        await stage.start()
+        yield stage
+
+
+class TestFront:
+    """What clients get, and what the service hears of them."""
+
+    async def test_no_client_gets_the_metrics_page_however_it_is_spelt(self, front: Stage) -> None:
+        client = front.client()
+        for backend in front.backends.values():
+            backend.served.clear()
+        for method in ("GET", "POST"):
+            got = {path: (await client.request(method, path))[0] for path in METRICS}
+            assert got == dict.fromkeys(METRICS, 404), method
+        assert [path for backend in front.backends.values() for path in backend.served if path != "/healthz"] == []
+
+    async def test_what_only_resembles_it_is_passed_on(self, front: Stage) -> None:
+        client = front.client()
+        assert {path: (await client.request("GET", path))[0] for path in NOT_METRICS} == dict.fromkeys(NOT_METRICS, 200)
+
+    async def test_the_service_hears_nothing_that_a_client_claims_of_itself(self, front: Stage) -> None:
+        _, _, head = await front.client().request("GET", "/echo", more=CLAIMS)
+        assert "forged" not in head.lower()
+        assert "443443" not in head
+        heard = [line for line in head.lower().splitlines() if re.match(r"(x-)?forwarded|proxy:", line)]
+        # What httpd itself adds, and nothing else.
+        assert sorted(heard) == [
+            "x-forwarded-for: 127.0.0.1",
+            "x-forwarded-host: shop.test",
+            "x-forwarded-server: balancer.invalid",
+        ]
 
 
 class TestHttpd:

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.integration
 NAMES = 80
 THREADS = 16
 LOOKUPS = 400
-"""By each thread: with libnss_wrapper, the program ended with a segmentation fault in one run of two."""
+"""By each thread: a few seconds of this are enough for a segmentation fault with libnss_wrapper."""
 READER = """
 import json, os, socket, sys, threading
 names, threads, lookups = map(int, sys.argv[1:])

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from luban_app.catalogue import LANGUAGES, Catalogue, CatalogueError, Text, catalogue, read
+from luban_app.catalogue import LANGUAGES, Catalogue, CatalogueError, Option, Text, catalogue, read
 from luban_app.catalogue.model import SCORE_MAX, SCORE_MIN, WEIGHT_MAX, WEIGHT_MIN
 
 SOURCES = """\
@@ -122,6 +122,50 @@ def test_every_part_has_good_and_bad_options() -> None:
         assert max(scores) >= 4
 
 
+# Whoever does not know, or has nothing of the kind, leaves the indicator unanswered: an option would count as a 50.
+NO_ANSWER_IDS = {"unknown", "unsure", "not-sure", "not-known", "not-looked-up", "not-applicable", "na", "skip", "other"}
+NO_ANSWER_ZH = "不知|不確定|不清楚|未查|未知|未答|不適用|無法判斷|略過|沒有資料|可論|沒有書桌|沒有水"
+NO_ANSWER_EN = (
+    r"unknown|not (sure|known|certain|looked|applicable|answered)|unsure|(don't|do not) know|does(n't| not) apply"
+    r"|\bn/?a\b|nothing (is known|to judge)|\bskip|\bthere is no\b|\bno (water|desk|data)\b"
+)
+
+
+def no_answer(option: Option) -> bool:
+    """Whether an option says that there is nothing to say."""
+    zh_tw, en = (f"{option.label.get(language)} {option.reason.get(language)}" for language in LANGUAGES)
+    return bool(option.id in NO_ANSWER_IDS or re.search(NO_ANSWER_ZH, zh_tw) or re.search(NO_ANSWER_EN, en, re.I))
+
+
+def test_no_option_means_that_nothing_is_known() -> None:
+    found = [f"{one.id}/{option.id}" for one in catalogue().indicators for option in one.options if no_answer(option)]
+    assert found == []
+
+
+@pytest.mark.parametrize("indicator_id", ["sitting-direction", "water-course", "water-quality", "desk"])
+def test_where_there_may_be_nothing_to_say_the_definition_tells_people_to_skip(indicator_id: str) -> None:
+    indicator = catalogue().indicator(indicator_id)
+    assert indicator is not None
+    assert "就略過這一項" in indicator.definition.zh_tw
+    assert "skip this one" in indicator.definition.en
+
+
+def test_books_that_nobody_here_has_read_are_not_cited() -> None:
+    # The paper's bibliography names them; what they say about an indicator is not known.
+    authors = " ".join(source.author.zh_tw for source in catalogue().sources.values() if source.author)
+    assert "吳彰裕" not in authors
+    source = catalogue().sources["luban-cloud"]
+    assert [one.id for one in catalogue().indicators if one.source is source] == ["house-type"]
+
+
+def test_authorship_that_tradition_only_claims_is_said_to_be_a_claim() -> None:
+    for name in ("zangshu", "bazhai"):
+        author = catalogue().sources[name].author
+        assert author is not None
+        assert author.zh_tw.endswith("（傳）")
+        assert author.en.startswith("attributed to ")
+
+
 def sentences(text: str, language: str) -> int:
     marks = r"[。！？]" if language == "zh-TW" else r"[.!?](?=\s|$)"
     return len(re.findall(marks, text))
@@ -163,9 +207,13 @@ def test_the_one_quotation_stands_where_it_belongs() -> None:
         ("fire-neighbour", "消防", "fire department"),
         ("slope", "專業技師", "engineer"),
         ("house-type", "建築師", "architect"),
+        # Seals that keep noise out keep fumes in.
+        ("noise", "瓦斯熱水器", "gas heater"),
+        ("hospital", "瓦斯熱水器", "gas heater"),
+        ("flyover", "瓦斯熱水器", "gas heater"),
     ],
 )
-def test_real_hazards_send_people_to_professionals(indicator_id: str, zh_tw: str, en: str) -> None:
+def test_real_hazards_send_people_to_professionals_or_warn(indicator_id: str, zh_tw: str, en: str) -> None:
     indicator = catalogue().indicator(indicator_id)
     assert indicator is not None
     assert zh_tw in indicator.remedy.zh_tw
@@ -313,6 +361,15 @@ def test_a_source_may_not_stand_twice() -> None:
     files = small()
     files["sources.yaml"] += SOURCES.split("\n", 1)[1]
     assert faults(files) == ["sources.yaml:5: source 'folk': id stands twice"]
+
+
+def test_a_source_that_nothing_cites_is_a_fault() -> None:
+    files = small()
+    files["sources.yaml"] += SOURCES.split("\n", 1)[1].replace("folk", "hearsay")
+    assert faults(files) == ["sources.yaml:5: source 'hearsay': is cited by no indicator"]
+    # One citation, in whatever part, is enough.
+    files["inside.yaml"] = files["inside.yaml"].replace("source: folk", "source: hearsay")
+    assert set(read(files, min_indicators=3).sources) == {"folk", "hearsay"}
 
 
 @given(st.text(max_size=200))

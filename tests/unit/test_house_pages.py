@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 import string
 from collections.abc import AsyncIterator
-from html import escape
-from html.parser import HTMLParser
+from html import escape, unescape
 from pathlib import Path
 
 import httpx
@@ -20,9 +19,20 @@ from luban_app.samples import SAMPLES
 from luban_app.security import CSRF_FIELD
 from luban_app.store_engine import sqlite_url
 from luban_app.web.language import words
+from tests.fakes.forms import hidden_of
 
 NASTY = """<script>alert("1")</script>' OR 1=1 -- {{ 7*7 }} &amp;"""
-PAGES = ("/", "/evaluate/home", "/records", "/ruler", "/ruler?cm=88", "/glossary", "/about", "/records/campus-flat-a")
+PAGES = (
+    "/",
+    "/evaluate/home",
+    "/records",
+    "/ruler",
+    "/ruler?cm=88",
+    "/glossary",
+    "/about",
+    "/api",
+    "/records/campus-flat-a",
+)
 WEB = Path(__file__).resolve().parents[2] / "app" / "luban_app" / "web"
 
 
@@ -41,28 +51,19 @@ def visitor(made: HouseApp) -> httpx.AsyncClient:
     return httpx.AsyncClient(transport=transport, base_url="http://vm", headers={"Accept-Language": "en"})
 
 
-class _Token(HTMLParser):
-    """Finds the CSRF token of a page's forms."""
-
-    token = ""
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        given = dict(attrs)
-        if tag == "input" and given.get("name") == CSRF_FIELD:
-            self.token = given.get("value") or ""
-
-
 def token_of(page: httpx.Response) -> str:
-    parser = _Token()
-    parser.feed(page.text)
-    assert parser.token
-    return parser.token
+    return hidden_of(page.text)[CSRF_FIELD]
+
+
+def prefers(language: str) -> dict[str, str]:
+    """What a browser set to `language` sends."""
+    return {"Accept-Language": language}
 
 
 async def begin(client: httpx.AsyncClient, name: str) -> None:
     """Give the home a name, as the first step's form does."""
-    token = token_of(await client.get("/evaluate/home"))
-    answer = await client.post("/evaluate/home", data={CSRF_FIELD: token, "name": name, "go": "next"})
+    hidden = hidden_of((await client.get("/evaluate/home")).text)
+    answer = await client.post("/evaluate/home", data={**hidden, "name": name, "go": "next"})
     assert (answer.status_code, answer.headers["location"]) == (303, "/evaluate/outside")
 
 
@@ -71,9 +72,9 @@ async def evaluate(client: httpx.AsyncClient, name: str, answers: dict[str, str]
     await begin(client, name)
     location = ""
     for part in catalogue().parts:
-        token = token_of(await client.get(f"/evaluate/{part.id}"))
+        hidden = hidden_of((await client.get(f"/evaluate/{part.id}")).text)
         chosen = {it.id: answers[it.id] for it in part.indicators if it.id in answers}
-        answer = await client.post(f"/evaluate/{part.id}", data={CSRF_FIELD: token, "go": "next", **chosen})
+        answer = await client.post(f"/evaluate/{part.id}", data={**hidden, "go": "next", **chosen})
         assert answer.status_code == 303, answer.text
         location = answer.headers["location"]
     return location
@@ -92,7 +93,7 @@ def test_every_word_that_the_pages_use_is_there() -> None:
     used = {
         key
         for path in sources
-        for key in re.findall(r"""\bt\(["']([a-z0-9.-]*[a-z0-9-])["']""", path.read_text("utf-8"))
+        for key in re.findall(r"""\bt(?:\.plain)?\(["']([a-z0-9.-]*[a-z0-9-])["']""", path.read_text("utf-8"))
     }
     assert len(used) > 50
     assert used - set(words()) == set()
@@ -102,10 +103,15 @@ def test_every_word_that_the_pages_use_is_there() -> None:
 @pytest.mark.parametrize("address", PAGES)
 async def test_every_page_in_both_languages(made: HouseApp, address: str, language: str) -> None:
     async with visitor(made) as client:
-        answer = await client.get(address, params=None if "?" in address else {"lang": language})
-        answer = await client.get(address, headers={"Accept-Language": language})
-    assert answer.status_code == 200
-    assert f'<html lang="{language}">' in answer.text
+        # Asked for in the address against what the browser prefers, then remembered by the cookie.
+        other = next(one for one in LANGUAGES if one != language)
+        asked = await client.get(f"{address}{'&' if '?' in address else '?'}lang={language}", headers=prefers(other))
+        remembered = await client.get(address, headers=prefers(other))
+    async with visitor(made) as client:
+        answer = await client.get(address, headers=prefers(language))
+    for one in (asked, remembered, answer):
+        assert (one.status_code, one.headers["content-language"]) == (200, language)
+        assert f'<html lang="{language}">' in one.text
     assert "script-src 'self'" in answer.headers["content-security-policy"]
     assert re.findall(r"<script(?![^>]*\bsrc=)|\bstyle=|\bon[a-z]+=", answer.text) == [], "inline script or style"
     assert re.findall(r"""(?:src|href)=["']?(?:https?:)?//""", answer.text) == [], "another host"
@@ -178,6 +184,72 @@ async def test_bad_input_is_said_in_the_page(made: HouseApp, data: dict[str, str
     assert answer.status_code == status
     assert answer.headers["content-type"].startswith("text/html")
     assert "Traceback" not in answer.text
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+async def test_a_wrong_answer_is_told_at_its_question_and_in_the_title(made: HouseApp, language: str) -> None:
+    async with visitor(made) as client:
+        client.headers.update(prefers(language))
+        await begin(client, "mine")
+        page = await client.get("/evaluate/outside")
+        data = {**hidden_of(page.text), "noise": "no such option", "go": "next"}
+        answer = await client.post("/evaluate/outside", data=data)
+        listed = await client.get("/compare?id=campus-flat-a")
+    assert (answer.status_code, listed.status_code) == (422, 422)
+    prefix = words()["errors.in-title"][language]
+    assert f"<title>{prefix}" not in page.text
+    assert f"<title>{prefix}" in answer.text
+    assert f"<title>{prefix}" in listed.text
+    # aria-invalid is not allowed on a group, which a fieldset is by itself: a radio group may have it.
+    wrong = re.findall("<fieldset [^>]*aria-invalid[^>]*>", answer.text)
+    assert len(wrong) == 1
+    for attribute in ('id="noise"', 'role="radiogroup"', 'aria-invalid="true"', 'aria-describedby="noise-problem"'):
+        assert attribute in wrong[0]
+    assert words()["problem.option"][language] in answer.text.split('<p class="problem" id="noise-problem">')[1]
+
+
+async def test_answers_that_are_no_longer_asked_are_named(made: HouseApp) -> None:
+    async with visitor(made) as client:
+        address = await evaluate(client, "old", {"noise": "busy"})
+        assert "no longer asked" not in (await client.get(address)).text
+        owner = (await client.get("/records")).request.headers["cookie"].split("luban_session=")[1].split(".")[0]
+        record = await made.house.get(owner, address.split("/")[-1])
+        for added, said in (
+            ({"phlogiston": "much"}, words()["result.unknown.one"]["en"].format(n=1)),
+            ({"phlogiston": "much", "piercing-hall": "gone"}, words()["result.unknown.many"]["en"].format(n=2)),
+        ):
+            # As a record of an older catalogue: the store keeps what it is given.
+            await made.store.update(owner, record.id, record.home, {**record.answers, **added}, record.scores)
+            assert said in (await client.get(address)).text
+
+
+async def test_a_wrong_ruler_length_is_not_folded_away(made: HouseApp) -> None:
+    """Whichever field it came from: the summary's link leads to the one where it can be put right."""
+    async with visitor(made) as client:
+        for address in ("/ruler?cm=88&length=5", "/ruler?cm=88&own=5"):
+            answer = await client.get(address)
+            assert answer.status_code == 422
+            assert "<title>Error: " in answer.text
+            assert 'href="#length"' in answer.text
+            assert re.search(r'<details open>.*id="length"[^>]*aria-invalid="true"', answer.text, re.DOTALL)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+async def test_the_api_is_described_in_the_visitors_language(made: HouseApp, language: str) -> None:
+    async with visitor(made) as client:
+        document = (await client.get("/api/openapi.json")).json()
+        page = (await client.get("/api", headers=prefers(language))).text
+    assert 'href="/api/openapi.json"' in page
+    told = [value for key, value in words().items() if re.match(r"api\.(get|post|put|delete)\.", key)]
+    operations = [(method, path, of) for path, methods in document["paths"].items() for method, of in methods.items()]
+    assert {value["en"] for value in told} == {of["summary"] for _, _, of in operations}
+    rows = re.findall(r'<tr role="row"><td.*?</tr>', page, re.DOTALL)
+    for row, (method, path, of) in zip(rows, operations, strict=True):
+        assert f"<code>{method.upper()}</code>" in row
+        assert f"<code>{path}</code>" in row
+        assert re.findall(r"<code>(\d+)</code>", row) == list(of["responses"])
+        assert next(value[language] for value in told if value["en"] == of["summary"]) in unescape(row)
+    assert {f'id="{name}"' in page for name in document["components"]["schemas"]} == {True}
 
 
 async def test_errors_speak_the_visitors_language(made: HouseApp) -> None:

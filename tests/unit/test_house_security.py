@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator
 from http.cookies import SimpleCookie
 from typing import Any
@@ -105,6 +106,7 @@ def forgeries() -> list[str]:
     session = new_session()
     good, other = Keys(SECRET).cookie(session), Keys(b"t" * 32).cookie(session)
     name, _, signature = good.partition(".")
+    later = Keys(SECRET, lambda: time.time() + 5).cookie(session).split(".")[1]
     return [
         session,
         other,
@@ -117,6 +119,7 @@ def forgeries() -> list[str]:
         '"' + good,
         good + ".x",
         "é",
+        ".".join((name, later, signature.partition(".")[2])),
     ]
 
 
@@ -145,6 +148,68 @@ async def test_the_cookie_is_secure_where_the_visitor_came_by_https(
     async with client_of(Guard(secret, always_secure=always), base_url) as client:
         answer = await client.get("/who", headers=headers)
     assert ("; Secure" in answer.headers["set-cookie"]) is secure
+
+
+async def test_over_https_the_cookie_has_a_name_that_no_plain_page_can_set() -> None:
+    async with client_of(Guard(secret), "https://vm") as client:
+        planted = Keys(SECRET).cookie(new_session())
+        answer = await client.get("/who", headers={"Cookie": f"{COOKIE}={planted}"})
+        assert answer.json()["fresh"]
+        assert answer.headers["set-cookie"].startswith("__Host-luban_session=")
+        again = await client.get("/who", headers={"Cookie": answer.headers["set-cookie"].split(";")[0]})
+    assert again.json() == answer.json() | {"fresh": False}
+
+
+class Days:
+    """A clock that is set by the day."""
+
+    def __init__(self) -> None:
+        self.day = 20_000.0
+
+    def __call__(self) -> float:
+        return self.day * 24 * 3600
+
+
+async def test_a_cookie_is_made_again_while_its_owner_keeps_coming() -> None:
+    now, touched = Days(), []
+
+    async def touch(session: str) -> None:
+        touched.append(session)
+
+    async with client_of(Guard(secret, now=now, touch=touch)) as client:
+        session = (await client.get("/who")).json()["session"]
+        for day, made_again in ((29, False), (2, True), (29, False), (100, True), (179, True), (1, False)):
+            now.day += day
+            answer = await client.get("/who")
+            assert answer.json()["session"] == session
+            assert ("set-cookie" in answer.headers) is made_again, now.day
+        assert touched == [session] * 3
+        now.day += 181
+        gone = (await client.get("/who")).json()
+    assert gone["fresh"]
+    assert gone["session"] != session
+    assert touched == [session] * 3
+
+
+async def test_a_cookie_from_the_future_is_not_ours() -> None:
+    now = Days()
+    async with client_of(Guard(secret, now=now)) as client:
+        session = (await client.get("/who")).json()["session"]
+        now.day -= 1
+        assert (await client.get("/who")).json()["session"] != session
+
+
+async def test_a_cookie_is_not_made_again_where_the_store_could_not_be_told() -> None:
+    now = Days()
+
+    async def touch(_session: str) -> None:
+        raise StoreUnavailableError("away")
+
+    async with client_of(Guard(secret, now=now, touch=touch)) as client:
+        await client.get("/who")
+        now.day += 31
+        with pytest.raises(StoreUnavailableError):
+            await client.get("/who")
 
 
 async def test_vms_with_the_same_secret_know_each_others_visitors(client: httpx.AsyncClient) -> None:

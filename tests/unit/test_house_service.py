@@ -4,21 +4,36 @@ from __future__ import annotations
 
 import csv
 import io
+import re
+import unicodedata
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from decimal import Decimal
+from importlib import resources
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+import yaml
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from luban_app import house_csv, house_input
-from luban_app.catalogue import LANGUAGES, Language, catalogue
+from luban_app.catalogue import LANGUAGES, Catalogue, Language, Text, catalogue
 from luban_app.house import House, InputError, sample_records
 from luban_app.house_input import MESSAGES
-from luban_app.records import ADDRESS_LENGTH, NAME_LENGTH, NOTES_LENGTH, Draft, Home, Query, Record, RecordNotFoundError
+from luban_app.records import (
+    ADDRESS_LENGTH,
+    NAME_LENGTH,
+    NOTES_LENGTH,
+    Draft,
+    Home,
+    Query,
+    Record,
+    RecordNotFoundError,
+    Scores,
+)
 from luban_app.samples import SAMPLES
+from luban_app.scoring import version
 from luban_app.store import SqlStore
 from luban_app.store_engine import sqlite_url
 
@@ -85,6 +100,75 @@ def test_any_text_is_taken_or_refused(name: str, address: str, notes: str) -> No
         assert "\0" not in (home.name + home.address + home.notes).encode().decode()
     if error is not None:
         assert all(error.message(language).encode() for language in LANGUAGES)
+
+
+# Written as numbers: in the text of a program nobody would see them.
+ZERO_WIDTH, JOINER, NON_JOINER = "\u200b", "\u200d", "\u200c"
+TURNING = [chr(code) for code in (*range(0x202A, 0x202F), *range(0x2066, 0x206A))]
+
+
+@pytest.mark.parametrize(
+    "unseen",
+    [
+        ZERO_WIDTH,
+        ZERO_WIDTH * 20,
+        JOINER,
+        f" {JOINER}\u3000{NON_JOINER}\n",
+        "\ufeff",
+        "\u2060\u2063",
+        "\u00ad",
+        "\u200e\u200f\u061c",
+        "\u3164",
+        "\uffa0\u115f\u1160",
+        "\u2800",
+        "\ufe0f",
+        "\u0301",
+        "\U000e0067\U000e007f",
+        *TURNING,
+    ],
+)
+def test_what_nobody_can_see_is_no_name(unseen: str) -> None:
+    refused(lambda: house_input.home(unseen), "name", "required")
+    assert house_input.home("n", unseen, unseen) == Home("n")
+    assert house_input.query(unseen) == Query()
+
+
+@pytest.mark.parametrize("mark", [*TURNING, ZERO_WIDTH, "\ufeff", "\u200f", "\u00ad"])
+def test_marks_that_turn_words_round_or_cannot_be_seen_are_dropped(mark: str) -> None:
+    home = house_input.home(f"{mark}El{mark}m{mark}", f"1{mark}2", f"a{mark}\n{mark}b")
+    assert home == Home("Elm", "12", "a\nb")
+    assert house_input.home(f"Cafe{mark}\u0301").name == "Café"
+    assert mark not in house_input.shown(f"a{mark}b")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "می\u200cخواهم",
+        "क्\u200dष",
+        "\U0001f468\u200d\U0001f469\u200d\U0001f467",
+        "\U0001f3f4\U000e0067\U000e0062\U000e0065\U000e006e\U000e0067\U000e007f",
+        "1\ufe0f\u20e3",
+        "葛\U000e0100",
+        "\ue000",
+        "שלום",
+        "?",
+    ],
+)
+def test_what_writing_needs_is_kept(name: str) -> None:
+    assert house_input.home(f"{JOINER} {name}{NON_JOINER} ").name == name
+
+
+@given(st.text(st.one_of(st.characters(codec=None), st.characters(categories=["Cf", "Mn", "Zs"])), max_size=80))
+@example("\U0001d173\U0001bca0")
+def test_a_name_that_is_taken_can_be_seen_and_turns_nothing_round(name: str) -> None:
+    home, _ = read(name)
+    if home is not None:
+        # Private signs and those that this Python does not know yet (Co, Cn) may well be seen: Taiwan has rare names.
+        seen = {one for one in home.name if (kind := unicodedata.category(one))[0] in "LNPS" or kind in {"Co", "Cn"}}
+        assert seen - set("\u115f\u1160\u2800\u3164\uffa0\U0001d159")
+        assert not set(home.name) & set(TURNING)
+        assert home.name == home.name.strip()
 
 
 def read(*texts: str) -> tuple[Home | None, InputError | None]:
@@ -200,12 +284,44 @@ async def test_a_record_is_kept_with_its_scores(house: House) -> None:
 async def test_answers_that_the_catalogue_no_longer_knows_do_not_count(house: House) -> None:
     old = GOOD | {"abolished": "yes", "damp": "abolished"}
     assert house.evaluate(old) == house.evaluate(GOOD)
-    await house.save_draft(ANA, Draft(Home(""), old))
+    await house.store.begin_draft(ANA, Draft(Home(""), old, id="d1"))
     draft = await house.draft(ANA)
     assert draft is not None
     assert draft.answers == GOOD
-    await house.drop_draft(ANA)
+    await house.drop_draft(ANA, "d1")
     assert await house.draft(ANA) is None
+
+
+async def test_a_record_that_another_catalogue_scored_is_shown_and_listed_by_todays(house: House) -> None:
+    today = house.scores(GOOD)
+    old = await house.store.create(ANA, house.home("Old"), GOOD, Scores(total=1.0, catalogue="before"))
+    assert (await house.get(ANA, old.id)).scores == today
+    found = await house.find(ANA, Query(text="old"))
+    assert [record.scores for record in found.records] == [today]
+    shown = f",{today.total:.1f},"
+    assert shown in (await house.export(ANA, "en", Query(text="old"))).decode()
+    assert (await house.compare(ANA, [old.id, SAMPLES[0].id])).homes[0].record.scores == today
+    assert [await house.rescore(), await house.rescore()] == [1, 0]
+    assert (await house.store.get(ANA, old.id)).scores == today
+
+
+def test_the_version_of_a_catalogue_changes_with_what_scores_depend_on_and_with_nothing_else() -> None:
+    part = catalogue().parts[0]
+    group = part.groups[0]
+    first = group.indicators[0]
+
+    def with_first(**changes: object) -> Catalogue:
+        changed = replace(group, indicators=(replace(first, **changes), *group.indicators[1:]))  # type: ignore[arg-type]
+        parts = replace(part, groups=(changed, *part.groups[1:])), *catalogue().parts[1:]
+        return replace(catalogue(), parts=parts)
+
+    now = version(catalogue())
+    assert re.fullmatch("[0-9a-f]{16}", now)
+    assert version(with_first(remedy=Text("另", "Other"))) == now
+    assert version(with_first(options=first.options[::-1])) == now
+    options = (replace(first.options[0], score=first.options[0].score - 1), *first.options[1:])
+    different = [with_first(weight=first.weight % 5 + 1), with_first(options=options), with_first(id="renamed")]
+    assert len({now, *map(version, different)}) == 4
 
 
 # Samples and comparison.
@@ -308,3 +424,14 @@ def test_a_record_of_an_older_catalogue_is_still_a_row() -> None:
     assert isinstance(record, Record)
     table = house_csv.table(catalogue(), [record], "en").decode("utf-8-sig")
     assert "abolished" not in table
+
+
+def test_the_parts_have_one_name_everywhere() -> None:
+    words = yaml.safe_load(resources.files("luban_app").joinpath("web/translations.yaml").read_text(encoding="utf-8"))
+    head = {
+        language: house_csv.table(catalogue(), [], language).decode("utf-8-sig").split(",")[3:6]
+        for language in LANGUAGES
+    }
+    for part, zh_tw, en in zip(catalogue().parts, head["zh-TW"], head["en"], strict=True):
+        assert words[f"sort.{part.id}"] == {"zh-TW": part.names.zh_tw, "en": part.names.en}
+        assert (zh_tw, en) == (f"{part.names.zh_tw}分數", f"{part.names.en} score")

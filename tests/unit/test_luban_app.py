@@ -17,11 +17,12 @@ from typing import Any
 import httpx
 import pytest
 import structlog
+from click.testing import CliRunner
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Mount, Route
 
-from luban_app import logs
+from luban_app import logs, server
 from luban_app.application import Extension, create_app
 from luban_app.clock import SystemClock
 from luban_app.frame import Frame
@@ -70,7 +71,7 @@ def clock() -> FakeClock:
 
 @pytest.fixture
 def app(clock: FakeClock) -> Frame:
-    return create_app(VM, clock=clock, extension=Extension(routes=EXTRA))
+    return create_app(VM, clock=clock, extension=Extension(routes=EXTRA), experiments=True)
 
 
 def client_of(app: Frame) -> httpx.AsyncClient:
@@ -210,6 +211,18 @@ async def test_work_bounds_processor_time_more_tightly(client: httpx.AsyncClient
     assert response.json()["field"] == "cpu"
 
 
+@pytest.mark.parametrize("method", ["GET", "POST", "OPTIONS"])
+async def test_without_experiments_work_is_as_unknown_as_any_path(clock: FakeClock, method: str) -> None:
+    async with client_of(create_app(VM, clock=clock)) as client:
+        unknown = await client.request(method, "/nothing-here")
+        refused = await client.request(method, "/work?seconds=3&cpu=3")
+        assert (refused.status_code, refused.content) == (unknown.status_code, unknown.content)
+        assert refused.status_code == 404
+        assert (clock.burnt, clock.slept) == ([], [])
+        counted = f'luban_app_requests_total{{method="{method}",route="other",status="404"}}'
+        assert await metric(client, counted) == 2
+
+
 async def test_the_page_names_the_vm_and_starts_a_session(client: httpx.AsyncClient) -> None:
     response = await client.get("/")
     assert VM in response.text
@@ -325,6 +338,41 @@ def test_logs_are_one_json_object_a_line_with_the_name(capsys: pytest.CaptureFix
     assert "color_message" not in theirs
 
 
+@pytest.fixture
+def served(monkeypatch: pytest.MonkeyPatch) -> list[server.Service]:
+    """What the program would serve, instead of doing so."""
+    services: list[server.Service] = []
+    monkeypatch.setattr(server, "serve", lambda _host, _port, service, **_: services.append(service))
+    return services
+
+
+@pytest.mark.parametrize("option", ["experiments", "secure_cookie"])
+@pytest.mark.parametrize(
+    ("value", "on"),
+    [(None, False), ("", False), ("0", False), ("false", False), ("1", True), ("true", True), ("on", True)],
+)
+def test_a_switch_is_off_unless_its_variable_says_otherwise(
+    served: list[server.Service], option: str, value: str | None, on: bool
+) -> None:
+    done = CliRunner().invoke(server.main, [], env={f"LUBAN_{option.upper()}": value})
+    assert (done.exit_code, done.output) == (0, "")
+    assert [getattr(service, option) for service in served] == [on]
+
+
+def test_experiments_are_an_option_too(served: list[server.Service]) -> None:
+    CliRunner().invoke(server.main, ["--experiments"], env={"LUBAN_EXPERIMENTS": None})
+    assert [service.experiments for service in served] == [True]
+
+
+@pytest.mark.parametrize("value", ["perhaps", "2", "1 please"])
+def test_a_variable_that_is_neither_is_refused(served: list[server.Service], value: str) -> None:
+    done = CliRunner().invoke(server.main, [], env={"LUBAN_EXPERIMENTS": value})
+    assert done.exit_code == 2
+    assert "--experiments" in done.output
+    assert f"{value!r} is not a valid boolean" in done.output
+    assert served == []
+
+
 def program(*arguments: str, **environment: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "luban_app", *arguments],
@@ -337,22 +385,24 @@ def program(*arguments: str, **environment: str) -> subprocess.Popen[str]:
 
 
 def test_sigterm_lets_requests_in_flight_finish(tmp_path: Path) -> None:
-    with program("--port", "0", "--data-dir", str(tmp_path), LUBAN_VM=VM) as server:
+    with program("--port", "0", "--data-dir", str(tmp_path), LUBAN_VM=VM, LUBAN_EXPERIMENTS="1") as process:
         try:
-            assert server.stdout is not None
-            port = next(int(found[1]) for line in server.stdout if (found := re.search(r"http://\S+:(\d+)", line)))
+            assert process.stdout is not None
+            first = json.loads(next(process.stdout))
+            assert (first["level"], "/work" in first["event"]) == ("warning", True)
+            port = next(int(found[1]) for line in process.stdout if (found := re.search(r"http://\S+:(\d+)", line)))
             with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
                 connection.sendall(b"GET /work?seconds=0.4 HTTP/1.1\r\nHost: vm\r\nExpect: 100-continue\r\n\r\n")
                 # The interim response proves that the request has been taken up.
                 assert connection.recv(1000) == b"HTTP/1.1 100 Continue\r\n\r\n"
-                server.send_signal(signal.SIGTERM)
+                process.send_signal(signal.SIGTERM)
                 answer = b"".join(iter(lambda: connection.recv(1000), b""))
             assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
             assert answer.endswith(b'{"vm":"vm-7","seconds":0.4,"cpu":0.0}')
-            assert {json.loads(line)["vm"] for line in server.stdout} == {VM}
-            assert server.wait(timeout=30) == 0
+            assert {json.loads(line)["vm"] for line in process.stdout} == {VM}
+            assert process.wait(timeout=30) == 0
         finally:
-            server.kill()
+            process.kill()
 
 
 def test_the_program_explains_itself_and_its_errors() -> None:

@@ -1,4 +1,4 @@
-"""The Luban ruler: the table of its 32 divisions, its boundaries, its suggestions, and what it refuses."""
+"""The Luban ruler: its 32 divisions, its boundaries, its suggestions, and what it refuses."""
 
 from __future__ import annotations
 
@@ -21,8 +21,10 @@ from luban_app.ruler import (
 )
 from luban_app.ruler_signs import CHARACTERS
 
-# On a ruler of 42.9 cm a character has 42.9 / 8 = 5.3625 cm and a division 42.9 / 32 = 1.340625 cm. The k-th division
-# begins at k * 1.340625 cm (second column); the third is the first whole millimetre in it, in cm.
+# The signs and their order are those of the list at https://lubanchi.cn/html/109.html (a ruler of 42.9 cm, simplified
+# characters). The numbers come from no table: they are worked out by hand from the length. A character has 42.9 / 8 =
+# 5.3625 cm and a division 42.9 / 32 = 1.340625 cm. The k-th division begins at k * 1.340625 cm (third column); the
+# fourth is the first whole millimetre in it, in cm.
 TABLE = [
     ("財", "財德", "0", "0.1"),
     ("財", "寶庫", "1.340625", "1.4"),
@@ -92,7 +94,9 @@ def test_every_sign_is_explained_in_both_languages() -> None:
 
 
 @pytest.mark.parametrize(("character", "division", "start", "first_mm"), TABLE)
-def test_the_published_table_to_the_millimetre(character: str, division: str, start: str, first_mm: str) -> None:
+def test_boundaries_worked_out_by_hand_hold_to_the_millimetre(
+    character: str, division: str, start: str, first_mm: str
+) -> None:
     here = read(Decimal(first_mm))
     assert signs(here) == (character, division)
     assert here.division_span.start == Fraction(start)
@@ -117,14 +121,27 @@ def test_a_whole_ruler_begins_again() -> None:
     assert read(Decimal("42.8")).turn == 0
 
 
-@pytest.mark.parametrize(
-    ("cm", "expected"),
-    # The printed table of the 46.08 cm ruler, where a division has 1.44 cm: ends of 財德, 迎福, 失脫, 大吉, 富貴, 口舌.
-    [("1.44", "寶庫"), ("5.76", "退財"), ("17.28", "添丁"), ("23.04", "順科"), ("28.80", "死別"), ("40.32", "財至")],
-)
-def test_the_longest_variant_follows_its_printed_table(cm: str, expected: str) -> None:
-    assert read(Decimal(cm), Decimal("46.08")).division.name == expected
-    assert read(Decimal(cm) - Decimal("0.01"), Decimal("46.08")).division.name != expected
+# Where divisions begin on a ruler of 46.08 cm, copied from the table of that ruler at
+# http://www.360doc.com/document/24/1220/20/1992026_1142480159.shtml (simplified there). Read as far as 離鄉: the copy
+# at hand ends there. It gives two decimals, which are exact: 46.08 / 32 = 1.44.
+PUBLISHED_46_08 = [
+    ("財德", "0.00"), ("寶庫", "1.44"), ("六合", "2.88"), ("迎福", "4.32"),
+    ("退財", "5.76"), ("公事", "7.20"), ("牢執", "8.64"), ("孤寡", "10.08"),
+    ("長庫", "11.52"), ("劫財", "12.96"), ("官鬼", "14.40"), ("失脫", "15.84"),
+    ("添丁", "17.28"), ("益利", "18.72"), ("貴子", "20.16"), ("大吉", "21.60"),
+    ("順科", "23.04"), ("橫財", "24.48"), ("進益", "25.92"), ("富貴", "27.36"),
+    ("死別", "28.80"), ("退口", "30.24"), ("離鄉", "31.68"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("division", "start"), PUBLISHED_46_08)
+def test_the_longest_variant_follows_a_published_table(division: str, start: str) -> None:
+    length = Decimal("46.08")
+    assert read(Decimal(start) + TINY, length).division.name == division
+    assert read(Decimal(start) + TINY, length).division_span.start == Fraction(start)
+    if start != "0.00":
+        assert read(Decimal(start), length).division.name == division
+        assert read(Decimal(start) - Decimal("0.01"), length).division.name != division
 
 
 def test_a_reading_tells_where_the_measure_lies() -> None:

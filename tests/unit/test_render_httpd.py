@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -46,13 +47,13 @@ SLOTS = (
 )
 
 
-def spec(**balancer: Any) -> LubanClusterSpec:
+def spec(metrics_path: str = "/metrics", **balancer: Any) -> LubanClusterSpec:
     """A cluster with these balancer fields."""
     return LubanClusterSpec.model_validate(
         {
             "hosts": [{"name": "host-b", "uri": "qemu:///system"}],
             "template": {"spec": {"image": {"volume": "luban-web.qcow2"}}},
-            "scaling": {"minVMs": 1, "maxVMs": 3},
+            "scaling": {"minVMs": 1, "maxVMs": 3, "sessions": {"metric": {"path": metrics_path}}},
             "balancer": balancer,
         }
     )
@@ -62,6 +63,7 @@ DEFAULTS = settings_of("shop", spec())
 EVERYTHING = settings_of(
     "shop",
     spec(
+        metrics_path="/app//./m%65trics.txt?format=1",
         method="bybusyness",
         listen={"address": "[2001:db8::1]", "port": 8443},
         stickyCookie="LUBANID",
@@ -108,9 +110,11 @@ def test_settings_come_from_the_spec() -> None:
             health_timeout_seconds=2,
             slots=16,
             vm_port=8080,
+            metrics_path="/app//./m%65trics.txt?format=1",
         )
         == EVERYTHING
     )
+    assert DEFAULTS.metrics_path == "/metrics", "also where httpd counts the sessions"
 
 
 @pytest.mark.parametrize(("max_vms", "slots"), [(1, 16), (7, 16), (8, 32), (15, 32), (500, 1008)])
@@ -123,13 +127,58 @@ def test_a_health_path_too_long_for_httpd_is_left_to_the_agent() -> None:
     assert "hcmethod" not in plain_config(replace(DEFAULTS, health_path="/" + "a" * 63), MEMBERS)
 
 
+class TestMetricsPath:
+    """Clients do not get the page that the operator reads. What httpd makes of it: tests/integration/test_httpd.py."""
+
+    RULE = re.compile(r'    <LocationMatch "\^((?:/(?:[A-Za-z0-9_-]|\\x[0-9a-f]{2})+)+)\(;\[\^/\]\*\)\?\[/\\s\]\*\$">')
+
+    def rule(self, path: str) -> str:
+        """The expression that matches just the path; empty: there is no rule. Fails if there is anything else."""
+        text = plain_config(replace(DEFAULTS, metrics_path=path), ())
+        added = [line for line in text.splitlines() if line not in self.without]
+        if not added:
+            return ""
+        found = self.RULE.fullmatch(added[0])
+        assert found, added[0]
+        assert [line.strip() for line in added[1:]] == ["Redirect 404", "</LocationMatch>"]
+        assert text.index("<LocationMatch") < text.index("ProxyPass /")
+        return found[1]
+
+    without = frozenset(plain_config(replace(DEFAULTS, metrics_path=""), ()).splitlines())
+
+    @pytest.mark.parametrize(
+        ("path", "rule"),
+        [
+            ("/metrics", "/metrics"),
+            ("/metrics/?format=text&x=%22", "/metrics"),
+            ("//a/.//b/../m-e_t.rics~", r"/a/m-e_t\x2erics\x7e"),
+            ("/%6Detrics", "/metrics"),
+            ("/a%2Fb", "/a/b"),
+            ("/%22%3E%0A%24%7BX%7D%C3%A4", r"/\x22\x3e\x0a\x24\x7bX\x7d\xc3\xa4"),
+            ("/%25", r"/\x25"),
+        ],
+    )
+    def test_it_is_matched_as_httpd_decodes_it(self, path: str, rule: str) -> None:
+        assert self.rule(path) == rule
+
+    @pytest.mark.parametrize("path", ["", "/", "//", "/?metrics", "/.", "/..", "/%2F", "/a/.."])
+    def test_a_service_whose_first_page_it_is_keeps_its_first_page(self, path: str) -> None:
+        assert self.rule(path) == ""
+
+    @given(st.from_regex(r"/[A-Za-z0-9._~/?&=%-]{0,60}", fullmatch=True))
+    def test_no_text_gets_in_through_it(self, path: str) -> None:
+        self.rule(path)
+
+
 class TestAllowList:
     """Values that are not plainly harmless are refused, never escaped."""
 
-    @pytest.mark.parametrize("field", ["cluster", "method", "listen_address", "sticky_cookie", "health_path"])
+    @pytest.mark.parametrize(
+        "field", ["cluster", "method", "listen_address", "sticky_cookie", "health_path", "metrics_path"]
+    )
     @pytest.mark.parametrize("value", NASTY)
     def test_settings(self, field: str, value: Any) -> None:
-        if value == "" and field in ("listen_address", "sticky_cookie"):
+        if value == "" and field in ("listen_address", "sticky_cookie", "metrics_path"):
             return
         with pytest.raises(ValueError, match="not allowed"):
             replace(DEFAULTS, **{field: value})
@@ -217,6 +266,11 @@ class TestDocument:
         content["members"][0]["fresh"] = 1
         content["fresh"] = 1
         assert parse_balancer_json(json.dumps(content)).members == MEMBERS
+
+    def test_an_earlier_operators_document_hides_nothing(self) -> None:
+        content = json.loads(config_map_data(DEFAULTS, MEMBERS)["balancer.json"])
+        del content["settings"]["metrics_path"]
+        assert parse_balancer_json(json.dumps(content)).settings == replace(DEFAULTS, metrics_path="")
 
     @pytest.mark.parametrize(
         "text",

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any
 
 import msgspec
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, Response
+from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from luban_app.api import document
@@ -16,13 +17,16 @@ from luban_app.house import House
 
 PREFIX = "/api"
 ROOT = "/api/v1"
+Page = Callable[[Request, Mapping[str, Any]], Response]
+"""Makes the page that shows the OpenAPI document to people."""
 _KEEP = {"Cache-Control": "public, max-age=300"}
 
 
 class Api:
     """The routes under /api."""
 
-    def __init__(self, house: House) -> None:
+    def __init__(self, house: House, page: Page) -> None:
+        self._show = page
         do = Handlers(house)
         one = f"{ROOT}/records/{{record}}"
         self._operations: list[BaseRoute] = [
@@ -55,6 +59,6 @@ class Api:
         """The OpenAPI document."""
         return Response(msgspec.json.encode(self.document), 200, _KEEP, JSON)
 
-    async def _page(self, _request: Request) -> Response:
+    async def _page(self, request: Request) -> Response:
         """The document for people."""
-        return HTMLResponse(document.page(self.document), headers=_KEEP)
+        return self._show(request, self.document)

@@ -10,11 +10,13 @@ from starlette.responses import Response
 
 from luban_app.api.models import Problem
 from luban_app.house_input import InputError
-from luban_app.records import RecordNotFoundError, StoreUnavailableError, TooManyRecordsError
+from luban_app.records import RecordNotFoundError, StoreFullError, StoreUnavailableError, TooManyRecordsError
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_SECONDS = 2
 """What a client is told to wait while the database is away."""
+FULL_SECONDS = 24 * 3600
+"""The same while there is no room for more records."""
 
 
 def respond(
@@ -35,10 +37,17 @@ def problem_of(error: Exception) -> Response:
             return respond(404, "there is no such record", code="no-record")
         case TooManyRecordsError():
             return respond(409, str(error), code="too-many-records")
-        case StoreUnavailableError():
-            headers = {"Retry-After": str(RETRY_SECONDS), "Cache-Control": "no-store"}
-            return respond(503, "the database cannot be used now", code="unavailable", headers=headers)
+        case StoreFullError() | StoreUnavailableError():
+            return _not_now(error)
         case HTTPException():
             detail = "" if error.detail == HTTPStatus(error.status_code).phrase else error.detail
             return respond(error.status_code, detail, headers=dict(error.headers or {}))
     return respond(500, "an error that is not yours; it has been logged")
+
+
+def _not_now(error: StoreFullError | StoreUnavailableError) -> Response:
+    """503, and when to try again."""
+    full = isinstance(error, StoreFullError)
+    detail, code = (str(error), "store-full") if full else ("the database cannot be used now", "unavailable")
+    headers = {"Retry-After": str(FULL_SECONDS if full else RETRY_SECONDS), "Cache-Control": "no-store"}
+    return respond(503, detail, code=code, headers=headers)

@@ -40,6 +40,9 @@ MAX_LONG = 900
 
 _INDICATOR_KEYS = {"id", "group", "names", "definition", "weight", "options", "remedy", "source"}
 
+_Listed = Mapping[str, tuple[Source, yaml.Node]]
+"""The sources by id, each with where it stands."""
+
 
 @cache
 def catalogue() -> Catalogue:
@@ -58,7 +61,8 @@ def read(files: Mapping[str, str], min_indicators: int = MIN_INDICATORS) -> Cata
     if missing:
         raise CatalogueError([Fault(name, 1, "file is missing") for name in missing])
     reader = Reader(SOURCES_FILE)
-    sources = _sources(reader, reader.compose(files[SOURCES_FILE]))
+    listed = _sources(reader, reader.compose(files[SOURCES_FILE]))
+    sources = {source.id: source for source, _ in listed.values()}
     faults = reader.faults
     seen: dict[str, str] = {}
     parts = []
@@ -68,7 +72,7 @@ def read(files: Mapping[str, str], min_indicators: int = MIN_INDICATORS) -> Cata
         faults += part_reader.faults
     found = Catalogue(tuple(part for part in parts if part is not None), sources)
     if not faults:
-        faults += _whole(found, min_indicators)
+        faults += _uncited(listed, found) + _whole(found, min_indicators)
     if faults:
         raise CatalogueError(faults)
     return found
@@ -88,16 +92,26 @@ def _whole(found: Catalogue, min_indicators: int) -> list[Fault]:
     return faults
 
 
-def _sources(reader: Reader, root: yaml.Node | None) -> dict[str, Source]:
+def _uncited(listed: _Listed, found: Catalogue) -> list[Fault]:
+    """A source that nothing goes back to would lend the catalogue an authority that it does not have."""
+    cited = {indicator.source.id for indicator in found.indicators}
+    return [
+        Fault(SOURCES_FILE, node.start_mark.line + 1, f"source {source.id!r}: is cited by no indicator")
+        for source, node in listed.values()
+        if source.id not in cited
+    ]
+
+
+def _sources(reader: Reader, root: yaml.Node | None) -> _Listed:
     if root is None:
         return {}
-    found: dict[str, Source] = {}
+    found: dict[str, tuple[Source, yaml.Node]] = {}
     for node in reader.items(reader.fields(root, "file", {"sources"}).get("sources"), "sources"):
         source = _source(reader, node)
         if source is not None and source.id in found:
             reader.fault(node, f"source {source.id!r}: id stands twice")
         elif source is not None:
-            found[source.id] = source
+            found[source.id] = (source, node)
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -13,8 +14,9 @@ from luban_app.web.language import Translator
 HOME = "home"
 """The step before the parts: name, address and notes."""
 START = f"/evaluate/{HOME}"
-MAX_FIELDS = 250
-"""More than a form has: a field for each indicator of the largest part, and a few."""
+DRAFT_FIELD = "draft"
+"""Hidden in every page of the form: which form it belongs to."""
+_DRAFT = re.compile(r"[A-Za-z0-9_-]{0,40}")
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,8 @@ class Problem:
 
     field: str
     message: str
+    address: str = ""
+    """Where to go instead; empty: there is no such place."""
 
 
 @dataclass(frozen=True)
@@ -142,8 +146,7 @@ def read_part(house: House, part: Part, given: Mapping[str, str]) -> tuple[dict[
     return found, faults
 
 
-def with_part(draft: Draft, part: Part, answers: Mapping[str, str]) -> Draft:
-    """The draft with this part's answers replaced."""
-    theirs = {indicator.id for indicator in part.indicators}
-    kept = {indicator: option for indicator, option in draft.answers.items() if indicator not in theirs}
-    return replace(draft, answers=kept | dict(answers))
+def draft_of(given: Mapping[str, str]) -> str | None:
+    """Which form a page that was sent belongs to; None: no page of ours sends that."""
+    sent = given.get(DRAFT_FIELD, "")
+    return sent if _DRAFT.fullmatch(sent) else None

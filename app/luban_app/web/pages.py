@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -21,7 +22,7 @@ class Pages:
     """All pages of the service, as the VM called `vm` serves them."""
 
     def __init__(self, house: House, vm: str) -> None:
-        render = Renderer(vm)
+        self._render = render = Renderer(vm)
         self._reading = ReadingViews(house, render)
         self._evaluating = EvaluatingViews(house, render)
         self._results = ResultViews(house, render)
@@ -30,6 +31,10 @@ class Pages:
     def error(self, request: Request, status: int) -> Response:
         """The page of an error, for whatever went wrong outside the pages too. Says nothing about the cause."""
         return self._reading.error(request, status)
+
+    def programs(self, request: Request, document: Mapping[str, Any]) -> Response:
+        """The API's description for people: what its OpenAPI document says."""
+        return self._render.page(request, "api.html", document=document)
 
     def routes(self) -> Sequence[BaseRoute]:
         """Routes of all pages; the first one is at /."""

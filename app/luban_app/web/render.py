@@ -5,10 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from decimal import Decimal
 from fractions import Fraction
+from http import HTTPStatus
 from pathlib import Path
 from urllib.parse import parse_qsl, urlencode
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, pass_context
+from jinja2.runtime import Context
+from markupsafe import Markup
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
@@ -17,6 +20,7 @@ from luban_app.ruler_signs import Character
 from luban_app.security import CSRF_FIELD, Visitor
 from luban_app.web import assets, charts, language
 from luban_app.web.language import Translator
+from luban_app.web.markup import Words, mark
 
 NAVIGATION = (
     ("evaluate", "/evaluate"),
@@ -48,7 +52,14 @@ def environment() -> Environment:
         percent=percent,
         decimal=decimal,
     )
+    made.filters["han"] = _han
     return made
+
+
+@pass_context
+def _han(context: Context, text: str) -> Markup:
+    """A filter for what comes from elsewhere than `t` and `txt`."""
+    return mark(text, context["lang"])
 
 
 def number(score: float) -> str:
@@ -115,6 +126,8 @@ class Renderer:
             switch=switch_address(request, language.other(spoken)),
             vm=self.vm,
             here=here,
+            # The title is what a screen reader says first, and what the tab shows.
+            faulty=status == HTTPStatus.UNPROCESSABLE_ENTITY or bool(values.get("problems")),
             csrf=who.csrf if who else "",
             csrf_name=CSRF_FIELD,
             **values,
@@ -130,8 +143,11 @@ class Renderer:
 
 
 def _words(spoken: Language) -> dict[str, object]:
-    def words_of(text: Text) -> str:
+    def plain(text: Text) -> str:
         return text.get(spoken)
+
+    def marked(text: Text) -> Markup:
+        return mark(text.get(spoken), spoken)
 
     def sign_name(sign: Character) -> str:
         return sign.name if spoken == "zh-TW" else f"{sign.name} ({sign.pinyin}, {sign.english})"
@@ -139,7 +155,8 @@ def _words(spoken: Language) -> dict[str, object]:
     return {
         "lang": spoken,
         "other": language.other(spoken),
-        "t": Translator(spoken),
-        "txt": words_of,
+        "t": Words(Translator(spoken)),
+        "txt": marked,
+        "plain": plain,
         "sign_name": sign_name,
     }

@@ -133,7 +133,7 @@ class Loader:
         before = self._config
         try:
             text = self._text(wanted, view)
-            await self._server.check(text, self._new_endpoint(wanted.settings))
+            await self._server.check(text, self._new_endpoint(wanted.settings, text))
             self._write_config(text)
             await self._server.graceful()
         except LubanError as error:
@@ -168,13 +168,10 @@ class Loader:
             raise LookupError("nothing is wanted yet")
         return document
 
-    def _new_endpoint(self, settings: BalancerSettings) -> Endpoint | None:
-        """Where httpd would have to begin to listen."""
-        last = self._store.memory.in_force
-        before = self._endpoint(last.settings) if last else None
-        return self._endpoint(settings) if before != self._endpoint(settings) else None
-
-    def _endpoint(self, settings: BalancerSettings) -> Endpoint:
+    def _new_endpoint(self, settings: BalancerSettings, text: str) -> Endpoint | None:
+        """Where httpd would have to begin to listen. The files tell, also if another program wrote the last one."""
+        if _listen(text) == _listen(self._config):
+            return None
         return self._runtime.listen_address or settings.listen_address, settings.listen_port
 
     def _text(self, skeleton: Skeleton, view: View) -> str:
@@ -184,6 +181,11 @@ class Loader:
         if text != self._config:
             self._server.write_config(text)
             self._config = text
+
+
+def _listen(text: str) -> str:
+    """The line of a configuration that says where clients connect: the first of its kind."""
+    return next((line for line in text.splitlines() if line.startswith("Listen ")), "")
 
 
 def _without_members(text: str) -> str:

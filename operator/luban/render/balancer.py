@@ -59,6 +59,8 @@ class BalancerSettings:
     """Slots to declare."""
     vm_port: int
     """TCP port of the service in the VMs."""
+    metrics_path: str = ""
+    """Path of the VMs' metrics, which clients do not get. Empty: none, as documents of earlier operators have it."""
 
     def __post_init__(self) -> None:
         check_text("cluster", _NAME, self.cluster)
@@ -67,6 +69,8 @@ class BalancerSettings:
             check_address("listen_address", self.listen_address)
         check_text("sticky_cookie", _COOKIE, self.sticky_cookie)
         check_text("health_path", _PATH, self.health_path)
+        if self.metrics_path != "":
+            check_text("metrics_path", _PATH, self.metrics_path)
         for name in ("listen_port", "vm_port", "slots"):
             check_number(name, getattr(self, name), HIGHEST_PORT)
         for name in ("timeout_seconds", "health_interval_seconds", "health_timeout_seconds"):
@@ -99,6 +103,8 @@ def settings_of(cluster_name: str, spec: LubanClusterSpec) -> BalancerSettings:
         health_timeout_seconds=probe.timeout_seconds,
         slots=slots_for(spec.scaling.max_vms),
         vm_port=template.port,
+        # Whatever counts the sessions: the VMs publish their metrics all the same.
+        metrics_path=spec.scaling.sessions.metric.path,
     )
 
 

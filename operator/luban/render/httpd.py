@@ -10,9 +10,11 @@ The figures below were measured; see docs/decisions. What may reach the text is 
 from __future__ import annotations
 
 import ipaddress
+import posixpath
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from urllib.parse import unquote_to_bytes
 
 from luban.core.model import Member, MemberState
 from luban.render.balancer import (
@@ -73,6 +75,7 @@ _MODULES = (
     "mpm_event",
     "unixd",
     "authz_core",
+    "alias",
     "log_config",
     "env",
     "headers",
@@ -88,6 +91,15 @@ _MODULES = (
     "lbmethod_bytraffic",
     "lbmethod_bybusyness",
 )
+_FORWARDED = (
+    "Forwarded",
+    "X-Forwarded-For",
+    "X-Forwarded-Host",
+    "X-Forwarded-Port",
+    "X-Forwarded-Proto",
+    "X-Forwarded-Server",
+)
+"""Headers by which proxies tell services about clients. From clients themselves they are claims."""
 _PLAIN_MODULES = ("watchdog", "proxy_hcheck")
 _SLOTTED_MODULES = ("status",)
 
@@ -311,11 +323,32 @@ def _front(settings: BalancerSettings, address: str, session_log: str = "") -> s
         # VMs must see the name that the client asked for, not the slot's.
         "ProxyPreserveHost On",
         "RequestHeader unset Proxy early",
+        # What a client says of itself; mod_proxy then adds For, Host and Server as they are.
+        *(f"RequestHeader unset {name} early" for name in _FORWARDED),
         *_sticky(settings.sticky_cookie),
         *([session_log] if session_log else []),
+        *_hidden(settings.metrics_path),
         f"ProxyPass / balancer://{BALANCER}/",
     ]
     return _virtual_host(_endpoint(address or "*", settings.listen_port), lines)
+
+
+def _hidden(path: str) -> list[str]:
+    """Answer 404 for a path instead of passing it on, however it is spelt. Nothing for an empty one and for /.
+
+    httpd compares what it has decoded and normalised, and passes on the same. What may follow the path in other
+    spellings that services take for it: parameters, slashes, and a newline (a `$` of Python's lets one pass).
+    """
+    steps = [step for step in posixpath.normpath(unquote_to_bytes(path.partition("?")[0])).split(b"/") if step]
+    if not path or not steps:
+        return []
+    pattern = "".join(f"/{_literally(step)}" for step in steps)
+    return [rf'<LocationMatch "^{pattern}(;[^/]*)?[/\s]*$">', "    Redirect 404", "</LocationMatch>"]
+
+
+def _literally(text: bytes) -> str:
+    """A regular expression that matches just this. Made of letters, digits, _, - and backslashes alone."""
+    return "".join(char if re.match(r"[A-Za-z0-9_-]", char := chr(byte)) else rf"\x{byte:02x}" for byte in text)
 
 
 def _sticky(cookie: str) -> list[str]:

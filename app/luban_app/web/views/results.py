@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from luban_app.catalogue import Group, Indicator, Language, Part, Text
 from luban_app.house import House
-from luban_app.records import Draft, Record
+from luban_app.records import Draft, DraftConflictError, Record
 from luban_app.scoring import Evaluation, Finding, Score
 from luban_app.security import Visitor, form, visitor
 from luban_app.web import forms, language
@@ -85,6 +85,11 @@ def _sums(name: str, findings: tuple[Finding, ...], score: Score) -> Working:
     return Working(name, weighted, weights, score.value)
 
 
+def _agreed(given: Mapping[str, str] | None, draft: Draft) -> bool:
+    """Whether the visitor was asked about this very form, and said yes."""
+    return given is not None and given.get("sure") == "yes" and forms.draft_of(given) == draft.id
+
+
 @dataclass(frozen=True)
 class ResultViews:
     """Handlers of a record's own pages."""
@@ -109,6 +114,7 @@ class ResultViews:
             evaluation=evaluation,
             parts=parts,
             working=working(parts, evaluation, spoken),
+            unknown=len(record.answers) - len(answers),
         )
 
     async def edit(self, request: Request) -> Response:
@@ -117,14 +123,16 @@ class ResultViews:
         who = await visitor(request)
         record = await self._own(who, request.path_params["record"])
         draft = await self.house.draft(who.session)
-        clash = draft is not None and draft.record != record.id
-        if draft is not None and clash and (given is None or given.get("sure") != "yes"):
+        if draft is not None and draft.record != record.id and not _agreed(given, draft):
             return self._ask_to_replace(request, who, record, draft)
         if given is None:
             return redirect(f"/records/{record.id}")
-        if draft is None or clash:
-            fresh = Draft(record.home, self.house.known(record.answers), record.id)
-            await self.house.save_draft(who.session, fresh)
+        if draft is None or draft.record != record.id:
+            try:
+                await self.house.edit(who.session, record, instead_of=draft.id if draft else None)
+            except DraftConflictError:
+                # Another window was quicker: look again at what would be thrown away.
+                return redirect(f"/records/{record.id}/edit")
         return redirect(forms.START)
 
     async def delete(self, request: Request) -> Response:
@@ -169,4 +177,5 @@ class ResultViews:
             no=t("discard.no"),
             action=f"/records/{record.id}/edit",
             back="/evaluate",
+            draft=draft.id,
         )
