@@ -28,6 +28,8 @@ SESSION_SECONDS = 180 * 24 * 3600
 """How long a session lives after its cookie was made: records are out of reach without it."""
 RENEW_SECONDS = 30 * 24 * 3600
 """A cookie older than this is made again, so that a session ends only for those who stay away."""
+AWAY_DAYS = (SESSION_SECONDS - RENEW_SECONDS) // (24 * 3600)
+"""Whoever comes back within so many days finds the session as it was."""
 CSRF_FIELD = "csrf"
 
 CONTENT_SECURITY_POLICY = (

@@ -10,7 +10,8 @@ import pytest
 from playwright.sync_api import expect
 
 from luban_app.samples import SAMPLES
-from tests.browser.visit import Visit
+from luban_app.web.render import signed
+from tests.browser.visit import Visit, indicators
 
 # By hand, from the catalogue's weights and scores; the score of a part is 50 + 10 * sum(w*s) / sum(w).
 #
@@ -32,6 +33,46 @@ SCORES = {
     "B": {"outside": "65.2", "building": "55.5", "inside": "33.3", "total": "49.3"},
 }
 FLATS = {"A": SAMPLES[0], "B": SAMPLES[1]}
+
+
+def letters(visit: Visit) -> dict[str, str]:
+    """Which number of the comparison is which flat: number -> letter."""
+    rows = visit.page.locator(".homes li").all()
+    names = {f"Flat {letter} of <b>mine</b>": letter for letter in FLATS}
+    return {row.locator(".label").inner_text(): names[row.get_by_role("link").inner_text()] for row in rows}
+
+
+def chart(visit: Visit, part: str) -> dict[str, str]:
+    """Number -> score, as the rows of a chart are read: what stands at the same height. Its bar is as long."""
+    rows = visit.page.locator(f"figure[data-part='{part}'] svg").evaluate(
+        """svg => [...svg.querySelectorAll("rect.bar")].map(bar => {
+          const middle = one => one.getBoundingClientRect().y + one.getBoundingClientRect().height / 2;
+          const beside = kind => [...svg.querySelectorAll(kind)].find(one => Math.abs(middle(one) - middle(bar)) < 8);
+          const share = bar.getAttribute("width") / svg.querySelector("rect.track").getAttribute("width");
+          return [beside("text.label").textContent, beside("text.value").textContent, 100 * share];
+        })"""
+    )
+    assert all(abs(float(score) - length) < 0.1 for _, score, length in rows), rows
+    return {label: score for label, score, _ in rows}
+
+
+def differing(visit: Visit, name: str) -> dict[str, str]:
+    """Number -> answer, as a row of the table of differences has them under its heads."""
+    indicator = indicators().indicator(name)
+    assert indicator is not None
+    head = visit.page.get_by_role("rowheader", name=indicator.names.get(visit.language), exact=True)
+    table = visit.page.get_by_role("table").filter(has=head)
+    labels = table.locator("thead .label").all_inner_texts()
+    cells = table.get_by_role("row").filter(has=head).get_by_role("cell").all_inner_texts()
+    return dict(zip(labels, cells, strict=True))
+
+
+def answer_of(visit: Visit, letter: str, name: str) -> str:
+    """A flat's answer as the table shows it: the score, then the words."""
+    indicator = indicators().indicator(name)
+    option = indicator.option(FLATS[letter].answers[name]) if indicator else None
+    assert option is not None
+    return f"{signed(option.score)} {option.label.get(visit.language)}"
 
 
 @pytest.fixture
@@ -66,12 +107,15 @@ def test_a_person_evaluates_finds_and_compares_two_flats(both: Visit) -> None:
     page.locator("[data-compare]").click()
     expect(page.get_by_role("heading", level=1)).to_have_text(t("compare.title"))
 
-    for part in ("outside", "building", "inside", "total"):
-        values = page.locator(f"figure[data-part='{part}'] text.value").all_text_contents()
-        assert sorted(values) == sorted(SCORES[letter][part] for letter in SCORES), part
+    homes = letters(visit)
+    assert sorted(homes.values()) == sorted(FLATS)
+    for part in SCORES["A"]:
+        assert chart(visit, part) == {label: SCORES[letter][part] for label, letter in homes.items()}, part
     expect(page.locator("figure[data-part='outside']")).to_contain_text(t("compare.equal"))
     # 23 inside and two of the building; all 23 rooms' answers differ.
     expect(page.locator("table.differing tbody tr")).to_have_count(25)
+    for name in ("piercing-hall", "missing-corners"):
+        assert differing(visit, name) == {label: answer_of(visit, letter, name) for label, letter in homes.items()}
     visit.check("compare")
 
 

@@ -4,17 +4,35 @@ from __future__ import annotations
 
 import re
 
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Browser, Locator, expect
 
+from luban_app.house import InputError
 from luban_app.samples import SAMPLES
 from tests.browser.conftest import VM
 from tests.browser.visit import Visit, indicators
 
 FIRST_PAGE_BYTES = 100_000
+MISCOUNTED = InputError("records", "records-count", least=2, most=6)
+
+
+def begin(visit: Visit, name: str) -> None:
+    """A form that is at its second step."""
+    visit.go("/evaluate/home")
+    visit.page.locator("#name").fill(name)
+    visit.press("form.next-to", name=indicators().parts[0].names.get(visit.language))
+    expect(visit.page).to_have_url(re.compile("/evaluate/outside$"))
+
+
+def outline(element: Locator) -> float:
+    """Width in CSS pixels of the line that shows the focus."""
+    width: float = element.evaluate(
+        "one => getComputedStyle(one).outlineStyle === 'none' ? 0 : parseFloat(getComputedStyle(one).outlineWidth)"
+    )
+    return width
 
 
 def test_pages_for_reading(visit: Visit) -> None:
-    for name in ("home", "glossary", "about"):
+    for name in ("home", "glossary", "about", "api"):
         visit.go("/" if name == "home" else f"/{name}")
         expect(visit.page.locator("#vm")).to_have_text(VM)
         expect(visit.page.locator("html")).to_have_attribute("lang", visit.language)
@@ -22,6 +40,20 @@ def test_pages_for_reading(visit: Visit) -> None:
     visit.go("/no/such/page")
     expect(visit.page.get_by_role("heading", level=1)).to_have_text(visit.t("error.404.title"))
     visit.check("error-404")
+
+
+def test_the_api_is_described(reader: Visit) -> None:
+    page = reader.page
+    reader.go("/")
+    reader.press("footer.api")
+    expect(page.get_by_role("heading", level=1)).to_have_text(reader.t("api.title"))
+    expect(page.get_by_role("row")).to_have_count(1 + 10)
+    page.get_by_role("row").filter(has_text=reader.t("api.put.record")).get_by_role("link").click()
+    details = page.locator("details[open]")
+    expect(details).to_have_count(1)
+    expect(details).to_contain_text("PUT /api/v1/records/{record}")
+    details.get_by_role("link", name="RecordIn").click()
+    expect(page.locator("details#RecordIn[open]")).to_contain_text("name")
 
 
 def test_ruler(visit: Visit) -> None:
@@ -58,10 +90,86 @@ def test_form_shows_what_is_missing_and_keeps_what_was_given(visit: Visit) -> No
     expect(page.locator("[data-answered]")).to_have_text("1")
     visit.check("step-outside")
 
+    for part in indicators().parts[1:]:
+        visit.press("form.next-to", name=part.names.get(visit.language))
+        expect(page.locator("legend").first).to_have_text(part.indicators[0].names.get(visit.language))
+        visit.check(f"step-{part.id}")
+
     visit.press("form.later")
     page.get_by_role("link", name=t("home.resume", name="河堤 3F")).click()
     page.get_by_role("button", name=first.names.get(visit.language)).click()
     expect(visit.fieldset(first.indicators[0].id).get_by_role("radio").nth(1)).to_be_checked()
+
+
+def test_a_wrong_answer_is_shown_where_it_is(visit: Visit) -> None:
+    """Only an old page or a program sends one; whoever does is led to the question."""
+    page, t = visit.page, visit.t
+    begin(visit, "Here")
+    expect(page).not_to_have_title(re.compile(f"^{t('errors.in-title')}"))
+    for name in ("noise", "house-type"):
+        radio = page.locator(f"fieldset[id='{name}']").get_by_role("radio").first
+        radio.evaluate("radio => { radio.value = 'gone' }")
+        radio.check()
+    visit.press("form.next-to", name=indicators().parts[1].names.get(visit.language))
+    expect(page).to_have_title(re.compile(f"^{t('errors.in-title')}"))
+    expect(page.get_by_role("alert")).to_be_focused()
+    visit.check("step-error")
+    assert outline(visit.page.get_by_role("alert")) >= 2
+    page.get_by_role("alert").get_by_role("link").nth(1).click()
+    wrong = visit.fieldset("noise")
+    expect(wrong).to_be_focused()
+    assert outline(wrong) >= 2
+    expect(wrong).to_have_attribute("aria-invalid", "true")
+    expect(wrong).to_have_accessible_description(t("problem.option"))
+    assert outline(visit.fieldset("house-type")) == 0
+
+
+def test_throwing_away_is_asked(visit: Visit) -> None:
+    page, t = visit.page, visit.t
+    begin(visit, "A draft")
+    visit.go("/evaluate/discard")
+    expect(page.get_by_role("main")).to_contain_text("A draft")
+    visit.check("discard")
+    visit.press("discard.no")
+    expect(page).to_have_url(re.compile("/evaluate/outside$"))
+
+    record = visit.keep("A record", {"noise": "busy"})
+    visit.go(f"/records/{record}")
+    visit.press("result.edit")
+    expect(page.get_by_role("heading", level=1)).to_have_text(t("replace.title"))
+    visit.check("replace")
+    visit.press("replace.yes")
+    expect(page.locator("#name")).to_have_value("A record")
+    visit.go("/evaluate/discard")
+    visit.press("discard.yes")
+    expect(page.locator("#name")).to_have_value("")
+
+
+def test_one_home_cannot_be_compared(visit: Visit) -> None:
+    visit.go(f"/compare?id={SAMPLES[0].id}")
+    expect(visit.page).to_have_title(re.compile(f"^{visit.t('errors.in-title')}"))
+    expect(visit.page.get_by_role("alert")).to_contain_text(MISCOUNTED.message(visit.language))
+    expect(visit.page.get_by_role("checkbox", checked=True)).to_have_count(1)
+    visit.check("records-error")
+
+
+def test_the_bar_of_the_list_covers_nothing_that_has_the_focus(visit: Visit) -> None:
+    page = visit.page
+    for number in range(9):
+        visit.keep(f"Home {number}", {"noise": "busy"})
+    visit.go("/records")
+    bar, boxes = page.locator(".sticky"), page.get_by_role("checkbox")
+    for index in (4, 8, boxes.count() - 1):
+        box = boxes.nth(index)
+        # Where a person's own scrolling may have left it: within the window, but under the bar.
+        box.evaluate("box => window.scrollTo(0, box.getBoundingClientRect().bottom + scrollY - innerHeight + 8)")
+        box.focus()
+        label = box.locator("xpath=..").bounding_box()
+        above = bar.bounding_box()
+        assert label is not None
+        assert above is not None
+        assert label["y"] >= 0
+        assert label["y"] + label["height"] <= above["y"], index
 
 
 def test_switching_the_language_keeps_the_place_and_the_answers(visit: Visit) -> None:
@@ -140,8 +248,21 @@ def test_first_page_is_light_and_asks_no_other_host(reader: Visit) -> None:
 def test_dark_and_print(reader: Visit) -> None:
     page = reader.page
     page.emulate_media(color_scheme="dark")
-    two = "&".join(f"id={sample.id}" for sample in SAMPLES)
-    for address in ("/", "/records", f"/records/{SAMPLES[1].id}", f"/compare?{two}", "/ruler?cm=50", "/evaluate/home"):
+    begin(reader, "By night")
+    one, both = f"id={SAMPLES[0].id}", "&".join(f"id={sample.id}" for sample in SAMPLES)
+    for address in (
+        "/",
+        "/records",
+        f"/records/{SAMPLES[1].id}",
+        f"/compare?{both}",
+        f"/compare?{one}",
+        "/ruler?cm=50",
+        "/evaluate/home",
+        "/evaluate/outside",
+        "/evaluate/discard",
+        "/glossary",
+        "/api",
+    ):
         reader.go(address)
         assert reader.violations() == [], address
     page.emulate_media(media="print", color_scheme="light")

@@ -24,6 +24,28 @@ SHOWN_HEIGHTS = {390: 1700, 1280: 1500}
 """Of a long page only the beginning is kept, in CSS pixels."""
 _COLOURS = 48
 SERIOUS = {"serious", "critical"}
+TOUCH_PIXELS = 44
+"""Least height of what is pressed, in CSS pixels (WCAG 2.5.5). Links within a sentence are let off, as there."""
+
+_UNMARKED = r"""() => {
+  const found = [], walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  for (let node; (node = walker.nextNode()); ) {
+    const around = node.parentElement;
+    if (/\p{Script=Han}/u.test(node.data) && !around.closest("option, textarea, title, script")
+        && !around.closest("[lang]").getAttribute("lang").startsWith("zh")) found.push(node.data.trim());
+  }
+  return found;
+}"""
+"""Chinese text that a screen reader would read with an English voice."""
+
+_SMALL = """least => {
+  const pressed = "button, .button, summary, select, textarea, label.card, .chip, .choose label, nav a, footer a, "
+    + ".errors a, .list a, .links a, input:not([type=radio], [type=checkbox], [type=hidden])";
+  return [...document.querySelectorAll(pressed)]
+    .filter(one => !one.matches(".default") && one.checkVisibility())
+    .filter(one => Math.min(one.offsetHeight, one.offsetWidth) < least - 0.5)
+    .map(one => `${one.tagName} ${one.textContent.trim().slice(0, 40)}: ${one.offsetWidth} x ${one.offsetHeight}`);
+}"""
 
 
 @cache
@@ -88,7 +110,7 @@ class Visit:
         """The group of radio cards of one indicator, found by what its legend says."""
         found = indicators().indicator(indicator)
         assert found is not None
-        return self.page.get_by_role("group", name=found.names.get(self.language), exact=True)
+        return self.page.get_by_role("radiogroup", name=found.names.get(self.language), exact=True)
 
     def answer(self, part: Part, answers: Mapping[str, str]) -> None:
         """Choose the cards of one part by their labels."""
@@ -96,6 +118,13 @@ class Visit:
             if option := indicator.option(answers.get(indicator.id, "")):
                 group = self.page.locator(f"fieldset[id='{indicator.id}']")
                 group.get_by_text(option.label.get(self.language), exact=True).click()
+
+    def keep(self, name: str, answers: Mapping[str, str]) -> str:
+        """A record of this visitor's, made without the form; its id."""
+        made = self.page.request.post("/api/v1/records", data={"name": name, "answers": dict(answers)})
+        assert made.status == 201, made.text()
+        record: str = made.json()["id"]
+        return record
 
     def evaluate(self, name: str, address: str, answers: Mapping[str, str]) -> None:
         """Fill in the whole form, from the first page to the result."""
@@ -115,12 +144,17 @@ class Visit:
         return self.page.locator(f".dial[data-part='{part}'] text.value").text_content() or ""
 
     def check(self, name: str) -> None:
-        """Nothing serious for axe-core, nothing wider than the window, nothing odd on the console."""
+        """Nothing serious for axe-core, nothing too wide or too small, no unmarked Chinese, nothing on the console."""
         self._keep(name)
         wide = self.page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
         assert wide <= 0, f"{name}: {wide} pixels wider than the window"
-        assert self.violations() == [], name
-        assert self.faults == [], name
+        found = {
+            "small": self.page.evaluate(_SMALL, TOUCH_PIXELS),
+            "unmarked": self.page.evaluate(_UNMARKED),
+            "axe": self.violations(),
+            "faults": self.faults,
+        }
+        assert not any(found.values()), f"{name}: {found}"
 
     def violations(self) -> list[str]:
         """What axe-core finds serious or critical."""

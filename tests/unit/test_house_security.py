@@ -178,7 +178,14 @@ async def test_a_cookie_is_made_again_while_its_owner_keeps_coming() -> None:
 
     async with client_of(Guard(secret, now=now, touch=touch)) as client:
         session = (await client.get("/who")).json()["session"]
-        for day, made_again in ((29, False), (2, True), (29, False), (100, True), (179, True), (1, False)):
+        for day, made_again in (
+            (29, False),
+            (2, True),
+            (29, False),
+            (security.AWAY_DAYS, True),
+            (179, True),
+            (1, False),
+        ):
             now.day += day
             answer = await client.get("/who")
             assert answer.json()["session"] == session

@@ -12,7 +12,7 @@ from luban_app.house import House, InputError
 from luban_app.ruler import LENGTH_NOTE, VARIANT_LENGTHS_CM, Reading
 from luban_app.ruler_signs import CHARACTERS
 from luban_app.samples import SAMPLES
-from luban_app.security import visitor
+from luban_app.security import AWAY_DAYS, visitor
 from luban_app.web import charts, language
 from luban_app.web.forms import Problem
 from luban_app.web.language import Translator, words
@@ -57,7 +57,7 @@ class ReadingViews:
 
     async def about(self, request: Request) -> Response:
         """What the service is and what it does not claim."""
-        return self.render.page(request, "about.html", here="about")
+        return self.render.page(request, "about.html", here="about", days=AWAY_DAYS)
 
     async def ruler(self, request: Request) -> Response:
         """The Luban ruler: a measure in the address gives a reading."""
