@@ -25,7 +25,7 @@ import yaml
 from lab.binaries import Binaries
 from lab.certificates import Certificates, ensure_certificates
 from lab.paths import Layout
-from lab.process import Daemon, LabError, wait_until
+from lab.process import Daemon, LabError, require_free, wait_until
 
 API_PORT = 6443
 ETCD_PORT = 2379
@@ -149,6 +149,8 @@ class ControlPlane:
 
     def _start_etcd(self) -> None:
         """Start etcd and wait until it answers: the API server retries a missing etcd only slowly."""
+        if self.etcd.pid() is None:
+            require_free(self.layout.api_server, ETCD_PORT, ETCD_PEER_PORT)
         self.etcd.start(self._etcd_command())
         self._await(self.etcd, ETCD_PORT, "/health")
 
@@ -183,6 +185,8 @@ class ControlPlane:
         ]
 
     def _start_api_server(self) -> None:
+        if self.api_server.pid() is None:
+            require_free(self.layout.api_server, API_PORT)
         self.api_server.start(self._api_server_command())
 
     def _api_server_command(self) -> list[str]:

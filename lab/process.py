@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -26,6 +27,21 @@ def wait_until(condition: Callable[[], bool], *, what: str, timeout: float) -> N
         if time.monotonic() > deadline:
             raise LabError(f"{what}: not there after {timeout:g} s")
         time.sleep(POLL_SECONDS)
+
+
+def require_free(address: str, *ports: int) -> None:
+    """Raises LabError, with the remedy, if another program (most likely another lab) listens there."""
+    for port in ports:
+        with socket.socket() as ours:
+            # As servers do: connections that only linger are in nobody's way.
+            ours.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                ours.bind((address, port))
+            except OSError as error:
+                raise LabError(
+                    f"{address}:{port}: {error.strerror}. Another lab? Choose a block of addresses of your own: "
+                    "LUBAN_LAB_BASE=N, N from 1 to 250 (16 unless set)"
+                ) from error
 
 
 def _start_ticks(pid: int) -> str | None:

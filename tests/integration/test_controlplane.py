@@ -256,14 +256,27 @@ def test_down_leaves_no_process_and_up_brings_everything_back(crd: ControlPlane,
     assert kubectl_as(crd, stranger, "auth", "whoami").returncode == 0
 
 
-def test_a_part_that_ends_at_once_is_reported_with_its_log(control_plane: ControlPlane) -> None:
+def test_a_part_that_ends_at_once_is_reported_with_its_log(
+    control_plane: ControlPlane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    control_plane.down()
+    with monkeypatch.context() as broken:
+        broken.setattr("lab.controlplane.SERVICE_RANGE", "nonsense")
+        with pytest.raises(LabError, match=r"(?s)kube-apiserver ended.*not a valid cidr"):
+            control_plane.up()
+
+    control_plane.up()
+    assert control_plane.kubectl("get", "--raw", "/readyz") == "ok"
+
+
+@pytest.mark.parametrize("port", [2379, 6443])
+def test_addresses_that_are_taken_are_told_with_the_remedy(control_plane: ControlPlane, port: int) -> None:
     control_plane.down()
     with socket.socket() as squatter:
         squatter.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        squatter.bind((control_plane.layout.api_server, 6443))
+        squatter.bind((control_plane.layout.api_server, port))
         squatter.listen()
-
-        with pytest.raises(LabError, match=r"(?s)kube-apiserver ended.*address already in use"):
+        with pytest.raises(LabError, match=rf":{port}: Address already in use.*LUBAN_LAB_BASE"):
             control_plane.up()
 
     control_plane.up()
