@@ -15,7 +15,7 @@ demo: setup  ## The main job on real parts: grow, shrink, replace (KEEP=1 leaves
 	$(PYTHON) -m lab.demo $(if $(KEEP),--keep)
 
 # Browser tests in a process of their own: a browser that is driven synchronously keeps an event loop running.
-test: setup  ## Everything that CI runs: unit, contract, integration and end-to-end tests
+test: setup  ## All tests: unit, contract, integration, end-to-end, browser (CI runs lint too)
 	$(PYTHON) -m lab.prepare
 	$(PYTHON) -m pytest tests --ignore=tests/browser
 	$(PYTHON) -m pytest tests/browser
@@ -31,7 +31,7 @@ lint: $(VENV)/.done  ## ruff, mypy --strict, import layers, CRD drift
 unit: $(VENV)/.done  ## Unit tests alone, in seconds
 	$(PYTHON) -m pytest tests/unit
 
-bench: setup  ## Benchmarks: NAME=membership, reaction, stats, bond, links, app; each prints one line of JSON
+bench: setup  ## Benchmarks: NAME=membership, names, reaction, stats, bond, links, app; each prints one line of JSON
 	@$(PYTHON) -m bench $(NAME)
 
 failover: setup  ## Pull the cables of a bond on a real kernel, in four modes; writes plots to bonds-output/
@@ -50,8 +50,8 @@ lab-up: setup  ## Bring the lab up: control plane, KVM hosts, operator, httpd, P
 lab-down:  ## Stop the lab; its objects stay for the next lab-up
 	$(PYTHON) -m lab down
 
-clean:  ## Stop the lab and remove all that was made (CACHE=1: also built binaries and images)
-	@if [ -x $(PYTHON) ]; then $(PYTHON) -m lab destroy $(if $(CACHE),--cache); fi
+clean:  ## Stop the lab and remove all that was made (CACHE=1: also built binaries and images); not while other labs run
+	@if [ -x $(PYTHON) ]; then $(PYTHON) -m lab destroy --last $(if $(CACHE),--cache); fi
 	rm -rf $(VENV) build demo-output bonds-output .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 	rm -rf operator/*.egg-info *.egg-info operator/luban/adapters/_slot_names*.so

@@ -1,4 +1,4 @@
-"""`python -m lab up|down|destroy|status|kubectl`."""
+"""`python -m lab up|down|destroy|status`."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ import time
 
 import click
 from rich.console import Console
+from rich.markup import escape
 
 from lab.datacentre import DataCentre
-from lab.paths import Layout, cache_dir
-from lab.process import Daemon, LabError
+from lab.paths import LAST_BASE, Layout, cache_dir
+from lab.process import Daemon, LabError, running
 
 console = Console(stderr=True, highlight=False)
 
@@ -21,12 +22,12 @@ def make_lab(base: int | None) -> DataCentre:
     begun = time.monotonic()
     return DataCentre(
         Layout.from_environment(base),
-        lambda text: console.print(f"[dim]{time.monotonic() - begun:6.1f} s[/]  {text}"),
+        lambda text: console.print(f"[dim]{time.monotonic() - begun:6.1f} s[/]  {text}", soft_wrap=True),
     )
 
 
 @click.group()
-@click.option("--base", type=click.IntRange(1, 250), help="Third octet of the lab's addresses. Default: 16.")
+@click.option("--base", type=click.IntRange(1, LAST_BASE), help="Third octet of the lab's addresses. Default: 16.")
 @click.pass_context
 def main(context: click.Context, base: int | None) -> None:
     """A data centre on one machine: Kubernetes control plane, two KVM hosts, Apache httpd, Prometheus."""
@@ -42,7 +43,11 @@ def up(base: int | None, apply_: bool) -> None:
     lab.up()
     if apply_:
         lab.apply_sample()
+        lab.wait_served()
     print_addresses(lab)
+    if not lab.has_cluster():
+        remedy = ".venv/bin/python -m lab up --apply"
+        console.print(f"Nothing is served until a LubanCluster is applied: {remedy}", soft_wrap=True)
 
 
 @main.command()
@@ -53,11 +58,22 @@ def down(base: int | None) -> None:
 
 
 @main.command()
-@click.option("--cache", is_flag=True, help="Also remove the built binaries and images.")
+@click.option("--cache", is_flag=True, help="Also remove the built binaries and images, unless other labs run.")
+@click.option("--last", is_flag=True, help="Fail if other labs run: what they all need shall be removed next.")
 @click.pass_obj
-def destroy(base: int | None, cache: bool) -> None:
-    """Stop the lab and remove all that it made."""
-    make_lab(base).destroy()
+def destroy(base: int | None, cache: bool, last: bool) -> None:
+    """Stop the lab and remove all that it made. Labs of other bases that still run are named."""
+    lab = make_lab(base)
+    lab.destroy()
+    others = [other.base for other in lab.layout.others() if running(other.state)]
+    for other in others:
+        console.print(
+            f"a lab with base {other} still runs; LUBAN_LAB_BASE={other} make lab-down stops it, "
+            f"LUBAN_LAB_BASE={other} make clean removes it",
+            soft_wrap=True,
+        )
+    if others and (cache or last):
+        raise LabError("what other labs need stays: .venv and the cache")
     if cache:
         shutil.rmtree(cache_dir(), ignore_errors=True)
 
@@ -87,7 +103,7 @@ def run() -> None:
     try:
         main(prog_name="python -m lab")
     except LabError as error:
-        console.print(f"[red]error[/] {error}")
+        console.print(f"[red]error[/] {escape(str(error))}", soft_wrap=True)
         sys.exit(1)
 
 

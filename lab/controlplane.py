@@ -130,14 +130,16 @@ class ControlPlane:
 
         Its token comes from the TokenRequest API and is good for `duration_seconds` (at least 600), across
         restarts too. `node`: the token is bound to this Node, which must exist, and names it as a Pod's there would.
-        Raises LabError if there is no such ServiceAccount or Node.
+        It needs the lab's certificate authority (ca.crt), which it names. Raises LabError if there is no such
+        ServiceAccount or Node.
         """
         bound = ["--bound-object-kind=Node", f"--bound-object-name={node}"] if node else []
         token = self.kubectl(
             "create", "token", name, f"--namespace={namespace}", f"--duration={duration_seconds}s", *bound
         ).strip()
-        authority = self._certificates.authority
-        write_kubeconfig(path, server=self.url, authority=authority, user={"token": token}, namespace=namespace)
+        # A file, not its content: Python's client would write that to a temporary file, which a killed one leaves.
+        cluster = {"server": self.url, "certificate-authority": str(self._certificates.authority.resolve())}
+        write_kubeconfig(path, cluster=cluster, user={"token": token}, namespace=namespace)
 
     @property
     def _etcd_data(self) -> Path:
@@ -254,20 +256,20 @@ class ControlPlane:
             "client-certificate-data": _base64(files.admin),
             "client-key-data": _base64(files.key(files.admin)),
         }
-        path = self.layout.admin_kubeconfig
-        write_kubeconfig(path, server=self.url, authority=files.authority, user=user, namespace="default")
+        cluster = {"server": self.url, "certificate-authority-data": _base64(files.authority)}
+        write_kubeconfig(self.layout.admin_kubeconfig, cluster=cluster, user=user, namespace="default")
 
 
-def write_kubeconfig(path: Path, *, server: str, authority: Path, user: Mapping[str, str], namespace: str) -> None:
+def write_kubeconfig(path: Path, *, cluster: Mapping[str, str], user: Mapping[str, str], namespace: str) -> None:
     """Write a kubeconfig with one context that only its owner can read; it replaces an older one in one step.
 
-    `user` holds the credentials under the names that a kubeconfig has for them. The file needs no other file.
+    `cluster` and `user` hold address, authority and credentials under the names that a kubeconfig has for them.
     """
     name = "luban-lab"
     content = {
         "apiVersion": "v1",
         "kind": "Config",
-        "clusters": [{"name": name, "cluster": {"server": server, "certificate-authority-data": _base64(authority)}}],
+        "clusters": [{"name": name, "cluster": dict(cluster)}],
         "users": [{"name": name, "user": dict(user)}],
         "contexts": [{"name": name, "context": {"cluster": name, "user": name, "namespace": namespace}}],
         "current-context": name,

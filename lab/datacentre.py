@@ -29,6 +29,8 @@ CLUSTER = "luban"
 NAMESPACE = "luban-system"
 """Of the operator, of the balancer and of the sample cluster."""
 START_TIMEOUT = 60.0
+SERVED_TIMEOUT = 180.0
+"""Seconds until the first VM serves: 15 on an idle machine, where guests are emulated."""
 Progress = Callable[[str], None]
 USER_DATA = """\
 #!/bin/sh
@@ -195,6 +197,19 @@ class DataCentre:
         }
         self.kubectl("apply", "-f", "-", stdin=json.dumps(secret))
         self.kubectl("-n", NAMESPACE, "apply", "-f", "-", stdin=self.sample())
+
+    def has_cluster(self) -> bool:
+        """Whether anybody has applied a LubanCluster."""
+        return bool(self.kubectl("get", "lubanclusters", "--all-namespaces", "--output=name").strip())
+
+    def wait_served(self) -> None:
+        """Return when the sample's VMs answer through httpd. Raises LabError naming what to look at."""
+        url = f"{self.addresses.service}/readyz"
+        self.progress(f"the first VM boots: waiting for {url} ({SERVED_TIMEOUT:g} s at most)")
+        try:
+            await_answer(self.agent, url, timeout=SERVED_TIMEOUT)
+        except LabError as error:
+            raise LabError(f"{error}\n`kubectl describe lc,lvm` says what holds the VMs up") from error
 
     def user_data(self) -> str:
         """The VMs' cloud-init user-data: a script that leaves the service's environment where it looks for it."""

@@ -7,10 +7,14 @@ Everything that the lab makes is below two folders: the cache (built binaries, t
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from lab.process import LabError
+
 DEFAULT_BASE = 16
+LAST_BASE = 250
 LAB_USER = "luban-lab"
 """The ordinary user that runs what refuses to run as root (libvirt session daemons)."""
 
@@ -30,6 +34,13 @@ def _default_state_root() -> Path:
     return Path(os.environ.get("XDG_STATE_HOME", Path.home() / ".local" / "state")) / "luban-lab"
 
 
+def _base_from_environment() -> int:
+    text = os.environ.get("LUBAN_LAB_BASE", str(DEFAULT_BASE))
+    if not re.fullmatch("[0-9]{1,3}", text) or not 1 <= int(text) <= LAST_BASE:
+        raise LabError(f"LUBAN_LAB_BASE={text!r}: must be a number from 1 to {LAST_BASE} ({DEFAULT_BASE} unless set)")
+    return int(text)
+
+
 @dataclass(frozen=True)
 class Layout:
     """Folders and addresses of one lab.
@@ -43,10 +54,16 @@ class Layout:
 
     @classmethod
     def from_environment(cls, base: int | None = None) -> Layout:
-        """Read `LUBAN_LAB_BASE` (third octet, 1..250) and `LUBAN_LAB_DIR`, with defaults."""
-        chosen = base if base is not None else int(os.environ.get("LUBAN_LAB_BASE", DEFAULT_BASE))
+        """Read `LUBAN_LAB_BASE` (third octet, 1..250) and `LUBAN_LAB_DIR`, with defaults. Raises LabError."""
+        chosen = base if base is not None else _base_from_environment()
         root = Path(os.environ.get("LUBAN_LAB_DIR", _default_state_root()))
         return cls(base=chosen, state=root / str(chosen))
+
+    def others(self) -> list[Layout]:
+        """Labs of other bases that were ever brought up beside this one, and not destroyed."""
+        folders = [path for path in self.state.parent.glob("*/") if re.fullmatch("[0-9]{1,3}", path.name)]
+        bases = sorted(int(folder.name) for folder in folders)
+        return [Layout(base, self.state.with_name(str(base))) for base in bases if base != self.base]
 
     def address(self, last: int) -> str:
         """An infrastructure address of this lab, 127.0.base.last."""

@@ -29,6 +29,12 @@ def wait_until(condition: Callable[[], bool], *, what: str, timeout: float) -> N
         time.sleep(POLL_SECONDS)
 
 
+def running(state: Path) -> list[str]:
+    """Names of the daemons of a lab that run."""
+    names = sorted(record.stem for record in (state / "run").glob("*.json"))
+    return [name for name in names if Daemon(name, state).pid() is not None]
+
+
 def require_free(address: str, *ports: int) -> None:
     """Raises LabError, with the remedy, if another program (most likely another lab) listens there."""
     for port in ports:

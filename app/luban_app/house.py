@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from functools import cached_property
 
 from luban_app import house_csv, house_input, ruler, scoring
-from luban_app.catalogue.model import Catalogue, Indicator, Language, Option, Part
+from luban_app.catalogue.model import Catalogue, Indicator, Language, Option
 from luban_app.house_input import MAX_COMPARED, MIN_COMPARED, InputError
 from luban_app.records import (
     MAX_RECORDS_PER_OWNER,
@@ -162,17 +162,19 @@ class House:
         draft = await self.store.draft(owner)
         return None if draft is None else self._known(draft)
 
-    async def save_home(self, owner: str, draft: str, home: Home) -> Draft:
-        """Change the home in the form with this id; it begins with that if the session has none.
+    async def begin(self, owner: str, draft: str, home: Home, step: str) -> None:
+        """Begin a form with this id. Raises DraftConflictError if one is open, DraftEndedError and StoreFullError."""
+        await self.store.begin_draft(owner, Draft(home, id=draft, step=step))
 
-        Raises DraftConflictError and DraftEndedError.
-        """
-        return self._known(await self.store.save_home(owner, draft, home))
+    async def save_home(self, owner: str, draft: str, texts: Mapping[str, str], step: str) -> Draft:
+        """Replace those texts of the home in a form. Raises DraftConflictError and DraftEndedError."""
+        return self._known(await self.store.save_home(owner, draft, texts, step))
 
-    async def save_part(self, owner: str, draft: str, part: Part, answers: Mapping[str, str]) -> Draft:
-        """Replace the answers to one part. Raises DraftConflictError and DraftEndedError."""
-        asked = {indicator.id for indicator in part.indicators}
-        return self._known(await self.store.save_answers(owner, draft, asked, answers))
+    async def save_answers(
+        self, owner: str, draft: str, asked: Collection[str], answers: Mapping[str, str], step: str
+    ) -> Draft:
+        """Replace the answers to the indicators `asked`. Raises DraftConflictError and DraftEndedError."""
+        return self._known(await self.store.save_answers(owner, draft, asked, answers, step))
 
     async def finish(self, owner: str, draft: str) -> Record:
         """Make the form a record. Raises what RecordStore.finish does."""
@@ -206,6 +208,10 @@ class House:
         return (
             record if record.scores.catalogue == self.version else replace(record, scores=self.scores(record.answers))
         )
+
+    async def prune(self) -> None:
+        """Forget what nobody can reach any more."""
+        await self.store.prune()
 
     async def rescore(self) -> int:
         """Evaluate some of the records again that another version of the catalogue evaluated; how many."""

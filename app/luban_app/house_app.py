@@ -24,10 +24,13 @@ from luban_app.house import House, InputError, sample_records
 from luban_app.records import RecordNotFoundError, StoreFullError, StoreUnavailableError, TooManyRecordsError
 from luban_app.security import HEADERS, Guard
 from luban_app.store import SqlStore
+from luban_app.store_engine import explained
 from luban_app.web.pages import Pages
 
 RETRY_SECONDS = 2.0
 """How long the start waits before it tries an unusable database again."""
+TEND_SECONDS = 3600.0
+"""How often the database is put in order."""
 ERRORS = (
     HTTPException,
     InputError,
@@ -78,21 +81,36 @@ class HouseApp:
     @asynccontextmanager
     async def lifespan(self, _app: Starlette) -> AsyncIterator[None]:
         """Prepare the database meanwhile: the process lives without it, and says that it is not ready."""
-        preparing = asyncio.create_task(self._prepare())
+        tending = asyncio.create_task(self._tend())
         try:
             yield
         finally:
-            preparing.cancel()
+            tending.cancel()
             with suppress(asyncio.CancelledError):
-                await preparing
+                await tending
             await self.store.close()
+
+    async def _tend(self) -> None:
+        """Prepare the database, then keep it in order for as long as the service runs."""
+        await self._prepare()
+        while True:
+            try:
+                await self._keep_order()
+                pause = TEND_SECONDS
+            except StoreUnavailableError as error:
+                _log.warning("the database waits to be put in order", **explained(error))
+                pause = RETRY_SECONDS
+            except Exception:  # noqa: BLE001 - the service goes on without it, and says what is wrong
+                _log.exception("the database could not be put in order")
+                pause = TEND_SECONDS
+            await asyncio.sleep(pause)
 
     async def _prepare(self) -> None:
         while True:
             try:
                 await self.store.prepare()
             except StoreUnavailableError as error:
-                _log.warning("the database is not usable yet", error=str(error))
+                _log.warning("the database is not usable yet", **explained(error))
                 await asyncio.sleep(RETRY_SECONDS)
             except Exception:  # noqa: BLE001 - see below
                 # A migration that fails in whatever way leaves a service that is alive, not ready, and says why.
@@ -100,19 +118,16 @@ class HouseApp:
                 await asyncio.sleep(RETRY_SECONDS)
             else:
                 _log.info("the database is ready")
-                await self._rescore()
                 return
 
-    async def _rescore(self) -> None:
-        """Lists are sorted by the scores that are kept: after a change of the catalogue, make those of all anew."""
+    async def _keep_order(self) -> None:
+        """Forget what is too old. Lists are sorted by the scores that are kept: make those by older catalogues anew."""
+        await self.house.prune()
         done = 0
-        try:
-            while some := await self.house.rescore():
-                done += some
-        except StoreUnavailableError as error:
-            _log.warning("records wait for their scores by the new catalogue", error=str(error))
+        while some := await self.house.rescore():
+            done += some
         if done:
-            _log.info("records have scores by the new catalogue", records=done)
+            _log.info("records have scores by today's catalogue", records=done)
 
     async def failed(self, request: Request, error: Exception) -> Response:
         """Answer to an exception in the form that the address promises."""
@@ -125,7 +140,7 @@ class HouseApp:
         if isinstance(error, HTTPException) and error.status_code == 405:
             error = HTTPException(405, error.detail, _allowed(self.routes, request) or error.headers)
         if isinstance(error, StoreUnavailableError):
-            _log.warning("no database", path=request.url.path, error=str(error))
+            _log.warning("no database", path=request.url.path, **explained(error))
         problem = problems.problem_of(error)
         if _is_api(request.url.path):
             return problem

@@ -13,8 +13,8 @@ NOTES_LENGTH = 1000
 PAGE_SIZE = 20
 MAX_RECORDS_PER_OWNER = 500
 """A session that tries to fill the database is stopped here."""
-MAX_RECORDS = 200_000
-"""Many sessions that try it together are stopped here (about 300 MB)."""
+MAX_RECORDS = 100_000
+"""Many sessions that try it together are stopped here: about 1 GB if each record and form is as long as it may be."""
 KEEP_DAYS = 200
 """Records are kept for so long after their session's cookie was last made; it is valid for less (see security)."""
 
@@ -30,11 +30,11 @@ class TooManyRecordsError(Exception):
 
 
 class StoreFullError(Exception):
-    """There are MAX_RECORDS already, of all sessions together."""
+    """There are MAX_RECORDS records and forms already, of all sessions together."""
 
 
 class DraftConflictError(Exception):
-    """The form that was sent is not the one that the session has open: another window threw it away or replaced it."""
+    """The form that was sent is not the one that the session has open: another window ended or replaced it."""
 
 
 class DraftEndedError(Exception):
@@ -115,6 +115,8 @@ class Draft:
     id: str = ""
     """Chosen by whoever begins it. It travels with every page of the form, so that a window that shows an older form
     cannot change this one."""
+    step: str = ""
+    """Where its owner left it: a name that pages give to their steps."""
 
 
 @dataclass(frozen=True)
@@ -175,18 +177,20 @@ class RecordStore(Protocol):
     async def begin_draft(self, owner: str, draft: Draft, *, instead_of: str | None = None) -> None:
         """Keep a form in place of the one with the id `instead_of`; None: there must be none.
 
-        Raises DraftConflictError.
+        Raises DraftConflictError, DraftEndedError and StoreFullError.
         """
         ...
 
-    async def save_home(self, owner: str, draft: str, home: Home) -> Draft:
-        """Change the home in a form, which begins with that if the session has none; the form as it is then.
+    async def save_home(self, owner: str, draft: str, texts: Mapping[str, str], step: str) -> Draft:
+        """Replace texts of the home (by name: name, address, notes) in a form and leave the others; the form then.
 
         Raises DraftConflictError and DraftEndedError.
         """
         ...
 
-    async def save_answers(self, owner: str, draft: str, asked: Collection[str], answers: Mapping[str, str]) -> Draft:
+    async def save_answers(
+        self, owner: str, draft: str, asked: Collection[str], answers: Mapping[str, str], step: str
+    ) -> Draft:
         """Replace the answers to the indicators `asked` and leave the others; the form as it is then.
 
         Raises DraftConflictError and DraftEndedError.
@@ -196,7 +200,7 @@ class RecordStore(Protocol):
     async def finish(self, owner: str, draft: str, scores: Callable[[Mapping[str, str]], Scores]) -> Record:
         """Make the form a record, or change the record that it edits (which is made anew if it was deleted meanwhile).
 
-        Raises DraftConflictError, DraftEndedError, UnnamedDraftError, TooManyRecordsError and StoreFullError.
+        Raises DraftConflictError, DraftEndedError, UnnamedDraftError and TooManyRecordsError.
         """
         ...
 
@@ -206,6 +210,10 @@ class RecordStore(Protocol):
 
     async def touch(self, owner: str) -> None:
         """The session's cookie was made again: its records are kept for KEEP_DAYS more."""
+        ...
+
+    async def prune(self) -> None:
+        """Forget what nobody can reach any more, and forms that nobody touched for long."""
         ...
 
     async def rescore(self, catalogue: str, scores: Callable[[Mapping[str, str]], Scores], most: int = 200) -> int:

@@ -38,8 +38,13 @@ LENGTH_NOTE = Text(
 _TENTH = 10
 """Millimetres in a centimetre."""
 _MAX_EXPONENT = 30
-_MAX_TYPED = 40
-_DECIMAL = re.compile(r"[0-9]{1,6}(\.[0-9]{1,6})?")
+_MAX_TYPED = 60
+# A comma before exactly three digits is refused: it may stand for thousands as well as for a fraction.
+_TYPED = re.compile(
+    r"(?P<minus>[-\N{MINUS SIGN}]?)(?P<whole>[0-9]+)"
+    r"(?:(?:\.|,(?![0-9]{3}(?![0-9])))(?P<rest>[0-9]{1,6}))?\s*(?:cm|公分|厘米)?",
+    re.IGNORECASE,
+)
 
 Exact = Decimal | Fraction | int
 
@@ -99,14 +104,14 @@ class Reading:
 
 
 def parse_cm(text: str, field: str = "cm") -> Decimal:
-    """A measure as people type it: digits with an optional fraction; full-width digits (４２．９) will do.
+    """A measure as people type it: 88.5, 88,5 and 88.5 公分 are the same; full-width digits (４２．９) will do.
 
-    Raises MeasureError naming `field`; whether the measure is in range is for `read` to say.
+    Raises MeasureError naming `field`; whether the measure is in range, or below zero, is for `read` to say.
     """
-    plain = unicodedata.normalize("NFKC", text[:_MAX_TYPED]).strip()
-    if len(text) > _MAX_TYPED or not _DECIMAL.fullmatch(plain):
+    typed = _TYPED.fullmatch(unicodedata.normalize("NFKC", text[:_MAX_TYPED]).strip())
+    if len(text) > _MAX_TYPED or typed is None:
         raise MeasureError(field, "expected a number of centimetres, as 88.5")
-    return Decimal(plain)
+    return Decimal(f"{'-' if typed['minus'] else ''}{typed['whole']}.{typed['rest'] or '0'}")
 
 
 def read(cm: Exact, length_cm: Exact = DEFAULT_LENGTH_CM) -> Reading:

@@ -17,6 +17,7 @@ from starlette.requests import HTTPConnection, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from luban_app.frame import session_of
+from luban_app.records import StoreUnavailableError
 from luban_app.sessions import COOKIE, SECURE_COOKIE, is_session, new_session
 
 MAX_BODY_BYTES = 64 * 1024
@@ -100,11 +101,13 @@ class Keys:
         if cookie is None:
             return None
         try:
-            value, made = self._signer.unsign(cookie, max_age=SESSION_SECONDS, return_timestamp=True)
+            value, made = self._signer.unsign(cookie, return_timestamp=True)
             session = value.decode()
         except (BadSignature, UnicodeError):
             return None
-        return Known(session, self._signer.get_timestamp() - made.timestamp()) if is_session(session) else None
+        # Not by `max_age`: that refuses what another VM, whose clock is ahead of ours, has just signed.
+        age = max(0.0, self._signer.get_timestamp() - made.timestamp())
+        return Known(session, age) if is_session(session) and age <= SESSION_SECONDS else None
 
     def csrf(self, session: str) -> str:
         """The token that a form of this session carries."""
@@ -215,18 +218,22 @@ async def visitor(request: HTTPConnection) -> Visitor:
         keys = await pending.guard.keys()
         known = keys.session(session_of(request.headers, [pending.guard.cookie_name(request.scope)]))
         session = known.session if known else new_session()
-        if known is not None and known.age > RENEW_SECONDS and pending.guard.touch is not None:
-            await pending.guard.touch(session)
-        if known is None or known.age > RENEW_SECONDS:
+        if known is None or await _renews(pending.guard, known):
             pending.cookie = keys.cookie(session)
         pending.visitor = Visitor(session, keys.csrf(session), fresh=known is None)
     return pending.visitor
 
 
-def csrf_token(request: HTTPConnection) -> str:
-    """The token for a form on the page that answers `request`; empty if nobody has asked for its `visitor` yet."""
-    pending: _Pending = request.scope["state"][_STATE]
-    return pending.visitor.csrf if pending.visitor else ""
+async def _renews(guard: Guard, known: Known) -> bool:
+    """Whether to make this session's cookie again; the store has been told then."""
+    if known.age <= RENEW_SECONDS or guard.touch is None:
+        return False
+    try:
+        await guard.touch(known.session)
+    except StoreUnavailableError:
+        # The old one is good for months: there will be other requests.
+        return False
+    return True
 
 
 async def form(request: Request) -> dict[str, str]:

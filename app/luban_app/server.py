@@ -52,7 +52,7 @@ def _application(service: Service, log_level: str) -> Frame:
     vm = vm_name()
     logs.configure(vm, log_level)
     settings = house_app.Settings(
-        database=parse_url(service.database_url) if service.database_url else sqlite_url(service.data_dir),
+        database=parse_url(service.database_url) if service.database_url else sqlite_url(_made(service.data_dir)),
         ruler_length=house_input.measure("1", service.ruler_length, ruler.DEFAULT_LENGTH_CM).length,
         secure_cookie=service.secure_cookie,
     )
@@ -66,10 +66,24 @@ def _application(service: Service, log_level: str) -> Frame:
     return app
 
 
+def _made(data_dir: Path) -> Path:
+    """The data folder, which is there now, as is the database's file in it. Raises ValueError."""
+    from luban_app.store_engine import make_file, sqlite_url
+
+    try:
+        # Records, and the key that cookies are signed with, are nobody else's.
+        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_file(str(sqlite_url(data_dir).database))
+    except OSError as error:
+        raise ValueError(f"--data-dir {data_dir}: {error.strerror}") from error
+    return data_dir
+
+
 def serve(host: str, port: int, service: Service, *, grace: int, log_level: str) -> None:
     """Serve until SIGTERM or SIGINT; then finish the requests in flight, for `grace` seconds at most.
 
-    Raises ValueError if the VM's name, the log level, the database's address or the ruler's length is not usable.
+    Raises ValueError if the VM's name, the log level, the database's address, the data folder or the ruler's length is
+    not usable.
     """
     # Imported here: `--help` and a bad option should not wait for the web framework.
     import uvicorn

@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent import futures
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any, TypeVar
 
 from sqlalchemy import (
@@ -47,7 +46,7 @@ from luban_app.records import (
     TooManyRecordsError,
     UnnamedDraftError,
 )
-from luban_app.store_engine import CONNECTIONS, POSTGRESQL, SQLITE, open_engine, translated
+from luban_app.store_engine import CONNECTIONS, POSTGRESQL, open_engine, translated
 from luban_app.store_rows import (
     ESCAPE,
     like_pattern,
@@ -129,7 +128,12 @@ class SqlStore:
     async def create(self, owner: str, home: Home, answers: Mapping[str, str], scores: Scores) -> Record:
         """Keep a new record. Raises TooManyRecordsError and StoreFullError."""
         record = self._new(owner, home, answers, scores)
-        await self._change(owner, lambda connection: self._insert(connection, record))
+
+        def work(connection: Connection) -> None:
+            self._take_room(connection)
+            _insert(connection, record)
+
+        await self._change(owner, work)
         return record
 
     async def get(self, owner: str, record: str) -> Record:
@@ -166,26 +170,35 @@ class SqlStore:
         return await self._call(lambda connection: store_drafts.find(connection, owner))
 
     async def begin_draft(self, owner: str, draft: Draft, *, instead_of: str | None = None) -> None:
-        """Keep a form in place of the one with the id `instead_of`. Raises DraftConflictError."""
+        """Keep a form in place of the one with the id `instead_of`. Raises DraftConflictError and StoreFullError."""
         now = self._now()
-        await self._change(owner, lambda connection: store_drafts.begin(connection, owner, draft, now, instead_of))
 
-    async def save_home(self, owner: str, draft: str, home: Home) -> Draft:
-        """Change the home in a form. Raises DraftConflictError and DraftEndedError."""
+        def work(connection: Connection) -> None:
+            store_drafts.require_place(connection, owner, draft.id, instead_of)
+            if instead_of is None:
+                self._take_room(connection)
+            store_drafts.put(connection, owner, draft, now)
+
+        await self._change(owner, work)
+
+    async def save_home(self, owner: str, draft: str, texts: Mapping[str, str], step: str) -> Draft:
+        """Replace texts of the home in a form. Raises DraftConflictError and DraftEndedError."""
         now = self._now()
 
         def work(connection: Connection) -> Draft:
-            store_drafts.save_home(connection, owner, draft, home, now)
+            store_drafts.save_home(connection, owner, draft, texts, step, now=now)
             return store_drafts.opened(connection, owner, draft)
 
         return await self._change(owner, work)
 
-    async def save_answers(self, owner: str, draft: str, asked: Collection[str], answers: Mapping[str, str]) -> Draft:
+    async def save_answers(
+        self, owner: str, draft: str, asked: Collection[str], answers: Mapping[str, str], step: str
+    ) -> Draft:
         """Replace the answers to the indicators `asked`. Raises DraftConflictError and DraftEndedError."""
         now = self._now()
 
         def work(connection: Connection) -> Draft:
-            store_drafts.save_answers(connection, owner, draft, asked, answers, now=now)
+            store_drafts.save_answers(connection, (owner, draft), asked, answers, step, now=now)
             return store_drafts.opened(connection, owner, draft)
 
         return await self._change(owner, work)
@@ -212,18 +225,23 @@ class SqlStore:
         """The session's cookie was made again: its records are kept for KEEP_DAYS more."""
         statement = update(records).where(records.c.owner == owner, records.c.owner != _SAMPLES)
         seen = microseconds(self._now())
-        await self._call(lambda connection: connection.execute(statement.values(seen=seen)))
+        await self._change(owner, lambda connection: connection.execute(statement.values(seen=seen)))
+
+    async def prune(self) -> None:
+        """Forget what nobody can reach any more, and forms that nobody touched for long."""
+        await self._call(self._prune, begin=store_migrate.LOCKED)
 
     async def rescore(self, catalogue: str, scores: Callable[[Mapping[str, str]], Scores], most: int = 200) -> int:
         """Evaluate up to `most` records again whose scores are by another version of the catalogue; how many."""
-        old = select(records).where(records.c.owner != _SAMPLES, records.c.catalogue != catalogue).limit(most)
+        old = select(records).where(records.c.owner != _SAMPLES, records.c.catalogue != catalogue)
+        # Others that do the same, or change a record, are left to it.
+        old = old.order_by(records.c.id).limit(most).with_for_update(skip_locked=True)
 
         def work(connection: Connection) -> int:
             found = list(map(to_record, connection.execute(old)))
             for record in found:
-                # Unless its answers changed meanwhile: then its scores were made again already.
-                same = records.c.id == record.id, records.c.answers == pack_answers(record.answers)
-                connection.execute(update(records).where(*same).values(scores_of(scores(record.answers))))
+                values = scores_of(scores(record.answers))
+                connection.execute(update(records).where(records.c.id == record.id).values(values))
             return len(found)
 
         return await self._call(work, begin=store_migrate.LOCKED)
@@ -301,24 +319,20 @@ class SqlStore:
         if row is not None:
             return to_record(row)
         record = self._new(owner, form.home, form.answers, scores)
-        self._insert(connection, record, form.id)
+        # In the place of the form: the two need no more room than it did.
+        _insert(connection, record, form.id)
         return record
 
-    def _insert(self, connection: Connection, record: Record, draft: str = "") -> None:
-        """Insert unless there are too many already, the owner's or all together."""
-        if self._count(connection) >= MAX_RECORDS:
-            raise StoreFullError(f"{MAX_RECORDS} records are the most that are kept")
-        values = {_PARAMETER + name: value for name, value in _row(record, draft=draft).items()}
-        if connection.execute(_INSERT, values | {"most": MAX_RECORDS_PER_OWNER}).one_or_none() is None:
-            raise TooManyRecordsError(f"{MAX_RECORDS_PER_OWNER} records are the most that one session keeps")
-
-    def _count(self, connection: Connection) -> int:
-        """How many records there are, or were less than COUNT_SECONDS ago."""
+    def _take_room(self, connection: Connection) -> None:
+        """Count one more. Raises StoreFullError. Records and forms of other VMs count after COUNT_SECONDS at most."""
         when, count = self._counted
         if time.monotonic() >= when + COUNT_SECONDS:
-            count = connection.execute(select(func.count()).select_from(records)).scalar_one()
-            self._counted = time.monotonic(), count
-        return count
+            counts = (connection.execute(select(func.count()).select_from(table)) for table in (records, drafts))
+            when, count = time.monotonic(), sum(found.scalar_one() for found in counts)
+        self._counted = when, count + 1
+        if count >= MAX_RECORDS:
+            self._counted = when, count
+            raise StoreFullError(f"{MAX_RECORDS} records are the most that are kept")
 
     def _prepare(self) -> None:
         if self._secret is not None:
@@ -326,8 +340,6 @@ class SqlStore:
             with self._engine.connect() as connection:
                 if store_migrate.is_current(connection):
                     return
-        if self._url.get_backend_name() == SQLITE and self._url.database:
-            Path(self._url.database).parent.mkdir(parents=True, exist_ok=True)
         with self._engine.connect().execution_options(**store_migrate.LOCKED) as connection, connection.begin():
             store_migrate.lock(connection)
             store_migrate.require_unicode(connection)
@@ -393,6 +405,13 @@ def _row(record: Record, *, also: str = "", draft: str = "") -> dict[str, Any]:
         "draft": draft,
         "seen": microseconds(record.updated),
     }
+
+
+def _insert(connection: Connection, record: Record, draft: str = "") -> None:
+    """Insert unless the owner has too many already. Raises TooManyRecordsError."""
+    values = {_PARAMETER + name: value for name, value in _row(record, draft=draft).items()}
+    if connection.execute(_INSERT, values | {"most": MAX_RECORDS_PER_OWNER}).one_or_none() is None:
+        raise TooManyRecordsError(f"{MAX_RECORDS_PER_OWNER} records are the most that one session keeps")
 
 
 def _replace(connection: Connection, owner: str, record: str, values: Mapping[str, Any]) -> Row[Any] | None:

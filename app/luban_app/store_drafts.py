@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import Connection, delete, insert, select, update
 
-from luban_app.records import Draft, DraftConflictError, DraftEndedError, Home
+from luban_app.records import Draft, DraftConflictError, DraftEndedError
 from luban_app.store_rows import microseconds, pack_answers, to_draft, to_record
 from luban_app.store_schema import drafts, records
 
@@ -19,34 +19,41 @@ def find(connection: Connection, owner: str) -> Draft | None:
     return None if row is None else to_draft(row)
 
 
-def begin(connection: Connection, owner: str, draft: Draft, now: datetime, instead_of: str | None) -> None:
-    """See RecordStore.begin_draft."""
+def require_place(connection: Connection, owner: str, draft: str, instead_of: str | None) -> None:
+    """Raises what RecordStore.begin_draft does if a form with the id `draft` may not begin."""
     there = find(connection, owner)
     if (None if there is None else there.id) != instead_of:
         raise DraftConflictError
+    _refuse_ended(connection, owner, draft)
+
+
+def put(connection: Connection, owner: str, draft: Draft, now: datetime) -> None:
+    """Keep a form in place of the owner's, if there is one."""
     forget(connection, owner)
     connection.execute(insert(drafts), _row(owner, draft, now))
 
 
-def save_home(connection: Connection, owner: str, draft: str, home: Home, now: datetime) -> None:
+def save_home(
+    connection: Connection, owner: str, draft: str, texts: Mapping[str, str], step: str, *, now: datetime
+) -> None:
     """See RecordStore.save_home."""
-    there = find(connection, owner)
-    if there is None:
-        _refuse_ended(connection, owner, draft)
-        connection.execute(insert(drafts), _row(owner, Draft(home, id=draft), now))
-        return
-    if there.id != draft:
-        raise DraftConflictError
-    _update(connection, owner, now, {"name": home.name, "address": home.address, "notes": home.notes})
+    opened(connection, owner, draft)
+    _update(connection, owner, now, {**texts, "step": step})
 
 
 def save_answers(
-    connection: Connection, owner: str, draft: str, asked: Collection[str], answers: Mapping[str, str], *, now: datetime
+    connection: Connection,
+    form: tuple[str, str],
+    asked: Collection[str],
+    answers: Mapping[str, str],
+    step: str,
+    *,
+    now: datetime,
 ) -> None:
-    """See RecordStore.save_answers."""
-    there = opened(connection, owner, draft)
+    """See RecordStore.save_answers; `form` is owner and id."""
+    there = opened(connection, *form)
     kept = {indicator: option for indicator, option in there.answers.items() if indicator not in asked}
-    _update(connection, owner, now, {"answers": pack_answers(kept | dict(answers))})
+    _update(connection, form[0], now, {"answers": pack_answers(kept | dict(answers)), "step": step})
 
 
 def opened(connection: Connection, owner: str, draft: str) -> Draft:
@@ -86,5 +93,6 @@ def _row(owner: str, draft: Draft, now: datetime) -> dict[str, Any]:
         "address": draft.home.address,
         "notes": draft.home.notes,
         "answers": pack_answers(draft.answers),
+        "step": draft.step,
         "updated": microseconds(now),
     }

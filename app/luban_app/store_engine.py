@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Engine, create_engine, event
-from sqlalchemy.engine import URL, Connection, make_url
+from sqlalchemy.engine import URL, Connection, Dialect, make_url
+from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, NoSuchModuleError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
@@ -24,6 +27,8 @@ STATEMENT_SECONDS = 5
 POLL_SECONDS = 0.02
 CONNECTIONS = {SQLITE: 1, POSTGRESQL: 4}
 """Threads and connections. SQLite writes one at a time anyway, and one thread never waits for its own locks."""
+
+_making = threading.Lock()
 
 BEGIN_OPTION = "luban_begin"
 """Execution option: how a transaction begins on SQLite."""
@@ -58,6 +63,19 @@ def sqlite_url(folder: Path) -> URL:
     return URL.create("sqlite+pysqlite", database=str(folder / "luban.sqlite"))
 
 
+def make_file(path: str) -> None:
+    """Make an empty SQLite file that only its owner can read, unless a file is there; that keeps its mode.
+
+    SQLite itself would let everybody read it. Its companions (-wal, -shm) get the mode of the file. Raises OSError.
+    """
+    # A file that is there is never opened: closing it again would end SQLite's locks on it in this whole process.
+    with _making:
+        try:
+            os.close(os.open(os.path.realpath(path), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        except FileExistsError:
+            return
+
+
 def open_engine(url: URL) -> Engine:
     """The engine for `url`; connects to nothing yet. Raises StoreUrlError."""
     try:
@@ -77,11 +95,19 @@ def _sqlite(url: URL) -> Engine:
         pool_timeout=STATEMENT_SECONDS,
     )
 
+    @event.listens_for(engine, "do_connect")
+    def connect(dialect: Dialect, _record: Any, arguments: list[Any], options: dict[str, Any]) -> DBAPIConnection:
+        with _naming(arguments[0]):
+            if not options.get("uri"):
+                make_file(arguments[0])
+            return dialect.connect(*arguments, **options)
+
     @event.listens_for(engine, "connect")
     def prepare(connection: sqlite3.Connection, _record: Any) -> None:
         # Python's sqlite3 would begin transactions where it thinks fit: here SQLAlchemy says when.
         connection.isolation_level = None
-        _write_ahead(connection)
+        with _naming(str(url.database)):
+            _write_ahead(connection)
         # In WAL mode NORMAL loses the last transactions if the power fails, never the file; FULL syncs each time.
         connection.execute("PRAGMA synchronous=NORMAL")
         connection.execute("PRAGMA foreign_keys=ON")
@@ -91,6 +117,17 @@ def _sqlite(url: URL) -> Engine:
         connection.exec_driver_sql(connection.get_execution_options().get(BEGIN_OPTION, "BEGIN"))
 
     return engine
+
+
+@contextmanager
+def _naming(path: str) -> Iterator[None]:
+    """Raises StoreUnavailableError that names the file if it cannot be opened or made: SQLite's words never do."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise StoreUnavailableError(f"the database cannot be used: {path}: {error}") from error
+    except OSError as error:
+        raise StoreUnavailableError(f"the database cannot be used: {path}: {error.strerror}") from error
 
 
 def _write_ahead(connection: sqlite3.Connection) -> None:
@@ -155,3 +192,13 @@ def _reason(error: DBAPIError | PoolTimeoutError) -> str:
     if isinstance(error, DBAPIError) and error.orig is not None:
         return type(error.orig).__name__
     return type(error).__name__
+
+
+def explained(error: StoreUnavailableError) -> dict[str, str]:
+    """For the log, which strangers do not read: the message, and as `reason` the first line of the driver's own words.
+
+    libpq names host, port, user and database there, never a password; statements and values come on later lines.
+    """
+    cause = error.__cause__
+    words = str(cause.orig).strip() if isinstance(cause, DBAPIError) and cause.orig is not None else ""
+    return {"error": str(error)} | ({"reason": words.splitlines()[0]} if words else {})

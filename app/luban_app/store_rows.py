@@ -77,4 +77,4 @@ def to_record(row: Row[Any]) -> Record:
 
 def to_draft(row: Row[Any]) -> Draft:
     """The draft in a row of `drafts`."""
-    return Draft(Home(row.name, row.address, row.notes), json.loads(row.answers), row.record, row.id)
+    return Draft(Home(row.name, row.address, row.notes), json.loads(row.answers), row.record, row.id, row.step)

@@ -9,6 +9,7 @@ HEAD = "0002"
 
 ID_LENGTH = 40
 CATALOGUE_LENGTH = 16
+STEP_LENGTH = 16
 OWNER_LENGTH = 64
 
 metadata = MetaData()
@@ -50,6 +51,7 @@ drafts = Table(
     Column("answers", Text, nullable=False, comment="JSON object: indicator id -> option id"),
     Column("updated", BigInteger, nullable=False, comment="microseconds since 1970 in UTC"),
     Column("id", String(ID_LENGTH), nullable=False, server_default="", comment="chosen by whoever began it"),
+    Column("step", String(STEP_LENGTH), nullable=False, server_default="", comment="where its owner left it"),
 )
 Index("drafts_by_age", drafts.c.updated)
 

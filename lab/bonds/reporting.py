@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import subprocess
@@ -9,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -40,7 +42,11 @@ class GuestAgent:
     def start(cls, guest: BondGuest, plane: ControlPlane, agent: NodeAgent, relay: Relay, *options: str) -> GuestAgent:
         """Start it; its reports reach `plane` through `relay`. `options`: more of its command line."""
         config = yaml.safe_load(agent.kubeconfig(plane).read_text())
-        config["clusters"][0]["cluster"]["server"] = guest.api_server_url(relay)
+        cluster = config["clusters"][0]["cluster"]
+        cluster["server"] = guest.api_server_url(relay)
+        # The guest has not the lab's files.
+        authority = Path(cluster.pop("certificate-authority")).read_bytes()
+        cluster["certificate-authority-data"] = base64.b64encode(authority).decode()
         path = KUBECONFIG.format(agent.host)
         guest.run("/bin/sh", "-c", f"umask 077; cat > {path} && chown {NOBODY} {path}", stdin=yaml.safe_dump(config))
         command = ("node-agent", "--node-name", agent.host, "--kubeconfig", path, "--listen-address", "127.0.0.1")

@@ -21,6 +21,7 @@ from lab.demo.plot import plot_sessions
 from lab.demo.story import Story
 from lab.demo.summary import promises, summary_table
 from lab.demo.view import View
+from lab.paths import LAST_BASE
 from lab.process import LabError
 
 FULL, UPPER, LOWER = 100, 60, 10
@@ -30,12 +31,16 @@ console = Console(highlight=False)
 
 
 @click.command()
-@click.option("--base", type=click.IntRange(1, 250), help="Third octet of the lab's addresses. Default: 16.")
+@click.option("--base", type=click.IntRange(1, LAST_BASE), help="Third octet of the lab's addresses. Default: 16.")
 @click.option("--keep", is_flag=True, help="Leave the lab up, and say where everything is.")
 @click.option("--output", type=click.Path(path_type=Path), default=Path("demo-output"), show_default=True)
 def main(base: int | None, keep: bool, output: Path) -> None:
     """Show the main job on real parts: grow, shrink, replace, without losing a request."""
-    lab = make_lab(base)
+    try:
+        lab = make_lab(base)
+    except LabError as error:
+        console.print(f"[red]error[/] {error}", soft_wrap=True)
+        sys.exit(1)
     try:
         lab.destroy()
         lab.up()

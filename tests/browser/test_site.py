@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 
+import pytest
 from playwright.sync_api import Browser, Locator, expect
 
 from luban_app.house import InputError
+from luban_app.records import NAME_LENGTH
 from luban_app.samples import SAMPLES
 from tests.browser.conftest import VM
-from tests.browser.visit import Visit, indicators
+from tests.browser.visit import TOUCH_PIXELS, Visit, indicators
 
 FIRST_PAGE_BYTES = 100_000
 MISCOUNTED = InputError("records", "records-count", least=2, most=6)
@@ -143,6 +145,113 @@ def test_throwing_away_is_asked(visit: Visit) -> None:
     visit.go("/evaluate/discard")
     visit.press("discard.yes")
     expect(page.locator("#name")).to_have_value("")
+
+
+@pytest.mark.parametrize("letter", ["W", "觀"])
+def test_a_long_name_makes_no_page_wider(reader: Visit, letter: str) -> None:
+    """One word of full length, on a phone."""
+    page, t = reader.page, reader.t
+    name = letter * NAME_LENGTH
+    ids = [reader.keep(name, {"noise": answer}) for answer in ("busy", "quiet")]
+    begin(reader, name)
+    reader.check("step", keep=False)
+    for part in indicators().parts[1:]:
+        reader.press("form.next-to", name=part.names.get("en"))
+        reader.check("step", keep=False)
+    page.locator(".progress button").first.click()
+    reader.check("start", keep=False)
+    both = "&".join(f"id={record}" for record in ids)
+    for address in (
+        "/",
+        "/evaluate/discard",
+        "/records",
+        f"/records?q=nothing&{both}",
+        f"/records/{ids[0]}",
+        f"/records/{ids[0]}/delete",
+        f"/records/{ids[0]}/edit",
+        f"/compare?{both}",
+    ):
+        reader.go(address)
+        expect(page.get_by_text(name).first).to_be_attached()
+        reader.check(address, keep=False)
+    expect(page.get_by_role("columnheader")).to_have_count(3)
+    page.set_viewport_size({"width": 1280, "height": 800})
+    for address in ("/", "/records", f"/records/{ids[0]}", f"/compare?{both}", "/evaluate/outside"):
+        reader.go(address)
+        reader.check(address, keep=False)
+    reader.go(f"/records/{ids[0]}/edit")
+    reader.press("replace.yes")
+    reader.go("/")
+    expect(page.get_by_role("link", name=t("home.resume", name=name))).to_be_visible()
+
+
+def test_the_spaces_around_chinese_stay(reader: Visit) -> None:
+    page, t = reader.page, reader.t
+    name = "=1+1 Flat Ü 公寓 3F"
+    begin(reader, name)
+    reader.go("/")
+    shown = page.get_by_role("main").locator(".button.primary")
+    assert shown.inner_text() == t("home.resume", name=name)
+    box = shown.bounding_box()
+    assert box is not None
+    assert box["height"] >= TOUCH_PIXELS
+    reader.check("home", keep=False)
+
+
+def test_homes_without_answers_are_not_called_alike(visit: Visit) -> None:
+    page, t = visit.page, visit.t
+    first, second = visit.keep("One", {}), visit.keep("Two", {})
+    visit.go(f"/compare?id={first}&id={second}")
+    expect(page.locator("p.notice")).to_have_text(t("compare.nothing"))
+    answered = [visit.keep(name, {"noise": "busy"}) for name in ("Three", "Four")]
+    visit.go(f"/compare?id={answered[0]}&id={answered[1]}")
+    expect(page.locator("p.notice")).to_have_text(t("compare.alike"))
+
+
+def test_going_back_brings_the_answers_back(reader: Visit) -> None:
+    """What the page of a refused form advises: back, and send it again."""
+    page, t = reader.page, reader.t
+    reader.go("/evaluate/home")
+    page.locator("#name").fill("Refused")
+    page.locator("#notes").fill("kept")
+    page.context.clear_cookies()
+    reader.press("form.next-to", name=indicators().parts[0].names.get("en"))
+    expect(page.get_by_role("heading", level=1)).to_have_text(t("error.403.title"))
+    page.go_back()
+    expect(page.locator("#notes")).to_have_value("kept")
+    page.locator("#name").fill("Taken")
+    reader.press("form.next-to", name=indicators().parts[0].names.get("en"))
+    expect(page).to_have_url(re.compile("/evaluate/outside$"))
+
+    radio = reader.fieldset("noise").get_by_role("radio").nth(1)
+    radio.check()
+    page.on("dialog", lambda dialog: dialog.accept())
+    reader.press("nav.about")
+    expect(page.get_by_role("heading", level=1)).to_have_text(t("about.title"))
+    page.go_back()
+    expect(radio).to_be_checked()
+    expect(page.locator("[data-answered]")).to_have_text("1")
+
+
+def test_a_page_of_a_form_that_is_gone_says_that_nothing_was_saved(visit: Visit) -> None:
+    page, t = visit.page, visit.t
+    begin(visit, "Thrown away")
+    radio = visit.fieldset("noise").get_by_role("radio").nth(1)
+    radio.check()
+    with page.context.expect_page() as opening:
+        page.evaluate("window.open('/evaluate/discard')")
+    other = opening.value
+    other.get_by_role("button", name=t("discard.yes")).click()
+    expect(other.locator("#name")).to_have_value("")
+    other.close()
+    visit.press("form.next-to", name=indicators().parts[1].names.get(visit.language))
+    alert = page.get_by_role("alert")
+    expect(alert).to_be_focused()
+    expect(alert.get_by_role("heading")).to_have_text(t("conflict.title"))
+    expect(alert).to_contain_text(t("problem.discarded"))
+    expect(radio).to_be_checked()
+    expect(page.locator(".progress, .eyebrow")).to_have_count(0)
+    visit.check("step-conflict")
 
 
 def test_one_home_cannot_be_compared(visit: Visit) -> None:

@@ -38,6 +38,13 @@ _UNMARKED = r"""() => {
 }"""
 """Chinese text that a screen reader would read with an English voice."""
 
+_TORN = """() => [...document.querySelectorAll("body *")].filter(one => {
+  const words = [...one.childNodes].filter(node => node.nodeType === Node.TEXT_NODE && node.data.trim());
+  return words.length && one.querySelector(":scope > span[lang]")
+    && ["flex", "grid"].includes(getComputedStyle(one).display.replace("inline-", ""));
+}).map(one => one.textContent.trim().slice(0, 60))"""
+"""Text with Chinese marked in it that is laid out as boxes: the spaces between them are lost."""
+
 _SMALL = """least => {
   const pressed = "button, .button, summary, select, textarea, label.card, .chip, .choose label, nav a, footer a, "
     + ".errors a, .list a, .links a, input:not([type=radio], [type=checkbox], [type=hidden])";
@@ -143,14 +150,16 @@ class Visit:
         """The number on a dial, as it is read."""
         return self.page.locator(f".dial[data-part='{part}'] text.value").text_content() or ""
 
-    def check(self, name: str) -> None:
-        """Nothing serious for axe-core, nothing too wide or too small, no unmarked Chinese, nothing on the console."""
-        self._keep(name)
-        wide = self.page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
+    def check(self, name: str, *, keep: bool = True) -> None:
+        """Nothing serious for axe-core, nothing too wide or too small, all Chinese marked, nothing on the console."""
+        if keep:
+            self._keep(name)
+        wide = self.page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
         assert wide <= 0, f"{name}: {wide} pixels wider than the window"
         found = {
             "small": self.page.evaluate(_SMALL, TOUCH_PIXELS),
             "unmarked": self.page.evaluate(_UNMARKED),
+            "torn": self.page.evaluate(_TORN),
             "axe": self.violations(),
             "faults": self.faults,
         }

@@ -85,6 +85,22 @@ class Postgres:
             self._process.wait(PATIENCE)
             self._process = None
 
+    def reload(self) -> None:
+        """Have it read its access rules again; returns when it has."""
+        assert self._process is not None
+        before = self.run("SELECT pg_conf_load_time()", "postgres")
+        self._process.send_signal(signal.SIGHUP)
+        deadline = time.monotonic() + PATIENCE
+        while time.monotonic() < deadline:
+            try:
+                if self.run("SELECT pg_conf_load_time()", "postgres") != before:
+                    return
+            except psycopg.OperationalError:
+                # The new rules leave us out.
+                return
+            time.sleep(0.05)
+        raise TimeoutError("PostgreSQL does not read its settings again")
+
     def freeze(self) -> None:
         """Let nobody work any more without anybody being told: stop the server and all that serve its clients."""
         self._signal_all(signal.SIGSTOP)
@@ -143,6 +159,6 @@ class Side:
 @pytest.fixture(params=["sqlite", "postgresql"])
 def side(request: pytest.FixtureRequest, tmp_path: Path) -> Side:
     if request.param == "sqlite":
-        return Side("sqlite", sqlite_url(tmp_path / "data"))
+        return Side("sqlite", sqlite_url(tmp_path))
     server: Postgres = request.getfixturevalue("postgres_server")
     return Side("postgresql", server.database())

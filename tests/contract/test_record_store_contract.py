@@ -282,22 +282,25 @@ async def test_a_draft_is_kept_for_its_session_until_it_is_dropped(store: SqlSto
     assert await store.draft(ANA) is None
 
 
-async def test_a_form_begins_with_its_home_and_grows_part_by_part(store: SqlStore) -> None:
-    assert await store.save_home(ANA, "d1", Home("", "12 Elm Road")) == Draft(Home("", "12 Elm Road"), {}, "", "d1")
-    await store.save_answers(ANA, "d1", {"pylon", "road"}, {"pylon": "none", "road": "calm"})
-    await store.save_answers(ANA, "d1", {"light"}, {"light": "fair"})
-    grown = await store.save_answers(ANA, "d1", {"pylon", "road"}, {"road": "loud"})
-    assert grown == Draft(Home("", "12 Elm Road"), {"road": "loud", "light": "fair"}, "", "d1")
-    assert await store.save_home(ANA, "d1", HOME) == replace(grown, home=HOME)
-    assert await store.draft(ANA) == replace(grown, home=HOME)
+async def test_a_form_grows_part_by_part(store: SqlStore) -> None:
+    await store.begin_draft(ANA, Draft(Home("", "12 Elm Road"), id="d1", step="home"))
+    await store.save_answers(ANA, "d1", {"pylon", "road"}, {"pylon": "none", "road": "calm"}, "outside")
+    await store.save_answers(ANA, "d1", {"light"}, {"light": "fair"}, "inside")
+    grown = await store.save_answers(ANA, "d1", {"pylon", "road"}, {"road": "loud"}, "building")
+    assert grown == Draft(Home("", "12 Elm Road"), {"road": "loud", "light": "fair"}, "", "d1", "building")
+    named = replace(grown, home=Home("Garden flat", "12 Elm Road"), step="outside")
+    assert await store.save_home(ANA, "d1", {"name": "Garden flat"}, "outside") == named
+    assert await store.draft(ANA) == named
 
 
 async def test_a_window_with_another_form_changes_nothing(store: SqlStore) -> None:
-    await store.save_home(ANA, "d1", HOME)
+    await store.begin_draft(ANA, Draft(HOME, id="d1"))
     with pytest.raises(DraftConflictError):
-        await store.save_home(ANA, "d2", Home("other"))
+        await store.begin_draft(ANA, Draft(HOME, id="d1"))
     with pytest.raises(DraftConflictError):
-        await store.save_answers(ANA, "d2", {"pylon"}, {"pylon": "none"})
+        await store.save_home(ANA, "d2", {"name": "other"}, "home")
+    with pytest.raises(DraftConflictError):
+        await store.save_answers(ANA, "d2", {"pylon"}, {"pylon": "none"}, "outside")
     with pytest.raises(DraftConflictError):
         await store.finish(ANA, "d2", judged)
     with pytest.raises(DraftConflictError):
@@ -307,12 +310,14 @@ async def test_a_window_with_another_form_changes_nothing(store: SqlStore) -> No
     assert (await store.find(ANA, Query())).total == 0
 
 
-async def test_answers_to_a_form_that_was_thrown_away_are_refused(store: SqlStore) -> None:
-    await store.save_home(ANA, "d1", HOME)
+async def test_nothing_is_taken_for_a_form_that_is_not_open(store: SqlStore) -> None:
+    await store.begin_draft(ANA, Draft(HOME, id="d1"))
     await store.drop_draft(ANA, "d1")
     for draft in ("d1", "d2", ""):
         with pytest.raises(DraftConflictError):
-            await store.save_answers(ANA, draft, {"pylon"}, {"pylon": "none"})
+            await store.save_answers(ANA, draft, {"pylon"}, {"pylon": "none"}, "outside")
+        with pytest.raises(DraftConflictError):
+            await store.save_home(ANA, draft, {"name": "x"}, "home")
     assert await store.draft(ANA) is None
 
 
@@ -328,16 +333,16 @@ async def test_a_form_takes_anothers_place_only_if_it_is_the_one_that_was_asked_
 
 
 async def test_a_finished_form_is_a_record_and_says_so(store: SqlStore) -> None:
-    await store.save_home(ANA, "d1", HOME)
-    await store.save_answers(ANA, "d1", ANSWERS, ANSWERS)
+    await store.begin_draft(ANA, Draft(HOME, ANSWERS, id="d1"))
     made = await store.finish(ANA, "d1", judged)
     assert (made.home, made.answers, made.scores) == (HOME, ANSWERS, judged(ANSWERS))
     assert made == await store.get(ANA, made.id)
     assert await store.draft(ANA) is None
     for again in (
         store.finish(ANA, "d1", judged),
-        store.save_home(ANA, "d1", HOME),
-        store.save_answers(ANA, "d1", {"pylon"}, {}),
+        store.begin_draft(ANA, Draft(HOME, id="d1")),
+        store.save_home(ANA, "d1", {"name": "x"}, "home"),
+        store.save_answers(ANA, "d1", {"pylon"}, {}, "outside"),
     ):
         with pytest.raises(DraftEndedError) as ended:
             await again
@@ -368,7 +373,7 @@ async def test_nobody_edits_somebody_elses_record_by_a_form(store: SqlStore) -> 
 
 
 async def test_a_form_without_a_name_stays_open(store: SqlStore) -> None:
-    await store.save_home(ANA, "d1", Home(""))
+    await store.begin_draft(ANA, Draft(Home(""), id="d1"))
     with pytest.raises(UnnamedDraftError):
         await store.finish(ANA, "d1", judged)
     assert await store.draft(ANA) == Draft(Home(""), id="d1")
@@ -377,7 +382,7 @@ async def test_a_form_without_a_name_stays_open(store: SqlStore) -> None:
 async def test_a_form_that_finds_no_room_stays_open(store: SqlStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store_module, "MAX_RECORDS_PER_OWNER", 1)
     full = await keep(store)
-    await store.save_home(ANA, "d1", HOME)
+    await store.begin_draft(ANA, Draft(HOME, id="d1"))
     with pytest.raises(TooManyRecordsError):
         await store.finish(ANA, "d1", judged)
     await store.delete(ANA, full.id)
@@ -387,9 +392,9 @@ async def test_a_form_that_finds_no_room_stays_open(store: SqlStore, monkeypatch
 async def test_a_draft_that_nobody_touched_for_a_month_is_forgotten_at_the_next_start(opened: Opener) -> None:
     before = datetime(2026, 1, 1, tzinfo=UTC)
     old = opened(now=lambda: before)
-    await old.save_home(ANA, "d1", HOME)
+    await old.begin_draft(ANA, Draft(HOME, id="d1"))
     later = opened(now=lambda: before + timedelta(days=29))
-    await later.save_home(BEN, "d2", HOME)
+    await later.begin_draft(BEN, Draft(HOME, id="d2"))
     assert await later.draft(ANA) is not None
     last = opened(now=lambda: before + timedelta(days=31))
     assert await last.draft(ANA) is None
@@ -398,10 +403,13 @@ async def test_a_draft_that_nobody_touched_for_a_month_is_forgotten_at_the_next_
 
 async def test_several_windows_at_once_lose_no_answer(opened: Opener) -> None:
     stores = [opened(), opened()]
-    await stores[0].save_home(ANA, "d1", HOME)
+    await stores[0].begin_draft(ANA, Draft(HOME, id="d1"))
     parts = [f"indicator-{number}" for number in range(12)]
     await asyncio.gather(
-        *(stores[number % 2].save_answers(ANA, "d1", {part}, {part: "yes"}) for number, part in enumerate(parts))
+        *(
+            stores[number % 2].save_answers(ANA, "d1", {part}, {part: "yes"}, "inside")
+            for number, part in enumerate(parts)
+        )
     )
     draft = await stores[0].draft(ANA)
     assert draft is not None
@@ -410,7 +418,7 @@ async def test_several_windows_at_once_lose_no_answer(opened: Opener) -> None:
 
 async def test_a_form_that_is_finished_twice_at_once_is_one_record(opened: Opener) -> None:
     stores = [opened(), opened()]
-    await stores[0].save_home(ANA, "d1", HOME)
+    await stores[0].begin_draft(ANA, Draft(HOME, id="d1"))
     found = await asyncio.gather(*(store.finish(ANA, "d1", judged) for store in stores * 3), return_exceptions=True)
     made = [one for one in found if isinstance(one, Record)]
     assert len(made) == 1
@@ -421,9 +429,10 @@ async def test_a_form_that_is_finished_twice_at_once_is_one_record(opened: Opene
 async def test_forms_that_begin_at_once_are_one(opened: Opener) -> None:
     stores = [opened(), opened()]
     found = await asyncio.gather(
-        *(stores[number % 2].save_home(ANA, f"d{number}", HOME) for number in range(6)), return_exceptions=True
+        *(stores[number % 2].begin_draft(ANA, Draft(HOME, id=f"d{number}")) for number in range(6)),
+        return_exceptions=True,
     )
-    assert sorted(type(one).__name__ for one in found) == ["Draft"] + ["DraftConflictError"] * 5
+    assert sorted(type(one).__name__ for one in found) == ["DraftConflictError"] * 5 + ["NoneType"]
 
 
 # How many there may be, and for how long.
@@ -437,20 +446,26 @@ async def test_no_more_than_so_many_of_an_owner_even_at_once(opened: Opener, mon
     assert (await stores[0].find(ANA, Query())).total == 3
 
 
-async def test_no_more_than_so_many_of_all_owners_together(opened: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store_module, "MAX_RECORDS", len(SAMPLES) + 2)
-    monkeypatch.setattr(store_module, "COUNT_SECONDS", 0.0)
+@pytest.mark.parametrize("seconds", [0.0, 3600.0])
+async def test_no_more_than_so_many_of_all_owners_together(
+    opened: Opener, monkeypatch: pytest.MonkeyPatch, seconds: float
+) -> None:
+    monkeypatch.setattr(store_module, "MAX_RECORDS", len(SAMPLES) + 3)
+    monkeypatch.setattr(store_module, "COUNT_SECONDS", seconds)
     store = opened(SAMPLES)
     made = await keep(store, "owner1")
     await keep(store, "owner2")
+    await store.begin_draft(ANA, Draft(HOME, id="d1"))
     with pytest.raises(StoreFullError):
         await keep(store, "owner3")
-    await store.save_home(ANA, "d1", HOME)
     with pytest.raises(StoreFullError):
-        await store.finish(ANA, "d1", judged)
+        await store.begin_draft(BEN, Draft(HOME, id="d2"))
+    assert await store.draft(BEN) is None
     await store.update("owner1", made.id, Home("still works"), {}, Scores())
-    await store.delete("owner1", made.id)
     assert (await store.finish(ANA, "d1", judged)).home == HOME
+    await store.delete("owner1", made.id)
+    monkeypatch.setattr(store_module, "COUNT_SECONDS", 0.0)
+    await keep(store, "owner3")
 
 
 async def test_records_that_nobody_can_reach_any_more_are_forgotten_at_the_next_start(opened: Opener) -> None:
@@ -463,9 +478,33 @@ async def test_records_that_nobody_can_reach_any_more_are_forgotten_at_the_next_
     await later.touch(BEN)
     await later.touch("")
     await later.update("changed", changed.id, HOME, {}, Scores())
+    await later.prune()
+    assert (await later.find(ANA, Query())).total == len(SAMPLES) + 1
     last = opened(SAMPLES, now=lambda: before + timedelta(days=interface.KEEP_DAYS + 1))
     totals = {owner: (await last.find(owner, Query())).total - len(SAMPLES) for owner in (ANA, BEN, "changed")}
     assert totals == {ANA: 0, BEN: 1, "changed": 1}
+
+
+async def test_a_service_that_runs_for_long_forgets_too(opened: Opener) -> None:
+    days = [0]
+    store = opened(SAMPLES, now=lambda: datetime(2026, 1, 1, tzinfo=UTC) + timedelta(days=days[0]))
+    await keep(store)
+    await store.begin_draft(BEN, Draft(HOME, id="d1"))
+    days[0] = interface.KEEP_DAYS + 1
+    await store.prune()
+    assert (await store.find(ANA, Query())).total == len(SAMPLES)
+    assert await store.draft(BEN) is None
+
+
+async def test_many_windows_that_renew_while_scores_are_made_again(opened: Opener) -> None:
+    stores = [opened(), opened()]
+    for _ in range(40):
+        await keep(stores[0])
+    await asyncio.gather(
+        *(stores[number % 2].touch(ANA) for number in range(20)),
+        *(stores[number % 2].rescore(f"v{number}", judged) for number in range(6)),
+    )
+    assert await stores[0].rescore("last", judged) == 40
 
 
 # When the catalogue has changed.

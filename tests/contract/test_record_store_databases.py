@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import stat
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +21,16 @@ from luban_app import store as store_module
 from luban_app import store_migrate
 from luban_app.records import Query, StoreUnavailableError
 from luban_app.store import SqlStore
-from luban_app.store_engine import StoreUrlError, open_engine, parse_url
+from luban_app.store_engine import StoreUrlError, explained, make_file, open_engine, parse_url, sqlite_url
 from luban_app.store_schema import HEAD, metadata
-from tests.contract.database_sides import Postgres, Side, postgres, postgres_server, side  # noqa: F401 - fixtures
+from tests.contract.database_sides import (  # noqa: F401 - fixtures
+    ROLE,
+    Postgres,
+    Side,
+    postgres,
+    postgres_server,
+    side,
+)
 from tests.contract.test_record_store_contract import ANA, SAMPLES, keep
 
 pytestmark = pytest.mark.contract
@@ -30,8 +40,7 @@ pytestmark = pytest.mark.contract
 
 
 @pytest.fixture
-def engine(side: Side, tmp_path: Path) -> Any:  # noqa: F811
-    (tmp_path / "data").mkdir(exist_ok=True)
+def engine(side: Side) -> Any:  # noqa: F811
     engine = open_engine(side.url)
     yield engine
     engine.dispose()
@@ -113,15 +122,103 @@ async def test_a_database_that_is_not_there_is_unavailable_and_says_so_shortly()
         await store.close()
 
 
-async def test_a_file_that_is_no_database_is_unavailable(tmp_path: Path) -> None:
-    broken = tmp_path / "broken.sqlite"
-    broken.write_bytes(b"this is no database" * 1000)
+async def test_why_a_server_is_unavailable_is_for_the_log_alone() -> None:
+    store = SqlStore(parse_url("postgresql://u:hunter2@127.0.0.1:1/d"))
+    with pytest.raises(StoreUnavailableError) as lost:
+        await store.check()
+    await store.close()
+    assert str(lost.value) == "the database cannot be used: OperationalError"
+    said = explained(lost.value)
+    assert said["error"] == str(lost.value)
+    assert "127.0.0.1" in said["reason"]
+    assert "port 1 failed: Connection refused" in said["reason"]
+    assert "\n" not in said["reason"]
+    assert "hunter2" not in said["reason"]
+
+
+async def test_a_wrong_password_is_not_told_to_the_log(own_server: Postgres) -> None:
+    access = own_server.folder / "data" / "pg_hba.conf"
+    own_server.run(f"ALTER ROLE {ROLE} PASSWORD 'correct'", "postgres")
+    url = own_server.database()
+    access.write_text("local all all scram-sha-256\n")
+    own_server.reload()
+    store = SqlStore(url.set(password="hunter2"))
+    with pytest.raises(StoreUnavailableError) as lost:
+        await store.check()
+    await store.close()
+    assert f'password authentication failed for user "{ROLE}"' in explained(lost.value)["reason"]
+    assert "hunter2" not in str(explained(lost.value))
+
+
+def test_where_the_driver_said_nothing_there_is_no_reason() -> None:
+    assert explained(StoreUnavailableError("it was tried a moment ago")) == {"error": "it was tried a moment ago"}
+
+
+@pytest.mark.parametrize(
+    ("path", "why"),
+    [
+        ("broken.sqlite", "file is not a database"),
+        ("folder", "unable to open database file"),
+        ("file/x.sqlite", "Not a directory"),
+        ("missing/x.sqlite", "No such file or directory"),
+    ],
+)
+async def test_a_file_that_is_no_database_is_unavailable_and_named(tmp_path: Path, path: str, why: str) -> None:
+    (tmp_path / "broken.sqlite").write_bytes(b"this is no database" * 1000)
+    (tmp_path / "folder").mkdir()
     (tmp_path / "file").write_text("")
-    for url in (f"sqlite:///{broken}", f"sqlite:///{tmp_path}", f"sqlite:///{tmp_path}/file/x.sqlite"):
-        store = SqlStore(parse_url(url))
-        with pytest.raises(StoreUnavailableError, match="cannot be used"):
-            await store.check()
-        await store.close()
+    store = SqlStore(parse_url(f"sqlite:///{tmp_path}/{path}"))
+    with pytest.raises(StoreUnavailableError, match=f"^the database cannot be used: {tmp_path}/{path}: {why}$"):
+        await store.check()
+    await store.close()
+    # A typing error in an address makes no folders.
+    assert not (tmp_path / "missing").exists()
+
+
+@pytest.fixture
+def generous() -> Iterator[None]:
+    """New files are for everybody to read, unless their maker says otherwise."""
+    before = os.umask(0o022)
+    yield
+    os.umask(before)
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def modes(folder: Path) -> dict[str, int]:
+    return {path.name: mode(path) for path in folder.iterdir()}
+
+
+@pytest.mark.usefixtures("generous")
+async def test_nobody_else_can_read_the_file_and_its_companions(tmp_path: Path) -> None:
+    store = SqlStore(sqlite_url(tmp_path), SAMPLES)
+    await keep(store)
+    assert modes(tmp_path) == {f"luban.sqlite{suffix}": 0o600 for suffix in ("", "-wal", "-shm")}
+    await store.close()
+
+
+@pytest.mark.usefixtures("generous")
+async def test_a_file_behind_a_link_is_private_too(tmp_path: Path) -> None:
+    (tmp_path / "luban.sqlite").symlink_to(tmp_path / "real.sqlite")
+    store = SqlStore(sqlite_url(tmp_path))
+    await store.check()
+    await store.close()
+    assert mode(tmp_path / "real.sqlite") == 0o600
+
+
+@pytest.mark.usefixtures("generous")
+async def test_a_file_that_is_there_keeps_its_mode_and_its_records(tmp_path: Path) -> None:
+    store = SqlStore(sqlite_url(tmp_path))
+    made = await keep(store)
+    await store.close()
+    (tmp_path / "luban.sqlite").chmod(0o640)
+    make_file(str(tmp_path / "luban.sqlite"))
+    store = SqlStore(sqlite_url(tmp_path))
+    assert await store.get(ANA, made.id) == made
+    await store.close()
+    assert mode(tmp_path / "luban.sqlite") == 0o640
 
 
 async def test_a_database_that_is_locked_for_long_is_unavailable_and_comes_back(

@@ -107,6 +107,9 @@ METRICS = (
     "/%6Detric%73",
     "/metrics;x",
     "/metrics;x/",
+    "/metrics/;x",
+    "/;x/metrics",
+    "/;x/;y/metrics;z/;v/",
     "/metrics%0a",
     "/metrics/%0A",
     "/metrics%20",
@@ -134,6 +137,14 @@ X-Forwarded-For: forged
 x-forwarded-host: forged
 X-FORWARDED-HOST: forged.again
 X-Forwarded-Port: 443443
+X-Forwarded-Prefix: /forged
+X-Forwarded-Scheme: forged
+X-Forwarded-Ssl: forged
+X-Forwarded-User: forged
+X_Forwarded_User: forged
+X_Forwarded_Proto: forged
+X-Real-IP: forged
+X-Real_IP: forged
 X-Forwarded-Proto: forged-https
 X-Forwarded-Server: forged
 Proxy: forged

@@ -140,7 +140,12 @@ async def test_the_ruler_reads_a_door(client: httpx.AsyncClient) -> None:
     unlucky = (await client.get(f"{ROOT}/ruler?cm=6&length=43.2")).json()
     assert not unlucky["auspicious"]
     assert len(unlucky["suggestions"]) == 2
+    for typed in ("88,5", "88.5 cm", "88.5公分"):
+        answer = await client.get(f"{ROOT}/ruler", params={"cm": typed, "language": "en"})
+        assert (answer.status_code, answer.json()) == (200, read), typed
     refused(await client.get(f"{ROOT}/ruler"), 422, field="cm", code="required")
+    for typed, code in {"wide": "centimetres", "-5": "centimetres-range", "9" * 40: "centimetres-range"}.items():
+        refused(await client.get(f"{ROOT}/ruler", params={"cm": typed}), 422, field="cm", code=code)
     refused(await client.get(f"{ROOT}/ruler?cm=88&length=5"), 422, field="length", code="length-range")
 
 
@@ -413,7 +418,7 @@ async def test_a_migration_that_fails_is_tried_again(made: HouseApp, monkeypatch
 
 
 async def test_the_database_is_prepared_with_the_service_and_closed_with_it(tmp_path: Path) -> None:
-    made = house_app.build("vm-1", Settings(sqlite_url(tmp_path / "new" / "folder")))
+    made = house_app.build("vm-1", Settings(sqlite_url(tmp_path)))
     async with made.lifespan(None):  # type: ignore[arg-type]
         await made.store.check()
     with pytest.raises((RuntimeError, StoreUnavailableError)):

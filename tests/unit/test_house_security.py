@@ -36,7 +36,7 @@ async def who(request: Request) -> Response:
 
 
 async def plain(request: Request) -> Response:
-    return PlainTextResponse(security.csrf_token(request))
+    return PlainTextResponse("plain")
 
 
 async def change(request: Request) -> Response:
@@ -99,7 +99,6 @@ async def test_a_session_begins_with_a_signed_cookie_and_stays(client: httpx.Asy
 async def test_a_session_begins_only_where_somebody_asks_for_it(client: httpx.AsyncClient) -> None:
     answer = await client.get("/plain")
     assert "set-cookie" not in answer.headers
-    assert answer.text == ""
 
 
 def forgeries() -> list[str]:
@@ -198,25 +197,29 @@ async def test_a_cookie_is_made_again_while_its_owner_keeps_coming() -> None:
     assert touched == [session] * 3
 
 
-async def test_a_cookie_from_the_future_is_not_ours() -> None:
+@pytest.mark.parametrize("seconds", [0.8, 45, 24 * 3600])
+async def test_vms_whose_clocks_differ_know_each_others_visitors(seconds: float) -> None:
     now = Days()
     async with client_of(Guard(secret, now=now)) as client:
-        session = (await client.get("/who")).json()["session"]
-        now.day -= 1
-        assert (await client.get("/who")).json()["session"] != session
+        first = (await client.get("/who")).json()
+        now.day -= seconds / (24 * 3600)
+        second = await client.get("/who")
+    assert second.json() == first | {"fresh": False}
+    assert "set-cookie" not in second.headers
 
 
-async def test_a_cookie_is_not_made_again_where_the_store_could_not_be_told() -> None:
+async def test_where_the_store_cannot_be_told_the_cookie_stays_as_it_is() -> None:
     now = Days()
 
     async def touch(_session: str) -> None:
         raise StoreUnavailableError("away")
 
     async with client_of(Guard(secret, now=now, touch=touch)) as client:
-        await client.get("/who")
+        first = (await client.get("/who")).json()
         now.day += 31
-        with pytest.raises(StoreUnavailableError):
-            await client.get("/who")
+        answer = await client.get("/who")
+    assert answer.json() == first | {"fresh": False}
+    assert "set-cookie" not in answer.headers
 
 
 async def test_vms_with_the_same_secret_know_each_others_visitors(client: httpx.AsyncClient) -> None:

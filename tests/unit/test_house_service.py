@@ -241,17 +241,30 @@ def test_a_query_is_bounded(given_: dict[str, str], field: str, code: str) -> No
         ("wide", "", "cm", "centimetres"),
         ("0", "", "cm", "centimetres-range"),
         ("10001", "", "cm", "centimetres-range"),
-        ("-5", "", "cm", "centimetres"),
+        ("-5", "", "cm", "centimetres-range"),
+        ("\N{MINUS SIGN}88,5 cm", "", "cm", "centimetres-range"),
+        ("-0", "", "cm", "centimetres-range"),
+        ("0.0 公分", "", "cm", "centimetres-range"),
+        ("9" * 40, "", "cm", "centimetres-range"),
+        ("1,234", "", "cm", "centimetres"),
+        ("88 mm", "", "cm", "centimetres"),
         ("1e5", "", "cm", "centimetres"),
         ("nan", "", "cm", "centimetres"),
         ("9" * 100_000, "", "cm", "centimetres"),
         ("88", "x", "length", "centimetres"),
         ("88", "29.9", "length", "length-range"),
         ("88", "60.1", "length", "length-range"),
+        ("88", "-43 cm", "length", "length-range"),
     ],
 )
 async def test_measures_are_bounded(house: House, cm: str, length: str, field: str, code: str) -> None:
     refused(lambda: house.measure(cm, length), field, code)
+
+
+@pytest.mark.parametrize("cm", ["88.5", "88,5", "88.5cm", "88.5 cm", "88,5 CM", "88.5公分", "８８．５ 公分"])
+async def test_a_measure_may_have_a_comma_and_its_unit(house: House, cm: str) -> None:
+    read = house.measure(cm, "43,2 cm")
+    assert (read.cm, read.length) == (Decimal("88.5"), Decimal("43.2"))
 
 
 async def test_a_measure_is_read_on_the_rulers_setting_unless_a_length_is_given(house: House) -> None:

@@ -15,7 +15,8 @@ from luban_app import store as store_module
 from luban_app.application import create_app
 from luban_app.catalogue import LANGUAGES, catalogue
 from luban_app.house_app import HouseApp, Settings
-from luban_app.records import Query
+from luban_app.records import Draft, Query
+from luban_app.records import Home as HomeTexts
 from luban_app.store_engine import sqlite_url
 from luban_app.web.language import words
 from tests.fakes.forms import hidden_of
@@ -56,10 +57,10 @@ class Window:
         self.page, self.hidden = answer.text, hidden_of(answer.text)
         return self
 
-    async def send(self, address: str, **fields: str) -> httpx.Response:
+    async def send(self, address: str, /, **fields: str) -> httpx.Response:
         return await self._browser.post(address, data={**self.hidden, "go": "next", **fields})
 
-    async def fill(self, address: str, **fields: str) -> str:
+    async def fill(self, address: str, /, **fields: str) -> str:
         """Show a page and send it; where it leads."""
         answer = await (await self.show(address)).send(address, **fields)
         assert answer.status_code == 303, answer.text
@@ -206,22 +207,140 @@ async def test_an_id_that_no_page_of_ours_has_is_refused(browser: httpx.AsyncCli
     assert (await window.send("/evaluate/outside", noise="busy", draft=draft)).status_code == 400
 
 
-async def test_a_form_that_finds_the_service_full_is_kept(
+async def test_a_full_service_begins_no_form_and_finishes_those_that_are_begun(
     browser: httpx.AsyncClient, made: HouseApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    begun = Window(browser)
+    await begun.fill(HOME, name="Begun before")
     monkeypatch.setattr(store_module, "MAX_RECORDS", 0)
     monkeypatch.setattr(store_module, "COUNT_SECONDS", 0.0)
-    window = Window(browser)
-    await window.fill(HOME, name="Patient")
-    answer = await (await window.show(LAST)).send(LAST, damp="dry")
+    assert (await begun.fill(LAST, damp="dry")).startswith("/records/")
+    answer = await (await Window(browser).show(HOME)).send(HOME, name="Patient")
     assert answer.status_code == 503
     assert words()["problem.store-full"]["en"] in answer.text
+    assert 'value="Patient"' in answer.text
     sent = await browser.post("/api/v1/records", json={"name": "x", "answers": {}})
     assert (sent.status_code, sent.json()["code"]) == (503, "store-full")
     assert int(sent.headers["retry-after"]) > 3600
     monkeypatch.undo()
-    await window.fill(LAST, damp="dry")
-    assert await names(made, browser) == ["Patient"]
+    again = await browser.post(HOME, data={**hidden_of(answer.text), "name": "Patient", "go": "next"})
+    assert again.headers["location"] == "/evaluate/outside"
+    assert await names(made, browser) == ["Begun before"]
+
+
+async def draft_of(made: HouseApp, browser: httpx.AsyncClient) -> Draft:
+    draft = await made.house.draft(browser.cookies["luban_session"].split(".")[0])
+    assert draft is not None
+    return draft
+
+
+async def test_two_windows_on_one_step_keep_what_each_of_them_changed(
+    browser: httpx.AsyncClient, made: HouseApp
+) -> None:
+    one, other = Window(browser), Window(browser)
+    await one.fill(HOME, name="Home", address="12 Elm Road")
+    await one.fill("/evaluate/outside", pylon="near", noise="busy")
+    await one.show("/evaluate/outside")
+    await other.show("/evaluate/outside")
+    await one.send("/evaluate/outside", pylon="none", noise="busy", temple="facing")
+    # This window still shows pylon near and temple open: it changes the noise alone.
+    await other.send("/evaluate/outside", pylon="near", noise="quiet")
+    assert (await draft_of(made, browser)).answers == {"pylon": "none", "noise": "quiet", "temple": "facing"}
+    await one.show(HOME)
+    await other.show(HOME)
+    await one.send(HOME, name="New name", address="12 Elm Road", notes="")
+    await other.send(HOME, name="Home", address="12 Elm Road", notes="two\r\nlines")
+    assert (await draft_of(made, browser)).home == HomeTexts("New name", "12 Elm Road", "two\nlines")
+
+
+async def test_an_answer_is_taken_back_only_by_the_window_that_showed_it(
+    browser: httpx.AsyncClient, made: HouseApp
+) -> None:
+    one, other = Window(browser), Window(browser)
+    await one.fill(HOME, name="Home")
+    await other.show("/evaluate/outside")
+    await one.fill("/evaluate/outside", noise="busy")
+    await other.send("/evaluate/outside", noise="")
+    assert (await draft_of(made, browser)).answers == {"noise": "busy"}
+    await (await other.show("/evaluate/outside")).send("/evaluate/outside", noise="")
+    assert (await draft_of(made, browser)).answers == {}
+
+
+async def test_a_wrong_answer_leaves_the_good_one_before_it(browser: httpx.AsyncClient, made: HouseApp) -> None:
+    window = Window(browser)
+    await window.fill(HOME, name="Home")
+    await window.fill("/evaluate/outside", noise="busy")
+    answer = await (await window.show("/evaluate/outside")).send("/evaluate/outside", noise="gone", pylon="near")
+    assert answer.status_code == 422
+    assert (await draft_of(made, browser)).answers == {"noise": "busy", "pylon": "near"}
+    assert hidden_of(answer.text)["was"] == "pylon:near noise:busy" or hidden_of(answer.text)["was"] == (
+        "noise:busy pylon:near"
+    )
+
+
+async def test_the_first_page_of_an_ended_edit_begins_nothing(browser: httpx.AsyncClient, made: HouseApp) -> None:
+    record = await a_record(browser, "Edited", noise="busy")
+    for end in ("discard", "finish"):
+        await browser.post(f"{record}/edit", data=hidden_of((await browser.get(record)).text))
+        old = await Window(browser).show(HOME)
+        assert "new" not in old.hidden
+        if end == "discard":
+            await Window(browser).fill("/evaluate/discard", sure="yes")
+        else:
+            await Window(browser).fill(LAST, damp="dry")
+        refused(
+            await old.send(HOME, name="Edited twice"),
+            "problem.discarded" if end == "discard" else "problem.ended",
+            name="Edited",
+        )
+    assert await names(made, browser) == ["Edited"]
+
+
+async def test_a_form_of_a_program_without_ids_goes_on(browser: httpx.AsyncClient, made: HouseApp) -> None:
+    await browser.get(HOME)
+    owner = browser.cookies["luban_session"].split(".")[0]
+    await made.store.begin_draft(owner, Draft(HomeTexts("Of old"), {"noise": "busy"}))
+    window = Window(browser)
+    assert await window.fill(HOME, name="Of old") == "/evaluate/outside"
+    assert (await window.fill(LAST, damp="dry")).startswith("/records/")
+    assert await names(made, browser) == ["Of old"]
+
+
+@pytest.mark.parametrize(
+    ("go", "leads", "resumes"),
+    [
+        ("later", "/", "building"),
+        ("next", "/evaluate/inside", "inside"),
+        ("back", "/evaluate/outside", "outside"),
+        ("home", "/evaluate/home", "home"),
+        ("lang-zh-TW", "/evaluate/building?lang=zh-TW", "building"),
+        ("nonsense", "/evaluate/inside", "inside"),
+    ],
+)
+async def test_a_form_goes_on_where_it_was_left(browser: httpx.AsyncClient, go: str, leads: str, resumes: str) -> None:
+    window = Window(browser)
+    await window.fill(HOME, name="Left")
+    await window.fill("/evaluate/outside", noise="busy")
+    answer = await (await window.show("/evaluate/building")).send("/evaluate/building", go=go)
+    assert answer.headers["location"] == leads
+    assert (await browser.get("/evaluate")).headers["location"] == f"/evaluate/{resumes}"
+
+
+async def test_going_back_after_the_end_leads_to_the_records(browser: httpx.AsyncClient) -> None:
+    assert (await browser.get(LAST)).headers["location"] == HOME
+    await a_record(browser, "Done")
+    assert (await browser.get(LAST)).headers["location"] == "/records"
+
+
+async def test_the_language_can_be_switched_where_nothing_is_taken(browser: httpx.AsyncClient) -> None:
+    old = Window(browser)
+    await old.fill(HOME, name="Home")
+    await old.show("/evaluate/outside")
+    await Window(browser).fill("/evaluate/discard", sure="yes")
+    answer = await old.send("/evaluate/outside", noise="loud", go="lang-zh-TW")
+    assert (answer.status_code, answer.headers["content-language"]) == (409, "zh-TW")
+    assert re.search('name="noise" value="loud" checked', answer.text)
+    assert (await browser.get("/")).headers["content-language"] == "zh-TW"
 
 
 @pytest.mark.parametrize("language", LANGUAGES)

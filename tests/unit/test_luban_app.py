@@ -405,6 +405,66 @@ def test_sigterm_lets_requests_in_flight_finish(tmp_path: Path) -> None:
             process.kill()
 
 
+def fetched(port: int, path: str) -> str:
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+        connection.sendall(f"GET {path} HTTP/1.1\r\nHost: vm\r\nConnection: close\r\n\r\n".encode())
+        return b"".join(iter(lambda: connection.recv(1000), b"")).decode()
+
+
+def test_the_log_says_why_there_is_no_database_and_strangers_do_not_learn_it() -> None:
+    address = "postgresql://ana:hunter2@127.0.0.1:1/house"
+    with program("--port", "0", LUBAN_VM=VM, DATABASE_URL=address) as process:
+        try:
+            assert process.stdout is not None
+            lines: list[dict[str, Any]] = []
+
+            def line(wanted: str) -> dict[str, Any]:
+                for text in process.stdout or ():
+                    lines.append(json.loads(text))
+                    if wanted in lines[-1]["event"]:
+                        return lines[-1]
+                raise AssertionError(lines)
+
+            started = line("running on")
+            port = int(re.findall(r"http://\S+:(\d+)", started["event"])[0])
+            assert "port 1 failed: Connection refused" in line("not usable yet")["reason"]
+            public = fetched(port, "/readyz") + fetched(port, "/records")
+            assert public.startswith("HTTP/1.1 503 ")
+            assert "OperationalError" in public or "a moment ago" in public
+            assert "Connection refused" not in public
+            assert line("no database")["path"] == "/records"
+            assert "hunter2" not in public + json.dumps(lines)
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize(
+    ("folder", "why"),
+    [("/proc/house", "No such file or directory"), ("/proc", "No such file or directory"), ("{}/file/x", "Not a dir")],
+)
+def test_a_data_folder_that_cannot_be_made_ends_the_program_at_once(tmp_path: Path, folder: str, why: str) -> None:
+    (tmp_path / "file").write_text("")
+    folder = folder.format(tmp_path)
+    with program("--port", "0", "--data-dir", folder, LUBAN_VM=VM, DATABASE_URL="") as refused:
+        said, _ = refused.communicate(timeout=60)
+    assert refused.returncode == 1
+    assert said.startswith(f"Error: --data-dir {folder}: {why}")
+
+
+def test_a_data_folder_is_made_for_its_owner_alone(tmp_path: Path) -> None:
+    folder = tmp_path / "new" / "folder"
+    before = os.umask(0o022)
+    try:
+        assert server._made(folder) == folder
+        assert server._made(folder) == folder
+    finally:
+        os.umask(before)
+    assert {path.name: path.stat().st_mode & 0o777 for path in (folder, *folder.iterdir())} == {
+        "folder": 0o700,
+        "luban.sqlite": 0o600,
+    }
+
+
 def test_the_program_explains_itself_and_its_errors() -> None:
     with program("--help") as helped:
         said, _ = helped.communicate(timeout=60)

@@ -14,7 +14,7 @@ LanguageName = Literal["zh-TW", "en"]
 SortName = Literal["updated", "name", "outside", "building", "inside", "total"]
 OrderName = Literal["asc", "desc"]
 Order = Annotated[OrderName, Meta(description="By default desc, but asc for names.")]
-Centimetres = r"^[0-9]{1,6}(\.[0-9]{1,6})?$"
+Centimetres = r"^[0-9]{1,40}([.,][0-9]{1,6})?( ?(cm|公分|厘米))?$"
 Answers = Annotated[
     dict[str, str],
     Meta(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 from luban_app.catalogue import Catalogue, Language, Part
@@ -16,6 +17,14 @@ HOME = "home"
 START = f"/evaluate/{HOME}"
 DRAFT_FIELD = "draft"
 """Hidden in every page of the form: which form it belongs to."""
+NEW_FIELD = "new"
+"""Hidden in the first page of a form that is to begin."""
+WAS_FIELD = "was"
+"""Hidden in every page of the form: what it showed, so that only what was changed in it is taken from it."""
+LANGUAGE = "lang-"
+"""How a button says that it switches the language: the step is saved before."""
+LATER = "later"
+_TEXTS = ("name", "address", "notes")
 _DRAFT = re.compile(r"[A-Za-z0-9_-]{0,40}")
 
 
@@ -91,14 +100,23 @@ def previous_step(catalogue: Catalogue, step: str) -> str:
     return steps[max(steps.index(step) - 1, 0)]
 
 
+def leads_to(catalogue: Catalogue, step: str, go: str) -> str:
+    """The step that a button leads to: its own for those that leave it as it is; a value that no button has: the next.
+
+    The last step leads to itself: what comes after it is no step.
+    """
+    if go == LATER or go.startswith(LANGUAGE):
+        return step
+    if go == "back":
+        return previous_step(catalogue, step)
+    return go if go in order(catalogue) else next_step(catalogue, step) or step
+
+
 def resume_at(catalogue: Catalogue, draft: Draft | None) -> str:
-    """Where a form goes on: at the first step without any answer."""
+    """Where a form goes on: where it was left."""
     if draft is None or not draft.home.name:
         return HOME
-    for part in catalogue.parts:
-        if not any(indicator.id in draft.answers for indicator in part.indicators):
-            return part.id
-    return catalogue.parts[-1].id
+    return draft.step if draft.step in order(catalogue) else catalogue.parts[0].id
 
 
 def fields(given: Mapping[str, str], problems: Mapping[str, str]) -> list[Field]:
@@ -118,7 +136,7 @@ def home_of(home: Home) -> dict[str, str]:
 
 def read_home(house: House, given: Mapping[str, str], *, complete: bool) -> Home | dict[str, InputError]:
     """The home that was typed in, or all faults by field; it needs a name only if `complete`."""
-    name, address_, notes = (given.get(field, "") for field in ("name", "address", "notes"))
+    name, address_, notes = (given.get(field, "") for field in _TEXTS)
     faults = {}
     # Each field alone: people want to see all that is wrong at once.
     for one in ((name, "", ""), ("", address_, ""), ("", "", notes)):
@@ -150,3 +168,36 @@ def draft_of(given: Mapping[str, str]) -> str | None:
     """Which form a page that was sent belongs to; None: no page of ours sends that."""
     sent = given.get(DRAFT_FIELD, "")
     return sent if _DRAFT.fullmatch(sent) else None
+
+
+def was_home(home: Home) -> str:
+    """What the first step shows: a short hash of each text."""
+    return " ".join(
+        hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:12] for text in home_of(home).values()
+    )
+
+
+def was_answers(part: Part, answers: Mapping[str, str]) -> str:
+    """What a part's step shows: indicator:option for each that is answered."""
+    return " ".join(f"{it.id}:{answers[it.id]}" for it in part.indicators if it.id in answers)
+
+
+def changed_texts(given: Mapping[str, str], home: Home) -> dict[str, str]:
+    """The texts of `home` that are not what its page showed; all, if it does not say what that was."""
+    shown, now = (text.split() for text in (given.get(WAS_FIELD, ""), was_home(home)))
+    if len(shown) != len(now):
+        return home_of(home)
+    pairs = zip(home_of(home).items(), shown, now, strict=True)
+    return {name: text for (name, text), before, after in pairs if before != after}
+
+
+def changed_indicators(given: Mapping[str, str], part: Part, wrong: Collection[str]) -> set[str]:
+    """The indicators whose answers are not what the page showed, without those with a wrong one.
+
+    All, if the page does not say what it showed.
+    """
+    theirs = {indicator.id for indicator in part.indicators} - set(wrong)
+    if WAS_FIELD not in given:
+        return theirs
+    shown = dict(pair.split(":", 1) for pair in given[WAS_FIELD].split() if ":" in pair)
+    return {indicator for indicator in theirs if given.get(indicator, "") != shown.get(indicator, "")}

@@ -30,11 +30,22 @@ def known(value: str | None) -> Language | None:
 def negotiate(request: Request) -> Language:
     """The visitor's language: what the address asks for, else what was chosen before, else what the browser prefers."""
     return (
-        known(request.query_params.get(PARAMETER))
+        asked_for(request)
         or known(request.cookies.get(COOKIE))
         or _accepted(request.headers.get("accept-language", ""))
         or DEFAULT
     )
+
+
+def prefer(request: Request, chosen: str) -> None:
+    """Answer this request in the language `chosen`, if it is one: a button asked for it."""
+    request.state.luban_language = known(chosen)
+
+
+def asked_for(request: Request) -> Language | None:
+    """The language that this very request asks for, by a button or in its address."""
+    pressed: Language | None = getattr(request.state, "luban_language", None)
+    return pressed or known(request.query_params.get(PARAMETER))
 
 
 def other(language: Language) -> Language:

@@ -137,7 +137,7 @@ class Renderer:
         response.headers["Vary"] = "Accept-Language, Cookie"
         # No proxy keeps what one visitor sees, and going back shows what is true now.
         response.headers["Cache-Control"] = "no-store" if who else "private, no-cache"
-        if language.known(request.query_params.get(language.PARAMETER)):
+        if language.asked_for(request):
             remember(response, spoken)
         return response
 

@@ -48,7 +48,10 @@ def find_httpd(given: str = "") -> str:
 
 
 class Httpd:
-    """One httpd with its folder. The folder must be accessible to httpd's children (user nobody, if we are root)."""
+    """One httpd with its folder, whose path has neither spaces nor colons (see luban.render.httpd.Runtime).
+
+    The folder must be accessible to httpd's children (user nobody, if we are root).
+    """
 
     def __init__(self, binary: str, folder: Path) -> None:
         self.folder = folder
@@ -157,7 +160,15 @@ class Httpd:
         self._log_mark = log_file.stat().st_size if log_file.exists() else 0
 
     def _environment(self) -> dict[str, str]:
-        return {**os.environ, "LD_PRELOAD": str(SLOT_NAMES), "LUBAN_SLOT_HOSTS": str(self.hosts)}
+        return {**os.environ, "LD_PRELOAD": str(self._library()), "LUBAN_SLOT_HOSTS": str(self.hosts)}
+
+    def _library(self) -> Path:
+        """A name for the library that LD_PRELOAD can hold: where we are installed, there may be spaces and colons."""
+        link = self.folder / "slot_names.so"
+        if not link.is_symlink() or link.readlink() != SLOT_NAMES:
+            link.unlink(missing_ok=True)
+            link.symlink_to(SLOT_NAMES)
+        return link
 
     async def _run(self, *arguments: str) -> tuple[int, str]:
         """Run the program once; its exit code and what it printed."""

@@ -10,9 +10,10 @@ The figures below were measured; see docs/decisions. What may reach the text is 
 from __future__ import annotations
 
 import ipaddress
+import itertools
 import posixpath
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from urllib.parse import unquote_to_bytes
 
@@ -91,15 +92,15 @@ _MODULES = (
     "lbmethod_bytraffic",
     "lbmethod_bybusyness",
 )
-_FORWARDED = (
+_FORWARDED = ("For", "Host", "Port", "Prefix", "Proto", "Scheme", "Server", "Ssl", "User")
+_CLAIMS = (
     "Forwarded",
-    "X-Forwarded-For",
-    "X-Forwarded-Host",
-    "X-Forwarded-Port",
-    "X-Forwarded-Proto",
-    "X-Forwarded-Server",
+    *(f"X-Forwarded-{what}" for what in _FORWARDED),
+    "X-Real-IP",
 )
 """Headers by which proxies tell services about clients. From clients themselves they are claims."""
+_PARAMETERS = "(;[^/]*/)*"
+"""Steps of a path that are parameters alone: servlet containers leave them out."""
 _PLAIN_MODULES = ("watchdog", "proxy_hcheck")
 _SLOTTED_MODULES = ("status",)
 
@@ -324,7 +325,7 @@ def _front(settings: BalancerSettings, address: str, session_log: str = "") -> s
         "ProxyPreserveHost On",
         "RequestHeader unset Proxy early",
         # What a client says of itself; mod_proxy then adds For, Host and Server as they are.
-        *(f"RequestHeader unset {name} early" for name in _FORWARDED),
+        *(f"RequestHeader unset {name} early" for name in _spellings(_CLAIMS)),
         *_sticky(settings.sticky_cookie),
         *([session_log] if session_log else []),
         *_hidden(settings.metrics_path),
@@ -333,17 +334,25 @@ def _front(settings: BalancerSettings, address: str, session_log: str = "") -> s
     return _virtual_host(_endpoint(address or "*", settings.listen_port), lines)
 
 
-def _hidden(path: str) -> list[str]:
-    """Answer 404 for a path instead of passing it on, however it is spelt. Nothing for an empty one and for /.
+def _spellings(names: Iterable[str]) -> Iterator[str]:
+    """Header names, also with the underscores that CGI and WSGI servers take for hyphens."""
+    for name in names:
+        first, *rest = name.split("-")
+        for joints in itertools.product("-_", repeat=len(rest)):
+            yield first + "".join(map("".join, zip(joints, rest, strict=True)))
 
-    httpd compares what it has decoded and normalised, and passes on the same. What may follow the path in other
-    spellings that services take for it: parameters, slashes, and a newline (a `$` of Python's lets one pass).
+
+def _hidden(path: str) -> list[str]:
+    """Answer 404 for a path instead of passing it on. Nothing for an empty one, for / and for one with a query.
+
+    httpd compares what it has decoded and normalised, and passes on the same. Other spellings that services take for
+    the path: parameters behind any step, slashes, and a newline (a `$` of Python's lets one pass).
     """
-    steps = [step for step in posixpath.normpath(unquote_to_bytes(path.partition("?")[0])).split(b"/") if step]
-    if not path or not steps:
+    steps = [step for step in posixpath.normpath(unquote_to_bytes(path)).split(b"/") if step]
+    if not path or not steps or "?" in path:
         return []
-    pattern = "".join(f"/{_literally(step)}" for step in steps)
-    return [rf'<LocationMatch "^{pattern}(;[^/]*)?[/\s]*$">', "    Redirect 404", "</LocationMatch>"]
+    pattern = "".join(rf"/{_PARAMETERS}{_literally(step)}(;[^/]*)?" for step in steps)
+    return [rf'<LocationMatch "^{pattern}(/(;[^/]*)?|\s)*$">', "    Redirect 404", "</LocationMatch>"]
 
 
 def _literally(text: bytes) -> str:

@@ -39,6 +39,12 @@ if (step) {
   step.addEventListener("input", () => { changed = true; count(); });
   document.addEventListener("submit", () => { changed = false; });
   window.addEventListener("beforeunload", (event) => { if (changed) event.preventDefault(); });
+  // Whoever goes back finds what was filled in and not saved: browsers bring it back after this script has begun.
+  window.addEventListener("pageshow", () => {
+    const differs = (one) => (one.type === "radio" ? one.checked !== one.defaultChecked : one.value !== one.defaultValue);
+    changed = [...step.querySelectorAll("input:not([type=hidden]), textarea")].some(differs);
+    count();
+  });
   count();
 }
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 
@@ -18,6 +18,7 @@ from luban_app.records import (
     DraftConflictError,
     DraftEndedError,
     Home,
+    Query,
     StoreFullError,
     TooManyRecordsError,
     UnnamedDraftError,
@@ -27,9 +28,6 @@ from luban_app.web import forms, language
 from luban_app.web.forms import Problem
 from luban_app.web.language import Translator
 from luban_app.web.render import Renderer, redirect
-
-_LANGUAGE = "lang-"
-"""How a button says that it switches the language: the step is saved before."""
 
 
 @dataclass(frozen=True)
@@ -56,56 +54,66 @@ class EvaluatingViews:
             sent = forms.draft_of(given)
             if sent is None:
                 raise HTTPException(400)
+            # For the page that says why it was not taken, should that be so.
+            language.prefer(request, given.get("go", "").removeprefix(forms.LANGUAGE))
             if part is None:
                 return await self._take_home(request, who, sent, given)
             return await self._take_part(request, who, sent, part, given)
         draft = await self.house.draft(who.session)
         if part is None:
-            return self._begin(request, who, draft)
-        return redirect(forms.START) if draft is None else self._show_part(request, who, draft, part)
+            return self._show_home(request, who, draft)
+        return await self._none_open(who) if draft is None else self._show_part(request, who, draft, part)
 
-    def _begin(self, request: Request, who: Visitor, draft: Draft | None) -> Response:
-        typed = forms.home_of(draft.home) if draft else {}
-        # Whoever finishes without a name is sent back here and told why.
-        faults = self._home_faults(typed) if "check" in request.query_params else {}
-        shown = draft or Draft(Home(""), id=new_draft())
-        return self._show_home(request, who, shown, typed, messages=self._told(request, faults))
+    async def _none_open(self, who: Visitor) -> Response:
+        """Where a part's page leads without a form: most likely it was finished, and the browser went back."""
+        newest = (await self.house.find(who.session, Query(size=1))).records
+        return redirect("/records" if newest and not newest[0].sample else forms.START)
 
     async def _take_home(self, request: Request, who: Visitor, sent: str, given: Mapping[str, str]) -> Response:
         go = given.get("go", "next")
         home = forms.read_home(self.house, given, complete=go == "next")
         if not isinstance(home, Home):
-            draft = await self.house.draft(who.session)
-            shown = draft if draft and draft.id == sent else Draft(Home(""), id=sent)
-            return self._show_home(request, who, shown, given, messages=self._told(request, home), status=422)
+            return await self._show_sent_home(request, who, sent, given, faults=home)
         try:
-            # A page without an id can only come from a program: it begins a form as a browser does.
-            await self.house.save_home(who.session, sent or new_draft(), home)
+            await self._keep_home(who, sent, given, home, forms.leads_to(self.house.catalogue, forms.HOME, go))
         except DraftEndedError as ended:
             if ended.record.home == home:
                 return redirect(f"/records/{ended.record.id}")
             problem = self._ended(request, ended)
         except DraftConflictError:
             problem = await self._replaced(request, who)
+        except StoreFullError:
+            problem = Problem("", Translator(language.negotiate(request))("problem.store-full"))
+            return await self._show_sent_home(request, who, sent, given, problem=problem, status=503)
         else:
             return self._leave(forms.HOME, go)
-        return self._show_home(request, who, Draft(Home(""), id=sent), given, problems=[problem], status=409)
+        return await self._show_sent_home(request, who, sent, given, problem=problem, status=409)
+
+    async def _keep_home(self, who: Visitor, sent: str, given: Mapping[str, str], home: Home, step: str) -> None:
+        if forms.NEW_FIELD in given:
+            try:
+                await self.house.begin(who.session, sent or new_draft(), home, step)
+            except DraftConflictError:
+                # Sent twice, or from another window: if it is the same form, it can be changed.
+                pass
+            else:
+                return
+        await self.house.save_home(who.session, sent, forms.changed_texts(given, home), step)
 
     def _home_faults(self, typed: Mapping[str, str]) -> Mapping[str, InputError]:
         home = forms.read_home(self.house, typed, complete=True)
         return {} if isinstance(home, Home) else home
 
-    def _told(self, request: Request, faults: Mapping[str, InputError]) -> dict[str, str]:
-        """The faults in words, by field."""
-        spoken = language.negotiate(request)
-        return {name: error.message(spoken) for name, error in faults.items()}
-
     async def _take_part(
         self, request: Request, who: Visitor, sent: str, part: Part, given: Mapping[str, str]
     ) -> Response:
         found, faults = forms.read_part(self.house, part, given)
+        asked = forms.changed_indicators(given, part, faults)
+        answers = {indicator: option for indicator, option in found.items() if indicator in asked}
+        go = given.get("go", "next")
+        step = part.id if faults else forms.leads_to(self.house.catalogue, part.id, go)
         try:
-            draft = await self.house.save_part(who.session, sent, part, found)
+            draft = await self.house.save_answers(who.session, sent, asked, answers, step)
         except DraftEndedError as ended:
             if not faults and self._same(part, found, ended.record.answers):
                 # The button was pressed twice.
@@ -115,12 +123,12 @@ class EvaluatingViews:
             problem = await self._replaced(request, who)
         else:
             if faults:
-                return self._show_part(request, who, draft, part, wrong=frozenset(faults))
-            go = given.get("go", "next")
+                return self._show_part(request, who, draft, part, wrong=frozenset(faults), status=422)
             if go == "next" and forms.next_step(self.house.catalogue, part.id) is None:
                 return await self._finish(request, who, draft, part)
             return self._leave(part.id, go)
-        return self._show_part(request, who, Draft(Home(""), found, id=sent), part, problems=[problem], status=409)
+        shown = Draft(Home(""), found, id=sent)
+        return self._show_part(request, who, shown, part, problem=problem, status=409, was=given.get(forms.WAS_FIELD))
 
     def _same(self, part: Part, found: Mapping[str, str], kept: Mapping[str, str]) -> bool:
         """Whether the answers to one part are those that are kept."""
@@ -139,21 +147,14 @@ class EvaluatingViews:
         return Problem("", t("problem.replaced", name=there.home.name or t("unnamed")), "/evaluate")
 
     def _leave(self, step: str, go: str) -> Response:
-        """Where the button leads; a value that no button has leads on."""
-        catalogue = self.house.catalogue
-        if go.startswith(_LANGUAGE) and (chosen := language.known(go.removeprefix(_LANGUAGE))):
-            return redirect(f"{forms.address(step)}?{language.PARAMETER}={chosen}")
-        if go == "later":
+        """Where the button leads."""
+        if go == forms.LATER:
             return redirect("/")
-        if go == "back":
-            return redirect(forms.address(forms.previous_step(catalogue, step)))
-        if go in forms.order(catalogue):
-            return redirect(forms.address(go))
-        return redirect(forms.address(forms.next_step(catalogue, step) or step))
+        address = forms.address(forms.leads_to(self.house.catalogue, step, go))
+        chosen = language.known(go.removeprefix(forms.LANGUAGE))
+        return redirect(f"{address}?{language.PARAMETER}={chosen}" if chosen else address)
 
     async def _finish(self, request: Request, who: Visitor, draft: Draft, part: Part) -> Response:
-        t = Translator(language.negotiate(request))
-        status = 422
         try:
             record = await self.house.finish(who.session, draft.id)
         except UnnamedDraftError:
@@ -161,14 +162,13 @@ class EvaluatingViews:
         except DraftEndedError as ended:
             return redirect(f"/records/{ended.record.id}")
         except DraftConflictError:
-            status, problem = 409, await self._replaced(request, who)
+            problem = await self._replaced(request, who)
+            return self._show_part(request, who, draft, part, problem=problem, status=409)
         except TooManyRecordsError:
+            t = Translator(language.negotiate(request))
             problem = Problem("", t("problem.too-many", n=MAX_RECORDS_PER_OWNER), "/records")
-        except StoreFullError:
-            status, problem = 503, Problem("", t("problem.store-full"))
-        else:
-            return redirect(f"/records/{record.id}")
-        return self._show_part(request, who, draft, part, problems=[problem], status=status)
+            return self._show_part(request, who, draft, part, problem=problem, status=422)
+        return redirect(f"/records/{record.id}")
 
     async def discard(self, request: Request) -> Response:
         """Throw the form away, after asking."""
@@ -195,22 +195,58 @@ class EvaluatingViews:
             draft=draft.id,
         )
 
-    def _show_home(
+    def _show_home(self, request: Request, who: Visitor, draft: Draft | None) -> Response:
+        """The first step of the form that is open, or of one that is to begin."""
+        shown = draft or Draft(Home(""), id=new_draft())
+        typed = forms.home_of(shown.home)
+        # Whoever finishes without a name is sent back here and told why.
+        faults = self._home_faults(typed) if "check" in request.query_params else {}
+        return self._home_page(
+            request, who, shown, typed, faults=faults, new=draft is None, was=forms.was_home(shown.home)
+        )
+
+    async def _show_sent_home(
+        self,
+        request: Request,
+        who: Visitor,
+        sent: str,
+        given: Mapping[str, str],
+        *,
+        faults: Mapping[str, InputError] | None = None,
+        problem: Problem | None = None,
+        status: int = 422,
+    ) -> Response:
+        """The first step as it was sent, and why it was not taken."""
+        draft = await self.house.draft(who.session)
+        return self._home_page(
+            request,
+            who,
+            draft if draft and draft.id == sent else Draft(Home(""), id=sent),
+            given,
+            faults=faults or {},
+            problem=problem,
+            new=forms.NEW_FIELD in given,
+            was=given.get(forms.WAS_FIELD, ""),
+            status=status,
+        )
+
+    def _home_page(
         self,
         request: Request,
         who: Visitor,
         draft: Draft,
         typed: Mapping[str, str],
         *,
-        messages: Mapping[str, str] | None = None,
-        problems: Sequence[Problem] = (),
+        faults: Mapping[str, InputError],
+        new: bool,
+        was: str,
+        problem: Problem | None = None,
         status: int = 200,
     ) -> Response:
-        """The first step; `messages` is what is wrong with the fields."""
         spoken = language.negotiate(request)
         t = Translator(spoken)
-        told = messages or {}
-        faults = [Problem(name, f"{t(f'field.{name}')}{t('colon')}{message}") for name, message in told.items()]
+        messages = {name: error.message(spoken) for name, error in faults.items()}
+        told = [Problem(name, f"{t(f'field.{name}')}{t('colon')}{message}") for name, message in messages.items()]
         return self.render.page(
             request,
             "start.html",
@@ -219,12 +255,15 @@ class EvaluatingViews:
             here="evaluate",
             steps=forms.progress(self.house.catalogue, draft, spoken),
             step=forms.HOME,
-            fields=forms.fields(typed, told),
+            fields=forms.fields(typed, messages),
             next=self.house.catalogue.parts[0].names.get(spoken),
-            problems=[*faults, *problems],
+            problems=[*told, problem] if problem else told,
+            conflict=status == HTTPStatus.CONFLICT,
             editing=bool(draft.record),
             draft=draft.id,
-            has_draft=draft != Draft(Home(""), id=draft.id),
+            was=was,
+            new=new,
+            has_draft=not new and status == HTTPStatus.OK,
         )
 
     def _show_part(
@@ -235,10 +274,11 @@ class EvaluatingViews:
         part: Part,
         *,
         wrong: frozenset[str] = frozenset(),
-        problems: Sequence[Problem] = (),
+        problem: Problem | None = None,
+        was: str | None = None,
         status: int = 200,
     ) -> Response:
-        """A part's step; `wrong` are the indicators whose answers are no options."""
+        """A part's step; `wrong` are the indicators whose answers are no options, `was` what the page showed before."""
         spoken = language.negotiate(request)
         t = Translator(spoken)
         catalogue = self.house.catalogue
@@ -249,7 +289,7 @@ class EvaluatingViews:
             request,
             "step.html",
             who=who,
-            status=HTTPStatus.UNPROCESSABLE_ENTITY if bad else status,
+            status=status,
             here="evaluate",
             steps=forms.progress(catalogue, draft, spoken),
             step=part.id,
@@ -259,7 +299,9 @@ class EvaluatingViews:
             next=after.names.get(spoken) if after else "",
             answers=draft.answers,
             wrong=wrong,
-            problems=[*bad, *problems],
+            problems=[*bad, problem] if problem else bad,
+            conflict=status == HTTPStatus.CONFLICT,
             editing=bool(draft.record),
             draft=draft.id,
+            was=forms.was_answers(part, draft.answers) if was is None else was,
         )

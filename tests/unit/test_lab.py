@@ -1,0 +1,96 @@
+"""The lab's command: which lab is meant, and what it says of others."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from lab import __main__ as lab_main
+from lab import process
+from lab.datacentre import DataCentre
+from lab.paths import Layout
+from lab.process import LabError
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where labs keep their state."""
+    monkeypatch.setenv("LUBAN_LAB_DIR", str(tmp_path / "labs"))
+    monkeypatch.setenv("LUBAN_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.delenv("LUBAN_LAB_BASE", raising=False)
+    (tmp_path / "cache").mkdir()
+    return tmp_path / "labs"
+
+
+@pytest.mark.parametrize(("text", "base"), [(None, 16), ("1", 1), ("40", 40), ("250", 250)])
+def test_the_environment_says_which_lab(
+    root: Path, monkeypatch: pytest.MonkeyPatch, text: str | None, base: int
+) -> None:
+    if text is not None:
+        monkeypatch.setenv("LUBAN_LAB_BASE", text)
+    assert Layout.from_environment() == Layout(base, root / str(base))
+
+
+UNUSABLE = ["", "abc", "0", "251", "999", "-1", "1.5", " 16", "1_6", "١٦"]
+
+
+@pytest.mark.parametrize("text", UNUSABLE)
+def test_another_base_is_refused_by_name(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.setenv("LUBAN_LAB_BASE", text)
+    with pytest.raises(LabError, match=r"LUBAN_LAB_BASE=.*from 1 to 250"):
+        Layout.from_environment()
+    assert Layout.from_environment(7).base == 7
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    """The command's exit status."""
+    monkeypatch.setattr("sys.argv", ["lab", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        lab_main.run()
+    return int(ended.value.code or 0)
+
+
+@pytest.mark.parametrize("command", ["up", "down", "destroy", "status"])
+def test_the_command_says_it_without_a_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    monkeypatch.setenv("LUBAN_LAB_BASE", "abc")
+    assert run(monkeypatch, command) == 1
+    assert capsys.readouterr().err.startswith("error LUBAN_LAB_BASE='abc': must be a number from 1 to 250")
+
+
+def make_lab(root: Path, base: int, start: str | None) -> None:
+    """A lab of which one daemon is this process, if `start` is when this process began."""
+    record = root / str(base) / "run" / "etcd.json"
+    record.parent.mkdir(parents=True)
+    record.write_text(json.dumps({"pid": os.getpid(), "start": start}))
+
+
+@pytest.mark.parametrize("option", ["--last", "--cache", None])
+def test_destroy_names_labs_that_still_run_and_leaves_what_they_need(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], option: str | None
+) -> None:
+    monkeypatch.setattr(DataCentre, "destroy", lambda _self: None)
+    make_lab(root, 16, process._start_ticks(os.getpid()))
+    make_lab(root, 40, process._start_ticks(os.getpid()))
+    make_lab(root, 60, "long ago")
+    assert run(monkeypatch, "destroy", *([option] if option else [])) == (1 if option else 0)
+    said = capsys.readouterr().err
+    assert "base 40 still runs; LUBAN_LAB_BASE=40 make lab-down" in said
+    assert "base 16" not in said
+    assert "base 60" not in said
+    assert ("stays: .venv and the cache" in said) == bool(option)
+    assert (root.parent / "cache").exists()
+
+
+def test_the_last_lab_goes_with_the_cache(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(DataCentre, "destroy", lambda _self: None)
+    make_lab(root, 40, "long ago")
+    assert run(monkeypatch, "destroy", "--last", "--cache") == 0
+    assert capsys.readouterr().err == ""
+    assert not (root.parent / "cache").exists()
