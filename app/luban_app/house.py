@@ -213,9 +213,9 @@ class House:
         """Forget what nobody can reach any more."""
         await self.store.prune()
 
-    async def rescore(self) -> int:
-        """Evaluate some of the records again that another version of the catalogue evaluated; how many."""
-        return await self.store.rescore(self.version, self.scores)
+    async def rescore(self, after: str = "") -> str | None:
+        """Evaluate some of the records again that another version of the catalogue evaluated; see RecordStore."""
+        return await self.store.rescore(self.version, self.scores, after)
 
     # Looking at several.
 

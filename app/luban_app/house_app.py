@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from decimal import Decimal
@@ -28,9 +28,9 @@ from luban_app.store_engine import explained
 from luban_app.web.pages import Pages
 
 RETRY_SECONDS = 2.0
-"""How long the start waits before it tries an unusable database again."""
+"""How long the service waits before it tries an unusable database again."""
 TEND_SECONDS = 3600.0
-"""How often the database is put in order."""
+"""How often what is too old is forgotten."""
 ERRORS = (
     HTTPException,
     InputError,
@@ -93,17 +93,31 @@ class HouseApp:
     async def _tend(self) -> None:
         """Prepare the database, then keep it in order for as long as the service runs."""
         await self._prepare()
+        # Once: where VMs have two versions of the catalogue, they must not undo each other's scores for ever.
+        await self._insist(self._rescore)
+        while True:
+            await self._insist(self.house.prune)
+            await asyncio.sleep(TEND_SECONDS)
+
+    async def _insist(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Do it, again and again while the database is away; any other trouble is told, and the service goes on."""
         while True:
             try:
-                await self._keep_order()
-                pause = TEND_SECONDS
+                await work()
             except StoreUnavailableError as error:
                 _log.warning("the database waits to be put in order", **explained(error))
-                pause = RETRY_SECONDS
-            except Exception:  # noqa: BLE001 - the service goes on without it, and says what is wrong
+                await asyncio.sleep(RETRY_SECONDS)
+            except Exception:  # noqa: BLE001 - see above
                 _log.exception("the database could not be put in order")
-                pause = TEND_SECONDS
-            await asyncio.sleep(pause)
+                return
+            else:
+                return
+
+    async def _rescore(self) -> None:
+        """Lists are sorted by the scores that are kept: make those by other catalogues anew, each record once."""
+        last: str | None = ""
+        while last is not None:
+            last = await self.house.rescore(last)
 
     async def _prepare(self) -> None:
         while True:
@@ -119,15 +133,6 @@ class HouseApp:
             else:
                 _log.info("the database is ready")
                 return
-
-    async def _keep_order(self) -> None:
-        """Forget what is too old. Lists are sorted by the scores that are kept: make those by older catalogues anew."""
-        await self.house.prune()
-        done = 0
-        while some := await self.house.rescore():
-            done += some
-        if done:
-            _log.info("records have scores by today's catalogue", records=done)
 
     async def failed(self, request: Request, error: Exception) -> Response:
         """Answer to an exception in the form that the address promises."""

@@ -15,8 +15,11 @@ MAX_RECORDS_PER_OWNER = 500
 """A session that tries to fill the database is stopped here."""
 MAX_RECORDS = 100_000
 """Many sessions that try it together are stopped here: about 1 GB if each record and form is as long as it may be."""
-KEEP_DAYS = 200
-"""Records are kept for so long after their session's cookie was last made; it is valid for less (see security)."""
+FULL_SECONDS = 24 * 3600
+"""Whoever finds no room may try again after so long."""
+KEEP_DAYS = 400
+"""Records are kept for so long after their session's cookie was last made: more than two lives of one (see security),
+so that a renewal that the database does not hear of loses nobody anything."""
 
 SortKey = Literal["updated", "name", "outside", "building", "inside", "total"]
 
@@ -50,7 +53,14 @@ class UnnamedDraftError(Exception):
 
 
 class StoreUnavailableError(Exception):
-    """The database cannot be used now; trying again later may help. The message is for people and holds no secrets."""
+    """The database cannot be used now; trying again later may help. The message is for everybody.
+
+    `reason` is for the log alone: paths, addresses and the driver's words, but no secrets.
+    """
+
+    def __init__(self, message: str, reason: str = "") -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 @dataclass(frozen=True)
@@ -216,8 +226,13 @@ class RecordStore(Protocol):
         """Forget what nobody can reach any more, and forms that nobody touched for long."""
         ...
 
-    async def rescore(self, catalogue: str, scores: Callable[[Mapping[str, str]], Scores], most: int = 200) -> int:
-        """Evaluate up to `most` records again whose scores are by another version of the catalogue; how many."""
+    async def rescore(
+        self, catalogue: str, scores: Callable[[Mapping[str, str]], Scores], after: str = "", most: int = 200
+    ) -> str | None:
+        """Evaluate up to `most` records again whose scores are by another version of the catalogue.
+
+        They come in the order of their ids, after the id `after`. The last one's id; None: there are no more.
+        """
         ...
 
     async def secret(self) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import hmac
@@ -27,6 +28,8 @@ MAX_FIELD_LENGTH = 8_000
 """Characters of one field, in any form: notes of full length as the browser encodes them are shorter."""
 SESSION_SECONDS = 180 * 24 * 3600
 """How long a session lives after its cookie was made: records are out of reach without it."""
+TROUBLE_SECONDS = 60.0
+"""So long no cookie is made again after the store could not be told of one."""
 RENEW_SECONDS = 30 * 24 * 3600
 """A cookie older than this is made again, so that a session ends only for those who stay away."""
 AWAY_DAYS = (SESSION_SECONDS - RENEW_SECONDS) // (24 * 3600)
@@ -140,12 +143,34 @@ class Guard:
     now: Callable[[], float] = time.time
     """Seconds since 1970."""
     _keys: Keys | None = field(default=None, repr=False)
+    _touching: asyncio.Task[None] | None = field(default=None, repr=False)
+    _touch_after: float = 0.0
+    """While the store is in trouble, it is not told of anything before this second."""
 
     async def keys(self) -> Keys:
         """The keys, made once. Raises StoreUnavailableError."""
         if self._keys is None:
             self._keys = Keys(await self.secret(), self.now)
         return self._keys
+
+    def renews(self, known: Known) -> bool:
+        """Whether to make a session's cookie again. The store is told of it meanwhile, of one session at a time.
+
+        Should it not hear of it: what it keeps, it keeps for more than two lives of a cookie.
+        """
+        if known.age <= RENEW_SECONDS or self.now() < self._touch_after:
+            return False
+        if self._touching is not None and not self._touching.done():
+            return False
+        if self.touch is not None:
+            self._touching = asyncio.create_task(self._tell(self.touch, known.session))
+        return True
+
+    async def _tell(self, touch: Touch, session: str) -> None:
+        try:
+            await touch(session)
+        except StoreUnavailableError:
+            self._touch_after = self.now() + TROUBLE_SECONDS
 
     def wrap(self, app: ASGIApp) -> ASGIApp:
         """The guard as a middleware around `app`."""
@@ -218,22 +243,10 @@ async def visitor(request: HTTPConnection) -> Visitor:
         keys = await pending.guard.keys()
         known = keys.session(session_of(request.headers, [pending.guard.cookie_name(request.scope)]))
         session = known.session if known else new_session()
-        if known is None or await _renews(pending.guard, known):
+        if known is None or pending.guard.renews(known):
             pending.cookie = keys.cookie(session)
         pending.visitor = Visitor(session, keys.csrf(session), fresh=known is None)
     return pending.visitor
-
-
-async def _renews(guard: Guard, known: Known) -> bool:
-    """Whether to make this session's cookie again; the store has been told then."""
-    if known.age <= RENEW_SECONDS or guard.touch is None:
-        return False
-    try:
-        await guard.touch(known.session)
-    except StoreUnavailableError:
-        # The old one is good for months: there will be other requests.
-        return False
-    return True
 
 
 async def form(request: Request) -> dict[str, str]:

@@ -51,9 +51,11 @@ def _application(service: Service, log_level: str) -> Frame:
 
     vm = vm_name()
     logs.configure(vm, log_level)
+    ruler_length = house_input.measure("1", service.ruler_length, ruler.DEFAULT_LENGTH_CM).length
     settings = house_app.Settings(
+        # The folder last: a start that is refused leaves nothing behind.
         database=parse_url(service.database_url) if service.database_url else sqlite_url(_made(service.data_dir)),
-        ruler_length=house_input.measure("1", service.ruler_length, ruler.DEFAULT_LENGTH_CM).length,
+        ruler_length=ruler_length,
         secure_cookie=service.secure_cookie,
     )
     if service.experiments:
@@ -73,7 +75,10 @@ def _made(data_dir: Path) -> Path:
     try:
         # Records, and the key that cookies are signed with, are nobody else's.
         data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        make_file(str(sqlite_url(data_dir).database))
+        database = Path(str(sqlite_url(data_dir).database))
+        make_file(str(database))
+        # One of an earlier version, which everybody could read.
+        database.chmod(0o600)
     except OSError as error:
         raise ValueError(f"--data-dir {data_dir}: {error.strerror}") from error
     return data_dir

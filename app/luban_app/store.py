@@ -67,7 +67,7 @@ CALL_SECONDS = 12.0
 RETRY_SECONDS = 1.0
 """After a failed attempt to prepare the database, further calls fail at once for so long."""
 DRAFT_DAYS = 30
-"""A begun form that nobody touched for so long is forgotten at the next start."""
+"""A begun form that nobody touched for so long is forgotten."""
 COUNT_SECONDS = 60.0
 """How long the number of all records is believed: counting takes time where there are many."""
 CLOSE_SECONDS = 5.0
@@ -130,10 +130,11 @@ class SqlStore:
         record = self._new(owner, home, answers, scores)
 
         def work(connection: Connection) -> None:
-            self._take_room(connection)
+            self._require_room(connection)
             _insert(connection, record)
 
         await self._change(owner, work)
+        self._one_more()
         return record
 
     async def get(self, owner: str, record: str) -> Record:
@@ -170,16 +171,20 @@ class SqlStore:
         return await self._call(lambda connection: store_drafts.find(connection, owner))
 
     async def begin_draft(self, owner: str, draft: Draft, *, instead_of: str | None = None) -> None:
-        """Keep a form in place of the one with the id `instead_of`. Raises DraftConflictError and StoreFullError."""
+        """Keep a form in place of the one with the id `instead_of`. Raises what RecordStore's does."""
         now = self._now()
+        # A form that changes a record, or takes the place of another, needs no room of its own.
+        adds = instead_of is None and not draft.record
 
         def work(connection: Connection) -> None:
             store_drafts.require_place(connection, owner, draft.id, instead_of)
-            if instead_of is None:
-                self._take_room(connection)
+            if adds:
+                self._require_room(connection)
             store_drafts.put(connection, owner, draft, now)
 
         await self._change(owner, work)
+        if adds:
+            self._one_more()
 
     async def save_home(self, owner: str, draft: str, texts: Mapping[str, str], step: str) -> Draft:
         """Replace texts of the home in a form. Raises DraftConflictError and DraftEndedError."""
@@ -231,18 +236,20 @@ class SqlStore:
         """Forget what nobody can reach any more, and forms that nobody touched for long."""
         await self._call(self._prune, begin=store_migrate.LOCKED)
 
-    async def rescore(self, catalogue: str, scores: Callable[[Mapping[str, str]], Scores], most: int = 200) -> int:
-        """Evaluate up to `most` records again whose scores are by another version of the catalogue; how many."""
+    async def rescore(
+        self, catalogue: str, scores: Callable[[Mapping[str, str]], Scores], after: str = "", most: int = 200
+    ) -> str | None:
+        """Evaluate up to `most` records again whose scores are by another version of the catalogue."""
         old = select(records).where(records.c.owner != _SAMPLES, records.c.catalogue != catalogue)
         # Others that do the same, or change a record, are left to it.
-        old = old.order_by(records.c.id).limit(most).with_for_update(skip_locked=True)
+        old = old.where(records.c.id > after).order_by(records.c.id).limit(most).with_for_update(skip_locked=True)
 
-        def work(connection: Connection) -> int:
+        def work(connection: Connection) -> str | None:
             found = list(map(to_record, connection.execute(old)))
             for record in found:
                 values = scores_of(scores(record.answers))
                 connection.execute(update(records).where(records.c.id == record.id).values(values))
-            return len(found)
+            return found[-1].id if found else None
 
         return await self._call(work, begin=store_migrate.LOCKED)
 
@@ -255,8 +262,13 @@ class SqlStore:
         return self._secret
 
     async def check(self) -> None:
-        """Raises StoreUnavailableError if the database cannot be used."""
-        await self._call(lambda connection: connection.execute(select(records.c.id).limit(1)).all())
+        """Raises StoreUnavailableError if the database cannot be used, or lacks what this program needs of it."""
+
+        def work(connection: Connection) -> None:
+            for table in (records, drafts):
+                connection.execute(select(table).limit(1)).all()
+
+        await self._call(work)
 
     async def close(self) -> None:
         """Close all connections."""
@@ -323,16 +335,18 @@ class SqlStore:
         _insert(connection, record, form.id)
         return record
 
-    def _take_room(self, connection: Connection) -> None:
-        """Count one more. Raises StoreFullError. Records and forms of other VMs count after COUNT_SECONDS at most."""
-        when, count = self._counted
-        if time.monotonic() >= when + COUNT_SECONDS:
-            counts = (connection.execute(select(func.count()).select_from(table)) for table in (records, drafts))
-            when, count = time.monotonic(), sum(found.scalar_one() for found in counts)
-        self._counted = when, count + 1
-        if count >= MAX_RECORDS:
-            self._counted = when, count
+    def _require_room(self, connection: Connection) -> None:
+        """Raises StoreFullError. What other VMs have kept counts after COUNT_SECONDS at most."""
+        if time.monotonic() >= self._counted[0] + COUNT_SECONDS:
+            counts = (connection.execute(select(func.count()).select_from(table)) for table in (drafts, records))
+            self._counted = time.monotonic(), sum(found.scalar_one() for found in counts)
+        if self._counted[1] >= MAX_RECORDS:
             raise StoreFullError(f"{MAX_RECORDS} records are the most that are kept")
+
+    def _one_more(self) -> None:
+        """Count what has been kept. On the event loop alone, so that none is forgotten."""
+        when, count = self._counted
+        self._counted = when, count + 1
 
     def _prepare(self) -> None:
         if self._secret is not None:

@@ -29,6 +29,7 @@ CONNECTIONS = {SQLITE: 1, POSTGRESQL: 4}
 """Threads and connections. SQLite writes one at a time anyway, and one thread never waits for its own locks."""
 
 _making = threading.Lock()
+_NOT_OPENED = "the database cannot be used: its file cannot be opened"
 
 BEGIN_OPTION = "luban_begin"
 """Execution option: how a transaction begins on SQLite."""
@@ -121,13 +122,13 @@ def _sqlite(url: URL) -> Engine:
 
 @contextmanager
 def _naming(path: str) -> Iterator[None]:
-    """Raises StoreUnavailableError that names the file if it cannot be opened or made: SQLite's words never do."""
+    """Raises StoreUnavailableError whose reason names the file if it cannot be opened: SQLite's own words never do."""
     try:
         yield
     except sqlite3.Error as error:
-        raise StoreUnavailableError(f"the database cannot be used: {path}: {error}") from error
+        raise StoreUnavailableError(_NOT_OPENED, f"{path}: {error}") from error
     except OSError as error:
-        raise StoreUnavailableError(f"the database cannot be used: {path}: {error.strerror}") from error
+        raise StoreUnavailableError(_NOT_OPENED, f"{path}: {error.strerror}") from error
 
 
 def _write_ahead(connection: sqlite3.Connection) -> None:
@@ -201,4 +202,5 @@ def explained(error: StoreUnavailableError) -> dict[str, str]:
     """
     cause = error.__cause__
     words = str(cause.orig).strip() if isinstance(cause, DBAPIError) and cause.orig is not None else ""
-    return {"error": str(error)} | ({"reason": words.splitlines()[0]} if words else {})
+    reason = error.reason or words.partition("\n")[0]
+    return {"error": str(error)} | ({"reason": reason} if reason else {})

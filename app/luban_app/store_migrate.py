@@ -78,4 +78,4 @@ def lock(connection: Connection) -> None:
 
 
 LOCKED = {BEGIN_OPTION: "BEGIN IMMEDIATE"}
-"""Execution options of a connection that migrates."""
+"""Execution options of a connection that writes: on SQLite, nobody else does between its reading and writing."""

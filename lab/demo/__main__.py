@@ -12,6 +12,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 from rich.live import Live
+from rich.markup import escape
 
 from lab.__main__ import make_lab, print_addresses
 from lab.datacentre import DataCentre
@@ -39,14 +40,14 @@ def main(base: int | None, keep: bool, output: Path) -> None:
     try:
         lab = make_lab(base)
     except LabError as error:
-        console.print(f"[red]error[/] {error}", soft_wrap=True)
+        console.print(f"[red]error[/] {escape(str(error))}", soft_wrap=True)
         sys.exit(1)
     try:
         lab.destroy()
         lab.up()
         kept = asyncio.run(tell(lab, output))
     except LabError as error:
-        console.print(f"[red]error[/] {error}", soft_wrap=True)
+        console.print(f"[red]error[/] {escape(str(error))}", soft_wrap=True)
         kept = False
     finally:
         if keep:

@@ -233,6 +233,29 @@ def test_going_back_brings_the_answers_back(reader: Visit) -> None:
     expect(page.locator("[data-answered]")).to_have_text("1")
 
 
+def test_whoever_goes_back_changes_only_what_they_change(reader: Visit) -> None:
+    """Back shows what was filled in then; another window has saved since, on the same step."""
+    page = reader.page
+    begin(reader, "Shared")
+    noise, pylon = (reader.fieldset(name).get_by_role("radio") for name in ("noise", "pylon"))
+    noise.nth(1).check()
+    reader.press("form.next-to", name=indicators().parts[1].names.get("en"))
+    expect(page).to_have_url(re.compile("/evaluate/building$"))
+    with page.context.expect_page() as opening:
+        page.evaluate("window.open('/evaluate/outside')")
+    other = opening.value
+    other.locator("#pylon").get_by_role("radio").nth(0).check()
+    other.get_by_role("button", name=reader.t("form.later")).click()
+    expect(other).to_have_url(re.compile("/$"))
+    other.close()
+    page.go_back()
+    noise.nth(0).check()
+    reader.press("form.next-to", name=indicators().parts[1].names.get("en"))
+    reader.go("/evaluate/outside")
+    expect(noise.nth(0)).to_be_checked()
+    expect(pylon.nth(0)).to_be_checked()
+
+
 def test_a_page_of_a_form_that_is_gone_says_that_nothing_was_saved(visit: Visit) -> None:
     page, t = visit.page, visit.t
     begin(visit, "Thrown away")

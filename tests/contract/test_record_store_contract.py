@@ -462,13 +462,35 @@ async def test_no_more_than_so_many_of_all_owners_together(
         await store.begin_draft(BEN, Draft(HOME, id="d2"))
     assert await store.draft(BEN) is None
     await store.update("owner1", made.id, Home("still works"), {}, Scores())
+    await store.begin_draft("owner1", Draft(HOME, {}, made.id, "d3"))
+    await store.begin_draft("owner1", Draft(HOME, {}, made.id, "d4"), instead_of="d3")
+    assert (await store.finish("owner1", "d4", judged)).id == made.id
     assert (await store.finish(ANA, "d1", judged)).home == HOME
     await store.delete("owner1", made.id)
     monkeypatch.setattr(store_module, "COUNT_SECONDS", 0.0)
     await keep(store, "owner3")
 
 
-async def test_records_that_nobody_can_reach_any_more_are_forgotten_at_the_next_start(opened: Opener) -> None:
+async def test_what_is_refused_takes_no_room(opened: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_module, "MAX_RECORDS", 5)
+    monkeypatch.setattr(store_module, "MAX_RECORDS_PER_OWNER", 2)
+    store = opened()
+    for _ in range(2):
+        await keep(store)
+    for _ in range(10):
+        with pytest.raises(TooManyRecordsError):
+            await keep(store)
+    await store.begin_draft(ANA, Draft(HOME, id="d1"))
+    for _ in range(10):
+        with pytest.raises(DraftConflictError):
+            await store.begin_draft(ANA, Draft(HOME, id="d2"))
+    await keep(store, BEN)
+    await keep(store, BEN)
+    with pytest.raises(StoreFullError):
+        await keep(store, "third")
+
+
+async def test_records_that_nobody_can_reach_any_more_are_forgotten(opened: Opener) -> None:
     before = datetime(2026, 1, 1, tzinfo=UTC)
     old = opened(SAMPLES, now=lambda: before)
     for owner in (ANA, BEN, "changed"):
@@ -504,7 +526,8 @@ async def test_many_windows_that_renew_while_scores_are_made_again(opened: Opene
         *(stores[number % 2].touch(ANA) for number in range(20)),
         *(stores[number % 2].rescore(f"v{number}", judged) for number in range(6)),
     )
-    assert await stores[0].rescore("last", judged) == 40
+    last = await stores[0].rescore("last", judged)
+    assert last == max(record.id for record in (await stores[1].find(ANA, Query(size=40))).records)
 
 
 # When the catalogue has changed.
@@ -515,8 +538,14 @@ async def test_scores_by_an_older_catalogue_are_made_again(opened: Opener) -> No
     for number in range(5):
         await store.create(f"owner{number}", HOME, ANSWERS, Scores(total=99.0, catalogue="v0"))
     new = await store.create(ANA, HOME, {}, Scores(total=7.0, catalogue="v1"))
-    done = [await store.rescore("v1", judged, most=2) for _ in range(4)]
-    assert done == [2, 2, 1, 0]
+    last: str | None = ""
+    batches = []
+    while last is not None:
+        batches.append(last)
+        last = await store.rescore("v1", judged, last, most=2)
+    assert batches == sorted(set(batches))
+    assert len(batches) == 4
+    assert await store.rescore("v1", judged) is None
     for number in range(5):
         record = (await store.find(f"owner{number}", Query(text="garden"))).records[0]
         assert record.scores == judged(ANSWERS)

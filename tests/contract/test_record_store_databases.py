@@ -14,7 +14,7 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Engine, inspect, text
+from sqlalchemy import Connection, Engine, inspect, text
 
 import luban_app
 from luban_app import store as store_module
@@ -31,7 +31,7 @@ from tests.contract.database_sides import (  # noqa: F401 - fixtures
     postgres_server,
     side,
 )
-from tests.contract.test_record_store_contract import ANA, SAMPLES, keep
+from tests.contract.test_record_store_contract import ANA, BEN, SAMPLES, keep
 
 pytestmark = pytest.mark.contract
 
@@ -59,6 +59,43 @@ def test_migrations_make_exactly_the_tables_that_the_program_uses(engine: Engine
         assert compare_metadata(context, metadata) == []
         assert store_migrate.current(connection) == HEAD
         assert connection.execute(text("SELECT count(*) FROM alembic_version")).scalar() == 1
+
+
+def test_what_the_first_version_kept_goes_on(engine: Engine) -> None:
+    with engine.connect().execution_options(**store_migrate.LOCKED) as connection, connection.begin():
+        store_migrate.lock(connection)
+        store_migrate.upgrade(connection, "0001")
+        texts = {"name": "Old", "address": "", "notes": "", "answers": '{"pylon":"none"}'}
+        keys = {"name_key": "old", "search_key": "old"}
+        scores = dict.fromkeys(("outside", "building", "inside", "total"))
+        insert(connection, "drafts", {"owner": ANA, "record": "", "updated": 5, **texts})
+        insert(connection, "drafts", {"owner": BEN, "record": "", "updated": 5, **texts})
+        kept = {"id": "r1", "owner": ANA, "created": 5, "updated": 7, **texts, **keys, **scores}
+        insert(connection, "records", kept)
+    migrated(engine)
+    with engine.connect() as connection:
+        rows = connection.execute(text("SELECT id, step, name FROM drafts")).all()
+        assert {(row.step, row.name) for row in rows} == {("", "Old")}
+        assert len({row.id for row in rows} - {""}) == 2
+        record = connection.execute(text("SELECT id, draft, seen, catalogue FROM records")).one()
+        assert tuple(record) == ("r1", "", 7, "")
+
+
+def insert(connection: Connection, table: str, row: dict[str, Any]) -> None:
+    columns, values = ", ".join(row), ", ".join(f":{name}" for name in row)
+    connection.execute(text(f"INSERT INTO {table} ({columns}) VALUES ({values})"), row)
+
+
+async def test_a_database_that_lacks_a_column_is_not_ready(side: Side) -> None:  # noqa: F811
+    store = SqlStore(side.url)
+    await store.check()
+    other = open_engine(side.url)
+    with other.begin() as connection:
+        connection.execute(text("ALTER TABLE drafts DROP COLUMN step"))
+    other.dispose()
+    with pytest.raises(StoreUnavailableError):
+        await store.check()
+    await store.close()
 
 
 def test_the_program_knows_the_newest_migration() -> None:
@@ -168,9 +205,12 @@ async def test_a_file_that_is_no_database_is_unavailable_and_named(tmp_path: Pat
     (tmp_path / "folder").mkdir()
     (tmp_path / "file").write_text("")
     store = SqlStore(parse_url(f"sqlite:///{tmp_path}/{path}"))
-    with pytest.raises(StoreUnavailableError, match=f"^the database cannot be used: {tmp_path}/{path}: {why}$"):
+    with pytest.raises(StoreUnavailableError) as lost:
         await store.check()
     await store.close()
+    # Everybody sees the one, the log has the other too.
+    assert str(lost.value) == "the database cannot be used: its file cannot be opened"
+    assert explained(lost.value) == {"error": str(lost.value), "reason": f"{tmp_path}/{path}: {why}"}
     # A typing error in an address makes no folders.
     assert not (tmp_path / "missing").exists()
 

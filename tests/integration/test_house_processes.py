@@ -155,16 +155,17 @@ def test_sqlite_survives_the_process(tmp_path: Path) -> None:
         ("--ruler-length", "long"),
     ],
 )
-def test_options_that_cannot_work_are_refused_at_once(options: tuple[str, ...]) -> None:
+def test_options_that_cannot_work_are_refused_at_once(options: tuple[str, ...], tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "luban_app", "--port", "0", *options],
         cwd=APP,
-        env={**os.environ, "LUBAN_VM": "vm-1"},
+        env={**os.environ, "LUBAN_VM": "vm-1", "LUBAN_DATA_DIR": str(tmp_path / "data")},
         capture_output=True,
         text=True,
         timeout=PATIENCE,
         check=False,
     )
+    assert not (tmp_path / "data").exists()
     assert done.returncode == 1
     assert "Error" in done.stderr
     assert "Traceback" not in done.stderr + done.stdout

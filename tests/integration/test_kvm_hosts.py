@@ -104,11 +104,11 @@ def define(host: Any, name: str) -> Any:
     )
 
 
-def health() -> tuple[int, str | None] | None:
-    """Status and VM name of /healthz, or None if nothing answers within half a second."""
+def health(path: str = "/healthz") -> tuple[int, str | None] | None:
+    """Status and VM name of a page, or None if nothing answers within half a second."""
     connection = http.client.HTTPConnection(ADDRESS, 8080, timeout=0.5)
     try:
-        connection.request("GET", "/healthz")
+        connection.request("GET", path)
         response = connection.getresponse()
         response.read()
     except (OSError, http.client.HTTPException):
@@ -157,6 +157,8 @@ def test_each_host_offers_the_image_in_its_default_pool(hosts: KvmHosts, name: s
 def test_a_vm_answers_with_its_name(vm: Any) -> None:
     assert health() == (200, VM)
     assert vm.isActive()
+    # Nobody told it of a database: it keeps records itself.
+    wait_until(lambda: health("/readyz") == (200, VM), what="readiness", timeout=BOOT_SECONDS)
 
 
 def test_the_power_button_ends_a_vm_cleanly(vm: Any) -> None:

@@ -10,13 +10,21 @@ ROOT = Path(__file__).parent.parent.parent
 
 
 def let_in(path: str) -> bool:
-    """Whether .dockerignore lets a path into the build: its last line that matches decides."""
+    """Whether .dockerignore lets a path into the build: the last line that matches it or a folder above decides."""
     allowed = True
+    above = [str(Path(*Path(path).parts[:depth])) for depth in range(1, len(Path(path).parts) + 1)]
     for line in (ROOT / ".dockerignore").read_text().splitlines():
         pattern = line.strip().removeprefix("!")
-        if pattern and not pattern.startswith("#") and (pattern in ("*", path) or fnmatch.fnmatch(path, pattern)):
+        if pattern and not pattern.startswith("#") and any(matches(pattern, one) for one in above):
             allowed = line.startswith("!")
     return allowed
+
+
+def matches(pattern: str, path: str) -> bool:
+    """Whether a pattern of .dockerignore means just this path; a * stops at slashes, **/ does not."""
+    if pattern.startswith("**/"):
+        return fnmatch.fnmatchcase(Path(path).name, pattern.removeprefix("**/"))
+    return "/" not in path and fnmatch.fnmatchcase(path, pattern)
 
 
 def copied() -> list[str]:
@@ -33,7 +41,18 @@ def test_what_is_copied_is_there_and_let_in() -> None:
 
 
 def test_nothing_else_is_let_in() -> None:
-    for name in (".git", "tests", "app", "demo-output", "a.kubeconfig", "operator/luban/adapters/_slot_names.x.so"):
+    assert let_in("operator/luban/adapters/slot_names.c")
+    assert let_in("operator/luban/__init__.py")
+    for name in (
+        ".git",
+        "tests",
+        "app",
+        "demo-output",
+        "a.kubeconfig",
+        "operator/luban/adapters/_slot_names.x.so",
+        "operator/luban/__pycache__/x.pyc",
+        "operator/x.egg-info/PKG-INFO",
+    ):
         assert not let_in(name), name
 
 

@@ -314,7 +314,7 @@ async def test_a_record_that_another_catalogue_scored_is_shown_and_listed_by_tod
     shown = f",{today.total:.1f},"
     assert shown in (await house.export(ANA, "en", Query(text="old"))).decode()
     assert (await house.compare(ANA, [old.id, SAMPLES[0].id])).homes[0].record.scores == today
-    assert [await house.rescore(), await house.rescore()] == [1, 0]
+    assert [await house.rescore(), await house.rescore()] == [old.id, None]
     assert (await house.store.get(ANA, old.id)).scores == today
 
 

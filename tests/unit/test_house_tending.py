@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -48,32 +49,66 @@ async def test_records_of_another_catalogue_are_scored_again_at_the_start(made: 
         await scored_by_today(made)
 
 
-@pytest.mark.parametrize("error", [StoreUnavailableError("away"), RuntimeError("broken")])
-async def test_trouble_is_told_and_does_not_end_it(
-    made: HouseApp, monkeypatch: pytest.MonkeyPatch, error: Exception
+async def until(calls: list[object], number: int) -> None:
+    """Return after so many calls."""
+    deadline = time.monotonic() + 20
+    while len(calls) < number:
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.01)
+
+
+@pytest.fixture
+def fails(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Exception, int], list[object]]:
+    """Lets a method of the store fail at first; its calls."""
+
+    def fail(method: str, error: Exception, times: int) -> list[object]:
+        calls: list[object] = []
+        really = getattr(SqlStore, method)
+
+        async def sometimes(*arguments: Any) -> Any:
+            calls.append(arguments)
+            if len(calls) <= times:
+                raise error
+            return await really(*arguments)
+
+        monkeypatch.setattr(SqlStore, method, sometimes)
+        return calls
+
+    return fail
+
+
+def levels(logs: Iterable[Mapping[str, Any]]) -> list[str]:
+    """How grave what was told of it is."""
+    return [line["log_level"] for line in logs if "put in order" in line["event"]]
+
+
+async def test_scores_wait_for_a_database_that_is_away(
+    made: HouseApp, fails: Callable[[str, Exception, int], list[object]]
 ) -> None:
     await old_record(made)
-    tried = []
-    really = SqlStore.prune
-
-    async def sometimes(store: Any) -> None:
-        tried.append(store)
-        if len(tried) < 3:
-            raise error
-        await really(store)
-
-    monkeypatch.setattr(SqlStore, "prune", sometimes)
-    # Captured: for people at a terminal, structlog draws tracebacks that take seconds.
+    fails("rescore", StoreUnavailableError("away"), 2)
     with capture_logs() as logs:
         async with made.lifespan(Starlette()):
             await scored_by_today(made)
-    assert [line["log_level"] for line in logs if "put in order" in line["event"]] == [
-        "warning" if isinstance(error, StoreUnavailableError) else "error"
-    ] * 2
-    assert len(tried) >= 3
+    assert levels(logs) == ["warning"] * 2
 
 
-async def test_it_goes_on_for_as_long_as_the_service_runs(made: HouseApp) -> None:
+async def test_other_trouble_is_told_and_what_comes_next_is_done(
+    made: HouseApp, fails: Callable[[str, Exception, int], list[object]]
+) -> None:
+    scoring, pruning = fails("rescore", RuntimeError("broken"), 9), fails("prune", RuntimeError("broken"), 2)
+    # Captured: for people at a terminal, structlog draws tracebacks that take seconds.
+    with capture_logs() as logs:
+        async with made.lifespan(Starlette()):
+            await until(pruning, 4)
+    assert levels(logs) == ["error"] * 3
+    assert len(scoring) == 1
+
+
+async def test_scores_are_made_again_once_and_what_is_old_is_forgotten_again_and_again(
+    made: HouseApp, fails: Callable[[str, Exception, int], list[object]]
+) -> None:
+    scoring, pruning = fails("rescore", RuntimeError(), 0), fails("prune", RuntimeError(), 0)
     async with made.lifespan(Starlette()):
-        await old_record(made)
-        await scored_by_today(made)
+        await until(pruning, 5)
+    assert len(scoring) == 1

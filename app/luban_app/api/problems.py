@@ -10,13 +10,17 @@ from starlette.responses import Response
 
 from luban_app.api.models import Problem
 from luban_app.house_input import InputError
-from luban_app.records import RecordNotFoundError, StoreFullError, StoreUnavailableError, TooManyRecordsError
+from luban_app.records import (
+    FULL_SECONDS,
+    RecordNotFoundError,
+    StoreFullError,
+    StoreUnavailableError,
+    TooManyRecordsError,
+)
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_SECONDS = 2
 """What a client is told to wait while the database is away."""
-FULL_SECONDS = 24 * 3600
-"""The same while there is no room for more records."""
 
 
 def respond(

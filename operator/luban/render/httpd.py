@@ -345,14 +345,15 @@ def _spellings(names: Iterable[str]) -> Iterator[str]:
 def _hidden(path: str) -> list[str]:
     """Answer 404 for a path instead of passing it on. Nothing for an empty one, for / and for one with a query.
 
-    httpd compares what it has decoded and normalised, and passes on the same. Other spellings that services take for
-    the path: parameters behind any step, slashes, and a newline (a `$` of Python's lets one pass).
+    httpd compares what it has decoded and normalised, and passes on the same. Also taken for the path, as services do:
+    parameters behind any step, further slashes, and a newline (a `$` of Python's lets one pass).
     """
     steps = [step for step in posixpath.normpath(unquote_to_bytes(path)).split(b"/") if step]
     if not path or not steps or "?" in path:
         return []
     pattern = "".join(rf"/{_PARAMETERS}{_literally(step)}(;[^/]*)?" for step in steps)
-    return [rf'<LocationMatch "^{pattern}(/(;[^/]*)?|\s)*$">', "    Redirect 404", "</LocationMatch>"]
+    # Each character can be matched in one way alone: nobody can make httpd try them all.
+    return [rf'<LocationMatch "^{pattern}\s*(/(;[^/]*|\s*))*$">', "    Redirect 404", "</LocationMatch>"]
 
 
 def _literally(text: bytes) -> str:

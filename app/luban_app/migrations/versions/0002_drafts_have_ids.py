@@ -14,7 +14,6 @@ depends_on = None
 def upgrade() -> None:
     """Add columns with defaults: a VM that does not know them can go on."""
     op.add_column("drafts", _text("id", 40, "chosen by whoever began it"))
-    op.add_column("drafts", _text("step", 16, "where its owner left it"))
     op.add_column("records", _text("draft", 40, "form that it was last saved from"))
     op.add_column("records", _text("catalogue", 16, "that the scores are by"))
     comment = "when the owner's cookie was last made"
@@ -29,11 +28,5 @@ def _text(name: str, length: int, comment: str) -> sa.Column[str]:
 
 def downgrade() -> None:
     """Remove the columns again."""
-    for table, column in (
-        ("records", "seen"),
-        ("records", "catalogue"),
-        ("records", "draft"),
-        ("drafts", "step"),
-        ("drafts", "id"),
-    ):
+    for table, column in (("records", "seen"), ("records", "catalogue"), ("records", "draft"), ("drafts", "id")):
         op.drop_column(table, column)

@@ -31,7 +31,9 @@ window.addEventListener("afterprint", () => {
 // The form counts answers as they are given, and asks before they are lost.
 const step = document.getElementById("step");
 if (step) {
-  let changed = false;
+  // The page was sent and not taken: what it shows is kept nowhere.
+  const refused = step.hasAttribute("data-refused");
+  let changed = refused;
   const shown = document.querySelector("[data-answered]");
   const count = () => {
     if (shown) shown.textContent = step.querySelectorAll("input[type=radio]:checked:not([value=''])").length;
@@ -39,10 +41,22 @@ if (step) {
   step.addEventListener("input", () => { changed = true; count(); });
   document.addEventListener("submit", () => { changed = false; });
   window.addEventListener("beforeunload", (event) => { if (changed) event.preventDefault(); });
-  // Whoever goes back finds what was filled in and not saved: browsers bring it back after this script has begun.
+  const hidden = () => [...step.querySelectorAll("[name=draft], [name=was], [name=new]")];
+  const differs = (one) => (one.type === "radio" ? one.checked !== one.defaultChecked : one.value !== one.defaultValue);
+  // Whoever goes back finds what was filled in and not saved: browsers bring it back after this script has begun. It
+  // belongs to what the page showed then; else it would pass for changes of what another window has saved since.
   window.addEventListener("pageshow", () => {
-    const differs = (one) => (one.type === "radio" ? one.checked !== one.defaultChecked : one.value !== one.defaultValue);
-    changed = [...step.querySelectorAll("input:not([type=hidden]), textarea")].some(differs);
+    const back = [...step.querySelectorAll("input:not([type=hidden]), textarea")].some(differs);
+    const then = history.state?.form;
+    if (back && then) {
+      for (const one of hidden()) {
+        if (one.name in then) one.value = then[one.name];
+        else one.remove();
+      }
+    } else {
+      history.replaceState({ form: Object.fromEntries(hidden().map((one) => [one.name, one.value])) }, "");
+    }
+    changed = refused || back;
     count();
   });
   count();

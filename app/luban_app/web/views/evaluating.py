@@ -13,6 +13,7 @@ from starlette.responses import Response
 from luban_app.catalogue import Part
 from luban_app.house import House, InputError, new_draft
 from luban_app.records import (
+    FULL_SECONDS,
     MAX_RECORDS_PER_OWNER,
     Draft,
     DraftConflictError,
@@ -77,14 +78,18 @@ class EvaluatingViews:
         try:
             await self._keep_home(who, sent, given, home, forms.leads_to(self.house.catalogue, forms.HOME, go))
         except DraftEndedError as ended:
-            if ended.record.home == home:
+            kept = forms.home_of(ended.record.home)
+            if all(kept[name] == text for name, text in forms.changed_texts(given, home).items()):
+                # The button was pressed twice.
                 return redirect(f"/records/{ended.record.id}")
             problem = self._ended(request, ended)
         except DraftConflictError:
             problem = await self._replaced(request, who)
         except StoreFullError:
             problem = Problem("", Translator(language.negotiate(request))("problem.store-full"))
-            return await self._show_sent_home(request, who, sent, given, problem=problem, status=503)
+            answer = await self._show_sent_home(request, who, sent, given, problem=problem, status=503)
+            answer.headers["Retry-After"] = str(FULL_SECONDS)
+            return answer
         else:
             return self._leave(forms.HOME, go)
         return await self._show_sent_home(request, who, sent, given, problem=problem, status=409)
@@ -94,10 +99,9 @@ class EvaluatingViews:
             try:
                 await self.house.begin(who.session, sent or new_draft(), home, step)
             except DraftConflictError:
-                # Sent twice, or from another window: if it is the same form, it can be changed.
-                pass
-            else:
-                return
+                # Sent twice: if it is the same form, this is what it should begin with.
+                await self.house.save_home(who.session, sent, forms.home_of(home), step)
+            return
         await self.house.save_home(who.session, sent, forms.changed_texts(given, home), step)
 
     def _home_faults(self, typed: Mapping[str, str]) -> Mapping[str, InputError]:
@@ -115,7 +119,7 @@ class EvaluatingViews:
         try:
             draft = await self.house.save_answers(who.session, sent, asked, answers, step)
         except DraftEndedError as ended:
-            if not faults and self._same(part, found, ended.record.answers):
+            if not faults and all(found.get(it) == ended.record.answers.get(it) for it in asked):
                 # The button was pressed twice.
                 return redirect(f"/records/{ended.record.id}")
             problem = self._ended(request, ended)
@@ -129,10 +133,6 @@ class EvaluatingViews:
             return self._leave(part.id, go)
         shown = Draft(Home(""), found, id=sent)
         return self._show_part(request, who, shown, part, problem=problem, status=409, was=given.get(forms.WAS_FIELD))
-
-    def _same(self, part: Part, found: Mapping[str, str], kept: Mapping[str, str]) -> bool:
-        """Whether the answers to one part are those that are kept."""
-        return all(found.get(indicator.id) == kept.get(indicator.id) for indicator in part.indicators)
 
     def _ended(self, request: Request, ended: DraftEndedError) -> Problem:
         message = Translator(language.negotiate(request))("problem.ended", name=ended.record.home.name)
@@ -175,7 +175,10 @@ class EvaluatingViews:
         given = await form(request) if request.method == "POST" else None
         who = await visitor(request)
         if given is not None:
-            await self.house.drop_draft(who.session, forms.draft_of(given) or "")
+            sent = forms.draft_of(given)
+            if sent is None:
+                raise HTTPException(400)
+            await self.house.drop_draft(who.session, sent)
             return redirect(forms.START)
         draft = await self.house.draft(who.session)
         if draft is None:
@@ -258,11 +261,12 @@ class EvaluatingViews:
             fields=forms.fields(typed, messages),
             next=self.house.catalogue.parts[0].names.get(spoken),
             problems=[*told, problem] if problem else told,
-            conflict=status == HTTPStatus.CONFLICT,
+            conflict=status in {HTTPStatus.CONFLICT, HTTPStatus.SERVICE_UNAVAILABLE},
             editing=bool(draft.record),
             draft=draft.id,
             was=was,
             new=new,
+            refused=status != HTTPStatus.OK,
             has_draft=not new and status == HTTPStatus.OK,
         )
 
