@@ -30,6 +30,9 @@ RATE = 60.0
 """Requests a second of the steady loads."""
 
 
+LOOK_SECONDS = 1.0
+
+
 def free_port(address: str) -> int:
     """A port that nobody listens at now."""
     with socket.socket() as probe:
@@ -38,10 +41,17 @@ def free_port(address: str) -> int:
 
 
 async def until(condition: Callable[[], Awaitable[bool]], what: str, seconds: float = 15.0) -> float:
-    """Poll until the condition holds; how long it took in seconds. Fails after `seconds`."""
-    begin = time.monotonic()
+    """Poll until the condition holds; how long it took in seconds. Fails after `seconds`.
+
+    A machine that stands still stops us and the others alike: a look counts for LOOK_SECONDS at most.
+    """
+    begin = last = time.monotonic()
+    spent = 0.0
     while not await condition():
-        assert time.monotonic() < begin + seconds, f"{what}: not within {seconds} s"
+        now = time.monotonic()
+        spent += min(now - last, LOOK_SECONDS)
+        last = now
+        assert spent < seconds, f"{what}: not within {seconds} s ({now - begin:.1f} s on the clock)"
         await asyncio.sleep(0.02)
     return time.monotonic() - begin
 
@@ -161,7 +171,11 @@ class Stage:
                 self._agent.result()
             return (await self.report()).applied == self.version
 
-        return await until(condition, f"{self.version} applied", seconds)
+        try:
+            return await until(condition, f"{self.version} applied", seconds)
+        except AssertionError as error:
+            log = self.folder / "agent.log"
+            raise AssertionError(f"{error}\n{log.read_text() if log.exists() else ''}") from error
 
     async def report(self) -> BalancerReport:
         """What the agent says."""

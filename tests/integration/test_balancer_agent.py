@@ -14,6 +14,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from luban.balancer_agent.agent import run
+from luban.errors import PermanentError
 from luban.render.httpd import BalancerSettings, slotted_config
 from tests.fakes.balancer_stage import HTTPD, Stage, a_stage, until
 from tests.fakes.web import Outcome
@@ -244,6 +246,18 @@ class TestSettings:
 
         await until(reported, "message")
         assert (await stage.client().request("GET", "/"))[0] == 200
+
+
+class TestStart:
+    """What holds an agent up at once."""
+
+    async def test_a_report_port_that_is_taken_is_told_with_the_remedy(self, stage: Stage) -> None:
+        with socket.socket() as squatter:
+            squatter.bind((stage.options.report_address, stage.options.report_port))
+            squatter.listen()
+            with pytest.raises(PermanentError, match=f":{stage.options.report_port}: Address .* --report-port"):
+                await run(stage.options, asyncio.Event())
+        assert not (stage.options.state_dir / "httpd.pid").exists()
 
 
 class TestDeaths:

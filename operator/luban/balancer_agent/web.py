@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol
 
@@ -11,6 +12,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from luban.adapters.balancers_http import REPORT_PATH, report_json
 from luban.core.model import BalancerReport
+from luban.errors import PermanentError
 
 
 class Speaker(Protocol):
@@ -36,7 +38,7 @@ class Web:
         self._runner: web.AppRunner | None = None
 
     async def listen(self, address: str, port: int) -> None:
-        """Begin to answer. Raises OSError if the port is taken."""
+        """Begin to answer. Raises PermanentError if the port is taken, or the address not ours."""
         app = web.Application()
         app.router.add_get(REPORT_PATH, self._report)
         app.router.add_get("/metrics", self._metrics)
@@ -44,7 +46,12 @@ class Web:
         app.router.add_get("/readyz", self._readiness)
         self._runner = web.AppRunner(app, access_log=None)
         await self._runner.setup()
-        await web.TCPSite(self._runner, address, port).start()
+        try:
+            await web.TCPSite(self._runner, address, port).start()
+        except OSError as error:
+            why = os.strerror(error.errno) if error.errno else str(error)
+            remedy = "choose another with --report-address and --report-port"
+            raise PermanentError("ReportPortTaken", f"report at {address}:{port}: {why}: {remedy}") from error
 
     async def close(self) -> None:
         """Stop answering."""
