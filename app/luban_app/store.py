@@ -11,28 +11,13 @@ from concurrent import futures
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
-from sqlalchemy import (
-    ColumnElement,
-    Connection,
-    Integer,
-    Row,
-    Select,
-    bindparam,
-    delete,
-    func,
-    insert,
-    select,
-    text,
-    update,
-)
+from sqlalchemy import Connection, delete, func, insert, select, text, update
 from sqlalchemy.engine import URL
-from sqlalchemy.sql.dml import ReturningInsert
 
-from luban_app import store_drafts, store_migrate
+from luban_app import store_drafts, store_migrate, store_records
 from luban_app.records import (
     KEEP_DAYS,
     MAX_RECORDS,
-    MAX_RECORDS_PER_OWNER,
     Draft,
     Found,
     Home,
@@ -43,19 +28,11 @@ from luban_app.records import (
     Scores,
     StoreFullError,
     StoreUnavailableError,
-    TooManyRecordsError,
     UnnamedDraftError,
 )
 from luban_app.store_engine import CONNECTIONS, POSTGRESQL, open_engine, translated
-from luban_app.store_rows import (
-    ESCAPE,
-    like_pattern,
-    microseconds,
-    pack_answers,
-    scores_of,
-    texts_of,
-    to_record,
-)
+from luban_app.store_records import SAMPLES, clean, own, values_of, visible
+from luban_app.store_rows import microseconds, scores_of, to_record
 from luban_app.store_schema import drafts, records, secrets
 
 __all__ = ["SampleRecord", "SqlStore", "StoreUnavailableError"]
@@ -75,10 +52,7 @@ CLOSE_SECONDS = 5.0
 SECRET_BYTES = 32
 _SECRET = "session"  # noqa: S105 - the name of the row
 _ID_BYTES = 12
-_SAMPLES = ""
 _LOCK_OWNER = text("SELECT pg_advisory_xact_lock(hashtextextended(:owner, 0))")
-_PARAMETER = "the_"
-"""Before the columns' names in statements: SQLAlchemy keeps the plain names for itself."""
 
 
 class SqlStore:
@@ -131,7 +105,7 @@ class SqlStore:
 
         def work(connection: Connection) -> None:
             self._require_room(connection)
-            _insert(connection, record)
+            store_records.add(connection, record)
 
         await self._change(owner, work)
         self._one_more()
@@ -141,7 +115,7 @@ class SqlStore:
         """One's own, or a sample. Raises RecordNotFoundError."""
         row = await self._call(
             lambda connection: connection.execute(
-                select(records).where(records.c.id == _clean(record), _visible(owner))
+                select(records).where(records.c.id == clean(record), visible(owner))
             ).one_or_none()
         )
         if row is None:
@@ -150,21 +124,21 @@ class SqlStore:
 
     async def update(self, owner: str, record: str, home: Home, answers: Mapping[str, str], scores: Scores) -> Record:
         """Replace one's own. Raises RecordNotFoundError."""
-        values = _values(home, answers, scores) | {"updated": microseconds(self._now())}
-        row = await self._call(lambda connection: _replace(connection, owner, record, values))
+        values = values_of(home, answers, scores) | {"updated": microseconds(self._now())}
+        row = await self._call(lambda connection: store_records.change(connection, owner, record, values))
         if row is None:
             raise RecordNotFoundError(record)
         return to_record(row)
 
     async def delete(self, owner: str, record: str) -> None:
         """Delete one's own. Raises RecordNotFoundError."""
-        statement = delete(records).where(*_own(owner, record))
+        statement = delete(records).where(*own(owner, record))
         if not await self._call(lambda connection: connection.execute(statement).rowcount):
             raise RecordNotFoundError(record)
 
     async def find(self, owner: str, query: Query) -> Found:
         """One's own records and the samples."""
-        return await self._call(lambda connection: _find(connection, owner, query))
+        return await self._call(lambda connection: store_records.find(connection, owner, query))
 
     async def draft(self, owner: str) -> Draft | None:
         """The form that the session has begun, if any."""
@@ -190,11 +164,9 @@ class SqlStore:
         """Replace texts of the home in a form. Raises DraftConflictError and DraftEndedError."""
         now = self._now()
 
-        def work(connection: Connection) -> Draft:
-            store_drafts.save_home(connection, owner, draft, texts, step, now=now)
-            return store_drafts.opened(connection, owner, draft)
-
-        return await self._change(owner, work)
+        return await self._change(
+            owner, lambda connection: store_drafts.save_home(connection, owner, draft, texts, step, now=now)
+        )
 
     async def save_answers(
         self, owner: str, draft: str, asked: Collection[str], answers: Mapping[str, str], step: str
@@ -202,11 +174,10 @@ class SqlStore:
         """Replace the answers to the indicators `asked`. Raises DraftConflictError and DraftEndedError."""
         now = self._now()
 
-        def work(connection: Connection) -> Draft:
-            store_drafts.save_answers(connection, (owner, draft), asked, answers, step, now=now)
-            return store_drafts.opened(connection, owner, draft)
-
-        return await self._change(owner, work)
+        form = owner, draft
+        return await self._change(
+            owner, lambda connection: store_drafts.save_answers(connection, form, asked, answers, step, now=now)
+        )
 
     async def finish(self, owner: str, draft: str, scores: Callable[[Mapping[str, str]], Scores]) -> Record:
         """Make the form a record. Raises what RecordStore.finish does."""
@@ -228,7 +199,7 @@ class SqlStore:
 
     async def touch(self, owner: str) -> None:
         """The session's cookie was made again: its records are kept for KEEP_DAYS more."""
-        statement = update(records).where(records.c.owner == owner, records.c.owner != _SAMPLES)
+        statement = update(records).where(records.c.owner == owner, records.c.owner != SAMPLES)
         seen = microseconds(self._now())
         await self._change(owner, lambda connection: connection.execute(statement.values(seen=seen)))
 
@@ -240,7 +211,7 @@ class SqlStore:
         self, catalogue: str, scores: Callable[[Mapping[str, str]], Scores], after: str = "", most: int = 200
     ) -> str | None:
         """Evaluate up to `most` records again whose scores are by another version of the catalogue."""
-        old = select(records).where(records.c.owner != _SAMPLES, records.c.catalogue != catalogue)
+        old = select(records).where(records.c.owner != SAMPLES, records.c.catalogue != catalogue)
         # Others that do the same, or change a record, are left to it.
         old = old.where(records.c.id > after).order_by(records.c.id).limit(most).with_for_update(skip_locked=True)
 
@@ -325,14 +296,14 @@ class SqlStore:
 
     def _finished(self, connection: Connection, owner: str, form: Draft, scores: Scores) -> Record:
         """The record that a form changes, or a new one."""
-        values = _values(form.home, form.answers, scores)
+        values = values_of(form.home, form.answers, scores)
         values |= {"updated": microseconds(self._now()), "draft": form.id}
-        row = _replace(connection, owner, form.record, values) if form.record else None
+        row = store_records.change(connection, owner, form.record, values) if form.record else None
         if row is not None:
             return to_record(row)
         record = self._new(owner, form.home, form.answers, scores)
         # In the place of the form: the two need no more room than it did.
-        _insert(connection, record, form.id)
+        store_records.add(connection, record, form.id)
         return record
 
     def _require_room(self, connection: Connection) -> None:
@@ -360,7 +331,6 @@ class SqlStore:
             store_migrate.migrate(connection)
             self._put_samples(connection)
             self._secret = self._shared_secret(connection)
-            self._prune(connection)
 
     def _prune(self, connection: Connection) -> None:
         """Forget forms that nobody touched for long, and records that nobody can reach: their cookie has expired."""
@@ -368,17 +338,17 @@ class SqlStore:
         connection.execute(delete(drafts).where(drafts.c.updated < oldest))
         oldest = microseconds(self._now() - timedelta(days=KEEP_DAYS))
         unseen = records.c.seen < oldest, records.c.updated < oldest
-        connection.execute(delete(records).where(records.c.owner != _SAMPLES, *unseen))
+        connection.execute(delete(records).where(records.c.owner != SAMPLES, *unseen))
 
     def _put_samples(self, connection: Connection) -> None:
         """Make the samples in the database those of this program."""
-        wanted = [_row(sample.record, also=sample.also) for sample in self._samples]
-        rows = connection.execute(select(records).where(records.c.owner == _SAMPLES)).mappings()
+        wanted = [store_records.row_of(sample.record, also=sample.also) for sample in self._samples]
+        rows = connection.execute(select(records).where(records.c.owner == SAMPLES)).mappings()
         if sorted((dict(row) for row in rows), key=lambda row: str(row["id"])) == sorted(
             wanted, key=lambda row: str(row["id"])
         ):
             return
-        connection.execute(delete(records).where(records.c.owner == _SAMPLES))
+        connection.execute(delete(records).where(records.c.owner == SAMPLES))
         if wanted:
             connection.execute(insert(records), wanted)
 
@@ -388,78 +358,3 @@ class SqlStore:
         offer = self._upsert(secrets).values(name=_SECRET, value=value)
         connection.execute(offer.on_conflict_do_nothing())
         return bytes(connection.execute(select(secrets.c.value).where(secrets.c.name == _SECRET)).scalar_one())
-
-
-def _clean(record: str) -> str:
-    """PostgreSQL refuses NUL in a text; no record has one in its id either."""
-    return record.replace("\0", "�")
-
-
-def _visible(owner: str) -> ColumnElement[bool]:
-    return records.c.owner.in_([owner, _SAMPLES])
-
-
-def _own(owner: str, record: str) -> tuple[ColumnElement[bool], ...]:
-    """One's own, never a sample: nobody is the samples' owner, not even a session without a name."""
-    return records.c.id == _clean(record), records.c.owner == owner, records.c.owner != _SAMPLES
-
-
-def _values(home: Home, answers: Mapping[str, str], scores: Scores, also: str = "") -> dict[str, Any]:
-    """The columns that come from what people say about a home."""
-    return {**texts_of(home, also), "answers": pack_answers(answers), **scores_of(scores)}
-
-
-def _row(record: Record, *, also: str = "", draft: str = "") -> dict[str, Any]:
-    return {
-        "id": record.id,
-        "owner": record.owner,
-        **_values(record.home, record.answers, record.scores, also),
-        "created": microseconds(record.created),
-        "updated": microseconds(record.updated),
-        "draft": draft,
-        "seen": microseconds(record.updated),
-    }
-
-
-def _insert(connection: Connection, record: Record, draft: str = "") -> None:
-    """Insert unless the owner has too many already. Raises TooManyRecordsError."""
-    values = {_PARAMETER + name: value for name, value in _row(record, draft=draft).items()}
-    if connection.execute(_INSERT, values | {"most": MAX_RECORDS_PER_OWNER}).one_or_none() is None:
-        raise TooManyRecordsError(f"{MAX_RECORDS_PER_OWNER} records are the most that one session keeps")
-
-
-def _replace(connection: Connection, owner: str, record: str, values: Mapping[str, Any]) -> Row[Any] | None:
-    """Change one's own record; its new row, None if there is none."""
-    statement = update(records).where(*_own(owner, record)).values(values).returning(*records.c)
-    return connection.execute(statement).one_or_none()
-
-
-def _limited_insert() -> ReturningInsert[Any]:
-    """INSERT ... SELECT ... WHERE the owner has fewer than `most`. Made once: that takes as long as running it."""
-    columns = list(records.c)
-    owner = bindparam(_PARAMETER + "owner", type_=records.c.owner.type)
-    count = select(func.count()).select_from(records).where(records.c.owner == owner).scalar_subquery()
-    values = select(*(bindparam(_PARAMETER + column.name, type_=column.type) for column in columns))
-    source = values.where(count < bindparam("most", type_=Integer))
-    return insert(records).from_select(columns, source).returning(records.c.id)
-
-
-_INSERT = _limited_insert()
-
-
-def _find(connection: Connection, owner: str, query: Query) -> Found:
-    where: list[ColumnElement[bool]] = [_visible(owner)]
-    if query.text:
-        where.append(records.c.search_key.like(like_pattern(query.text), escape=ESCAPE))
-    total = connection.execute(select(func.count()).select_from(records).where(*where)).scalar_one()
-    pages = max(1, -(-total // query.size))
-    # A page that is no more, as after a deletion, is the last one.
-    page = min(max(query.page, 1), pages)
-    statement = _sorted(select(records).where(*where), query).limit(query.size).offset((page - 1) * query.size)
-    return Found(tuple(map(to_record, connection.execute(statement))), total, page, pages)
-
-
-def _sorted(statement: Select[Any], query: Query) -> Select[Any]:
-    """Ordered as asked, None last either way; equal ones in the order of their ids, so that pages never overlap."""
-    column = records.c["name_key" if query.sort == "name" else query.sort]
-    return statement.order_by(column.is_(None), column.desc() if query.descending else column.asc(), records.c.id)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -35,10 +36,11 @@ def put(connection: Connection, owner: str, draft: Draft, now: datetime) -> None
 
 def save_home(
     connection: Connection, owner: str, draft: str, texts: Mapping[str, str], step: str, *, now: datetime
-) -> None:
+) -> Draft:
     """See RecordStore.save_home."""
-    opened(connection, owner, draft)
+    there = opened(connection, owner, draft)
     _update(connection, owner, now, {**texts, "step": step})
+    return replace(there, home=replace(there.home, **texts), step=step)
 
 
 def save_answers(
@@ -49,11 +51,13 @@ def save_answers(
     step: str,
     *,
     now: datetime,
-) -> None:
+) -> Draft:
     """See RecordStore.save_answers; `form` is owner and id."""
     there = opened(connection, *form)
     kept = {indicator: option for indicator, option in there.answers.items() if indicator not in asked}
-    _update(connection, form[0], now, {"answers": pack_answers(kept | dict(answers)), "step": step})
+    changed = replace(there, answers=kept | dict(answers), step=step)
+    _update(connection, form[0], now, {"answers": pack_answers(changed.answers), "step": step})
+    return changed
 
 
 def opened(connection: Connection, owner: str, draft: str) -> Draft:

@@ -13,6 +13,7 @@ import pytest
 
 from luban_app import records as interface
 from luban_app import store as store_module
+from luban_app import store_records
 from luban_app.records import (
     Draft,
     DraftConflictError,
@@ -162,7 +163,7 @@ async def test_nobody_sees_or_changes_somebody_elses(store: SqlStore) -> None:
 
 
 async def test_an_owner_has_so_many_records_and_no_more(store: SqlStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store_module, "MAX_RECORDS_PER_OWNER", 3)
+    monkeypatch.setattr(store_records, "MAX_RECORDS_PER_OWNER", 3)
     kept = [await keep(store) for _ in range(3)]
     with pytest.raises(TooManyRecordsError, match="3"):
         await keep(store)
@@ -380,7 +381,7 @@ async def test_a_form_without_a_name_stays_open(store: SqlStore) -> None:
 
 
 async def test_a_form_that_finds_no_room_stays_open(store: SqlStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store_module, "MAX_RECORDS_PER_OWNER", 1)
+    monkeypatch.setattr(store_records, "MAX_RECORDS_PER_OWNER", 1)
     full = await keep(store)
     await store.begin_draft(ANA, Draft(HOME, id="d1"))
     with pytest.raises(TooManyRecordsError):
@@ -389,14 +390,17 @@ async def test_a_form_that_finds_no_room_stays_open(store: SqlStore, monkeypatch
     assert (await store.finish(ANA, "d1", judged)).home == HOME
 
 
-async def test_a_draft_that_nobody_touched_for_a_month_is_forgotten_at_the_next_start(opened: Opener) -> None:
+async def test_a_draft_that_nobody_touched_for_a_month_is_forgotten(opened: Opener) -> None:
     before = datetime(2026, 1, 1, tzinfo=UTC)
     old = opened(now=lambda: before)
     await old.begin_draft(ANA, Draft(HOME, id="d1"))
     later = opened(now=lambda: before + timedelta(days=29))
     await later.begin_draft(BEN, Draft(HOME, id="d2"))
     assert await later.draft(ANA) is not None
+    await later.prune()
+    assert await later.draft(ANA) is not None
     last = opened(now=lambda: before + timedelta(days=31))
+    await last.prune()
     assert await last.draft(ANA) is None
     assert await last.draft(BEN) is not None
 
@@ -439,7 +443,7 @@ async def test_forms_that_begin_at_once_are_one(opened: Opener) -> None:
 
 
 async def test_no_more_than_so_many_of_an_owner_even_at_once(opened: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store_module, "MAX_RECORDS_PER_OWNER", 3)
+    monkeypatch.setattr(store_records, "MAX_RECORDS_PER_OWNER", 3)
     stores = [opened(), opened()]
     found = await asyncio.gather(*(keep(stores[number % 2]) for number in range(10)), return_exceptions=True)
     assert [type(one).__name__ for one in found].count("TooManyRecordsError") == 7
@@ -473,7 +477,7 @@ async def test_no_more_than_so_many_of_all_owners_together(
 
 async def test_what_is_refused_takes_no_room(opened: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store_module, "MAX_RECORDS", 5)
-    monkeypatch.setattr(store_module, "MAX_RECORDS_PER_OWNER", 2)
+    monkeypatch.setattr(store_records, "MAX_RECORDS_PER_OWNER", 2)
     store = opened()
     for _ in range(2):
         await keep(store)
@@ -503,6 +507,7 @@ async def test_records_that_nobody_can_reach_any_more_are_forgotten(opened: Open
     await later.prune()
     assert (await later.find(ANA, Query())).total == len(SAMPLES) + 1
     last = opened(SAMPLES, now=lambda: before + timedelta(days=interface.KEEP_DAYS + 1))
+    await last.prune()
     totals = {owner: (await last.find(owner, Query())).total - len(SAMPLES) for owner in (ANA, BEN, "changed")}
     assert totals == {ANA: 0, BEN: 1, "changed": 1}
 
