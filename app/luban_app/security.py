@@ -17,6 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from luban_app import logs
 from luban_app.frame import session_of
 from luban_app.records import StoreUnavailableError
 from luban_app.sessions import COOKIE, SECURE_COOKIE, is_session, new_session
@@ -50,6 +51,7 @@ HEADERS = {
 }
 
 _STATE = "luban_visitor"
+_log = logs.get("luban_app.security")
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 
 Secret = Callable[[], Awaitable[bytes]]
@@ -169,7 +171,8 @@ class Guard:
     async def _tell(self, touch: Touch, session: str) -> None:
         try:
             await touch(session)
-        except StoreUnavailableError:
+        except StoreUnavailableError as error:
+            _log.warning("the store did not hear that a session lives on", error=str(error), reason=error.reason)
             self._touch_after = self.now() + TROUBLE_SECONDS
 
     def wrap(self, app: ASGIApp) -> ASGIApp:
