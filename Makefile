@@ -54,7 +54,7 @@ clean:  ## Stop the lab and remove all that was made (CACHE=1: also built binari
 	@if [ -x $(PYTHON) ]; then $(PYTHON) -m lab destroy --last $(if $(CACHE),--cache); fi
 	rm -rf $(VENV) build demo-output bonds-output .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
-	rm -rf operator/*.egg-info *.egg-info operator/luban/adapters/_slot_names*.so
+	rm -rf operator/*.egg-info *.egg-info operator/luban/adapters/apache_httpd/_slot_names*.so
 
 setup: packages $(VENV)/.done
 
@@ -62,7 +62,7 @@ packages:
 	@lab/install-packages
 
 # libvirt-python compiles against libvirt-dev: the packages come first.
-$(VENV)/.done: pyproject.toml setup.py operator/luban/adapters/slot_names.c constraints.txt | packages
+$(VENV)/.done: pyproject.toml setup.py operator/luban/adapters/apache_httpd/slot_names.c constraints.txt | packages
 	@echo "Python packages: installing into $(VENV) (about a minute)"
 	$(BASE_PYTHON) -m venv $(VENV)
 	$(PYTHON) -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[app,lab,dev]'

@@ -8,8 +8,8 @@ setup(
     ext_modules=[
         # Not a Python module but a library that httpd loads; setuptools builds it where the package is.
         Extension(
-            "luban.adapters._slot_names",
-            ["operator/luban/adapters/slot_names.c"],
+            "luban.adapters.apache_httpd._slot_names",
+            ["operator/luban/adapters/apache_httpd/slot_names.c"],
             extra_compile_args=["-std=gnu11", "-Wall", "-Wextra"],
             libraries=["dl"],
         ),

@@ -24,8 +24,8 @@ from typing import Protocol
 
 from bench.result import Result, say, spread
 from bench.support.backends import ROOT, Backends
+from luban.adapters.apache_httpd.process import Httpd, find_httpd
 from luban.adapters.balancers_http import HttpBalancers
-from luban.adapters.httpd import Httpd, find_httpd
 from luban.core.model import BalancerReport, Member
 from luban.logs import configure_logging
 from luban.render.httpd import BalancerSettings, config_map_data, plain_config

@@ -24,7 +24,7 @@ import aiohttp
 from bench.membership import ADDRESS, free_port, until
 from bench.result import Result, say, spread
 from bench.support.backends import Backends
-from luban.adapters.httpd import Httpd, find_httpd
+from luban.adapters.apache_httpd.process import Httpd, find_httpd
 from luban.render.httpd import ERROR_LOG, BalancerSettings, Runtime, SlotLine, slot_host, slot_name, slotted_config
 
 SLOTS = 20

@@ -21,7 +21,7 @@ import libvirt
 
 from bench.result import Result, say, spread
 from lab.process import Daemon, wait_until
-from luban.adapters.libvirt_hypervisor import LibvirtHypervisor, Settings
+from luban.adapters.libvirt_hosts.hypervisor import LibvirtHypervisor, Settings
 from luban.api.template import VMTemplateSpec
 from luban.core.model import ClusterRef
 from luban.ports import HostRef

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from luban.api.template import VMTemplateSpec
-from luban.core.bond_model import HostReading
+from luban.core.bonds.model import HostReading
 from luban.core.model import BalancerReport, ClusterRef, DomainRecord
 
 

@@ -18,7 +18,7 @@ from luban.adapters.kubernetes_api import connect
 from luban.api import LubanCluster, LubanClusterStatus, LubanVM, LubanVMSpec, LubanVMStatus, names
 from luban.core.model import ClusterRef
 from luban.errors import Conflict, PermanentError
-from tests.contract.cluster_sides import Body, FakeSide, RealSide, Side
+from tests.contract.cluster_implementations import Body, FakeSide, RealSide, Side
 
 pytestmark = [pytest.mark.contract, pytest.mark.timeout(1800)]
 

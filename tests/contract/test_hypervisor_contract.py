@@ -1,6 +1,6 @@
 """What ports.Hypervisor promises, held by the fake, by libvirt's test driver and by QEMU under a real libvirt daemon.
 
-hypervisor_sides.py has the sides; a test names what it needs and runs on the sides that have it.
+hypervisor_implementations.py has the sides; a test names what it needs and runs on the sides that have it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import pytest
 from luban.core.model import ClusterRef
 from luban.errors import ForeignDomain, HostUnreachable, LubanError, PermanentError
 from luban.ports import HostRef
-from tests.contract.hypervisor_sides import (
+from tests.contract.hypervisor_implementations import (
     ABLE_TO,
     BASE,
     CLUSTER,

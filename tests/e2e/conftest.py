@@ -12,7 +12,7 @@ import pytest
 
 from lab.datacentre import DataCentre
 from lab.paths import Layout
-from tests.e2e.scene import Scene
+from tests.e2e.lab_view import Scene
 
 BASE = 96
 STATE = Path("/var/tmp/luban-e2e" if os.geteuid() == 0 else f"/var/tmp/luban-e2e-{os.geteuid()}")

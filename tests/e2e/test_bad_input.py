@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from lab.datacentre import NAMESPACE
-from tests.e2e.scene import Scene
+from tests.e2e.lab_view import Scene
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 NAME = "broken"

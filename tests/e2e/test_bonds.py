@@ -16,7 +16,7 @@ from lab.datacentre import CLUSTER, NAMESPACE, DataCentre
 from luban.api.cluster import LubanCluster
 from luban.api.vm import LubanVM
 from luban.cli.explain import explain
-from tests.e2e.scene import Scene
+from tests.e2e.lab_view import Scene
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.e2e.scene import Scene
+from tests.e2e.lab_view import Scene
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 

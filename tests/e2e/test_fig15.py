@@ -8,7 +8,7 @@ import pytest
 
 from lab.datacentre import NAMESPACE, DataCentre
 from lab.demo.__main__ import tell
-from tests.e2e.scene import Scene
+from tests.e2e.lab_view import Scene
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1200)]
 

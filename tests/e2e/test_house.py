@@ -19,7 +19,7 @@ from lab.datacentre import DataCentre
 from luban_app.catalogue import catalogue
 from luban_app.samples import SAMPLES
 from luban_app.scoring import evaluate
-from tests.e2e.scene import Scene
+from tests.e2e.lab_view import Scene
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from tests.e2e.scene import Scene
+from tests.e2e.lab_view import Scene
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1200)]
 ROUNDS = 5

@@ -13,8 +13,8 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 
-from luban.adapters.httpd_connections import Endpoint
-from luban.adapters.httpd_manager import LiveSlot, SlotState
+from luban.adapters.apache_httpd.connections import Endpoint
+from luban.adapters.apache_httpd.manager import LiveSlot, SlotState
 from luban.core.model import BalancerReport
 from luban.errors import ConfigurationRefused, TemporaryError
 from luban.render.httpd import slot_host

@@ -17,7 +17,7 @@ import pytest
 from luban.balancer_agent.agent import run
 from luban.errors import PermanentError
 from luban.render.httpd import BalancerSettings, slotted_config
-from tests.fakes.balancer_stage import HTTPD, Stage, a_stage, until
+from tests.fakes.httpd_harness import HTTPD, Stage, a_stage, until
 from tests.fakes.web import Outcome
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]

@@ -14,7 +14,7 @@ import pytest
 from kubernetes.aio.client import ApiClient
 
 from lab.controlplane import ControlPlane
-from luban.adapters.kubernetes_watch import ConfigMapSource, EndpointLease, open_api
+from luban.adapters.kubernetes_api.watch import ConfigMapSource, EndpointLease, open_api
 from luban.api import names
 from luban.errors import PermanentError
 

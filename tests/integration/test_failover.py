@@ -20,7 +20,7 @@ from lab.bonds.report import results_table
 from lab.bonds.reporting import watched
 from lab.bonds.settings import Mode
 from lab.controlplane import ControlPlane
-from luban.core.bond_rules import SILENT_PATH
+from luban.core.bonds.rules import SILENT_PATH
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(1800)]
 

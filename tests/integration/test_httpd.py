@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from luban.adapters.httpd import Httpd, LogTail, find_httpd
-from luban.adapters.httpd_connections import open_connections
+from luban.adapters.apache_httpd.connections import open_connections
+from luban.adapters.apache_httpd.process import Httpd, LogTail, find_httpd
 from luban.balancer_agent.slots import SETTLE_SECONDS
 from luban.errors import ConfigurationRefused, PermanentError
 from luban.render.httpd import Runtime, SlotLine, plain_config, slot_host, slotted_config
-from tests.fakes.balancer_stage import HTTPD, ROOT, Stage, a_stage, background, free_port, httpd_folder, until
+from tests.fakes.httpd_harness import HTTPD, ROOT, Stage, a_stage, background, free_port, httpd_folder, until
 from tests.fakes.web import Backend
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
@@ -236,7 +236,7 @@ class TestHttpd:
             await httpd.stop(0.1)
 
     def test_a_log_is_read_once_and_kept_small(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("luban.adapters.httpd.LOG_BYTES", 20)
+        monkeypatch.setattr("luban.adapters.apache_httpd.process.LOG_BYTES", 20)
         path = folder / "log"
         tail = LogTail(path)
         assert tail.lines() == []

@@ -12,7 +12,7 @@ import pytest
 
 from lab.controlplane import ControlPlane
 from lab.process import LabError
-from luban.adapters.kubernetes_watch import ConfigMapSource, EndpointLease, open_api
+from luban.adapters.kubernetes_api.watch import ConfigMapSource, EndpointLease, open_api
 
 ROOT = Path(__file__).resolve().parents[2]
 MANIFESTS = ROOT / "manifests"

@@ -18,12 +18,12 @@ from lab.process import LabError
 from luban.adapters.clock import SystemClock
 from luban.adapters.kubernetes_api import connect_hosts
 from luban.api import LubanHost, names
-from luban.core.bond_model import BondReading, HostReading
-from luban.core.bonds import HostMemory, Wish, judge_host
+from luban.core.bonds.host import HostMemory, Wish, judge_host
+from luban.core.bonds.model import BondReading, HostReading
 from luban.node_agent.agent import Agent, AgentOptions
 from luban.node_agent.status import status_of
 from luban.ports import HostReports
-from tests.unit.bond_states import START, STATES, from_netlink
+from tests.unit.core.bond_states import START, STATES, from_netlink
 
 # The first test may have to build kube-apiserver: minutes on two cores, once for each machine.
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(1800)]

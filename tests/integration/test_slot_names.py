@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from luban.adapters.httpd import SLOT_NAMES
+from luban.adapters.apache_httpd.process import SLOT_NAMES
 
 pytestmark = pytest.mark.integration
 

@@ -41,7 +41,7 @@ def test_what_is_copied_is_there_and_let_in() -> None:
 
 
 def test_nothing_else_is_let_in() -> None:
-    assert let_in("operator/luban/adapters/slot_names.c")
+    assert let_in("operator/luban/adapters/apache_httpd/slot_names.c")
     assert let_in("operator/luban/__init__.py")
     for name in (
         ".git",
@@ -49,7 +49,7 @@ def test_nothing_else_is_let_in() -> None:
         "app",
         "demo-output",
         "a.kubeconfig",
-        "operator/luban/adapters/_slot_names.x.so",
+        "operator/luban/adapters/apache_httpd/_slot_names.x.so",
         "operator/luban/__pycache__/x.pyc",
         "operator/x.egg-info/PKG-INFO",
     ):

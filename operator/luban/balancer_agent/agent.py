@@ -14,8 +14,8 @@ from typing import Any
 
 import structlog
 
-from luban.adapters.httpd import LogTail, find_httpd
-from luban.adapters.kubernetes_watch import ConfigMapSource, EndpointLease, open_api
+from luban.adapters.apache_httpd.process import LogTail, find_httpd
+from luban.adapters.kubernetes_api.watch import ConfigMapSource, EndpointLease, open_api
 from luban.adapters.probes_http import HttpProbes
 from luban.api.names import balancer_name
 from luban.balancer_agent.converge import Converger, Inputs

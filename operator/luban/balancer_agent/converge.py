@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 
 import structlog
 
-from luban.adapters.httpd_connections import Endpoint
-from luban.adapters.httpd_manager import LiveSlot, SlotState
+from luban.adapters.apache_httpd.connections import Endpoint
+from luban.adapters.apache_httpd.manager import LiveSlot, SlotState
+from luban.balancer_agent.drain_watch import SAMPLE_SECONDS, Quiet
 from luban.balancer_agent.loader import Loader
 from luban.balancer_agent.memory import Store
 from luban.balancer_agent.metrics import Metrics, kind_of
-from luban.balancer_agent.quiet import SAMPLE_SECONDS, Quiet
 from luban.balancer_agent.report import Seen, member_reports
 from luban.balancer_agent.server import Server
 from luban.balancer_agent.slots import (

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import structlog
 
-from luban.adapters.httpd_connections import Endpoint
+from luban.adapters.apache_httpd.connections import Endpoint
 from luban.balancer_agent.memory import Skeleton, Store
 from luban.balancer_agent.metrics import Metrics
 from luban.balancer_agent.server import Server

@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from luban.adapters.httpd_manager import SlotState
+from luban.adapters.apache_httpd.manager import SlotState
 from luban.core.model import BalancerReport, MemberReport
 
 STATES = ("Enabled", "Draining", "Disabled")

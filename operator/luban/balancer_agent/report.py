@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from luban.adapters.httpd_connections import Endpoint
-from luban.adapters.httpd_manager import LiveSlot
-from luban.balancer_agent.quiet import Quiet
+from luban.adapters.apache_httpd.connections import Endpoint
+from luban.adapters.apache_httpd.manager import LiveSlot
+from luban.balancer_agent.drain_watch import Quiet
 from luban.balancer_agent.slots import Slot, Table
 from luban.core.model import MemberReport, MemberState
 

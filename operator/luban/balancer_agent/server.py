@@ -9,9 +9,9 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Protocol
 
-from luban.adapters.httpd import Httpd
-from luban.adapters.httpd_connections import Endpoint, open_connections
-from luban.adapters.httpd_manager import GENERATION, HttpdManager, LiveSlot, SlotState
+from luban.adapters.apache_httpd.connections import Endpoint, open_connections
+from luban.adapters.apache_httpd.manager import GENERATION, HttpdManager, LiveSlot, SlotState
+from luban.adapters.apache_httpd.process import Httpd
 from luban.errors import ConfigurationRefused, LubanError, TemporaryError
 from luban.render.httpd import Runtime
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from luban.adapters.httpd_manager import LiveSlot, SlotState
+from luban.adapters.apache_httpd.manager import LiveSlot, SlotState
 from luban.core.model import Member, MemberState
 from luban.render.balancer import SLOT_STEP, route_of
 from luban.render.httpd import PARKED_ADDRESS, SlotLine, slot_name

@@ -14,7 +14,7 @@ from luban.api.common import ObjectMeta
 from luban.core.model import ClusterRef
 from luban.ports import HostRef
 from luban.render.balancer import settings_of
-from luban.runtime.bonds import HostReports, node_of
+from luban.runtime.host_reports import HostReports, node_of
 from luban.runtime.metrics import Metrics
 from luban.runtime.status import refused_condition
 from luban.runtime.tick import ClusterRuntime

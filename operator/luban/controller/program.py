@@ -15,7 +15,7 @@ from prometheus_client import REGISTRY
 from luban.adapters.balancers_http import HttpBalancers
 from luban.adapters.clock import SystemClock
 from luban.adapters.kubernetes_api import connect
-from luban.adapters.libvirt_hypervisor import LibvirtHypervisor
+from luban.adapters.libvirt_hosts.hypervisor import LibvirtHypervisor
 from luban.adapters.probes_http import HttpProbes
 from luban.controller.handlers import build_registry
 from luban.controller.manager import Manager

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from luban.api.cluster import LubanClusterSpec
 from luban.core.lifecycle import DRAIN_TIMEOUT
-from luban.core.loadfactors import adaptive_factors
+from luban.core.load_factors import adaptive_factors
 from luban.core.model import Member, MemberState, VMRecord
 from luban.core.state import State
 

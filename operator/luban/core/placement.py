@@ -9,7 +9,7 @@ from typing import get_args
 
 from luban.api.cluster import BondPolicy, Host
 from luban.api.host import BondVerdict
-from luban.core.bond_model import rank
+from luban.core.bonds.model import rank
 from luban.core.model import VMRecord
 
 UNKNOWN: BondVerdict = "Unknown"

@@ -8,7 +8,6 @@ from typing import Literal
 
 from luban.api.cluster import LubanClusterSpec
 from luban.api.cluster_status import Decision, Placement
-from luban.core.changes import Census, arrivals, departures
 from luban.core.conditions import conditions_of, phase_of
 from luban.core.lifecycle import Step, next_step
 from luban.core.members import wanted_members
@@ -25,6 +24,7 @@ from luban.core.model import (
     UpdateVM,
     VMRecord,
 )
+from luban.core.rollout import Census, arrivals, departures
 from luban.core.scaling import judge, next_look
 from luban.core.state import State
 from luban.core.times import rfc3339

@@ -9,7 +9,7 @@ from typing import Literal
 from luban.api.cluster import LubanClusterSpec
 from luban.api.cluster_status import Decision
 from luban.core.model import Memory
-from luban.core.sessions import Room, Wish, decide
+from luban.core.policies.sessions import Room, Wish, decide
 from luban.core.state import State
 from luban.core.times import rfc3339, seconds_of
 

@@ -16,8 +16,8 @@ from luban.adapters.clock import SystemClock
 from luban.adapters.kernel_bonds import HANGS, KernelBonds
 from luban.adapters.kubernetes_api import connect_hosts
 from luban.api.host import LubanHostSpec, LubanHostStatus
-from luban.core.bond_model import HostReading
-from luban.core.bonds import HostJudgement, HostMemory, Wish, judge_host, recall, without_gone
+from luban.core.bonds.host import HostJudgement, HostMemory, Wish, judge_host, recall, without_gone
+from luban.core.bonds.model import HostReading
 from luban.errors import LubanError, TemporaryError
 from luban.node_agent.memory import Recollection
 from luban.node_agent.metrics import Metrics

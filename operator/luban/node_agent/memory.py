@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from luban.api.host import BondPortStatus, BondStatus, BondVerdict, LubanHostStatus
-from luban.core.bond_judge import HELD
-from luban.core.bond_model import BondMemory, Counted, Gone, PortMemory, Settings, Sighting
-from luban.core.bonds import HostMemory, Route
+from luban.core.bonds.host import HostMemory, Route
+from luban.core.bonds.judge import HELD
+from luban.core.bonds.model import BondMemory, Counted, Gone, PortMemory, Settings, Sighting
 from luban.core.times import seconds_of
 
 

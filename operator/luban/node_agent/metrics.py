@@ -13,9 +13,9 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from luban.api.host import BondVerdict
-from luban.core.bond_model import Judgement, PortReading
-from luban.core.bonds import HostJudgement
-from luban.node_agent.shown import shown_bonds, shown_ports
+from luban.core.bonds.host import HostJudgement
+from luban.core.bonds.model import Judgement, PortReading
+from luban.node_agent.limits import shown_bonds, shown_ports
 
 LACP_BITS = (
     "active",

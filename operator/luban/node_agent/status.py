@@ -14,10 +14,10 @@ from luban.api.host import (
     LubanHostSpec,
     LubanHostStatus,
 )
-from luban.core.bond_model import ACTIVE_BACKUP, Judgement, PortJudgement, PortReading, Settings, is_good
-from luban.core.bonds import HostJudgement, Wish
+from luban.core.bonds.host import HostJudgement, Wish
+from luban.core.bonds.model import ACTIVE_BACKUP, Judgement, PortJudgement, PortReading, Settings, is_good
 from luban.core.times import rfc3339
-from luban.node_agent.shown import legible, shown_bonds, shown_ports
+from luban.node_agent.limits import legible, shown_bonds, shown_ports
 
 CONDITION = "BondHealthy"
 PORTS_OMITTED = "PortsOmitted"

@@ -26,7 +26,7 @@ from luban.core.state import State
 from luban.errors import LubanError
 from luban.ports import HostRef
 from luban.render.httpd import settings_of
-from luban.runtime.bonds import HostReports
+from luban.runtime.host_reports import HostReports
 from luban.runtime.publication import published_of, settings_version
 from luban.runtime.records import belongs_to, cluster_ref, vm_record, with_timings
 from luban.runtime.wiring import Ports

@@ -16,8 +16,8 @@ from luban.core.plan import plan
 from luban.errors import LubanError
 from luban.render.balancer import settings_of
 from luban.runtime.apply import Applier
-from luban.runtime.bonds import HostReports
 from luban.runtime.events import Event, bond_events, cluster_events, vm_events
+from luban.runtime.host_reports import HostReports
 from luban.runtime.metrics import Metrics
 from luban.runtime.observe import Observer, Seen
 from luban.runtime.records import cluster_ref

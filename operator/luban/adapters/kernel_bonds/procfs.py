@@ -13,7 +13,7 @@ from typing import Final, get_args
 from luban.adapters.kernel_bonds.device_names import is_device_name, readable
 from luban.adapters.kernel_bonds.files import mac_of, speed_of, unsigned
 from luban.api.host import BondMode, Churn, Mii
-from luban.core.bond_model import BondReading, PortReading
+from luban.core.bonds.model import BondReading, PortReading
 
 MODES: Final[Mapping[str, BondMode]] = {
     "load balancing (round-robin)": "balance-rr",

@@ -8,7 +8,7 @@ from typing import Final, TypeVar
 from luban.adapters.kernel_bonds.device_names import readable
 from luban.adapters.kernel_bonds.wire import Link
 from luban.api.host import BondMode, Churn, Mii, PortState
-from luban.core.bond_model import BondReading, PortReading
+from luban.core.bonds.model import BondReading, PortReading
 
 Speed = tuple[int | None, str | None]
 """Mb/s and duplex."""

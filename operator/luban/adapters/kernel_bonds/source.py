@@ -16,7 +16,7 @@ from luban.adapters.kernel_bonds.files import SysNet, default_devices
 from luban.adapters.kernel_bonds.netlink import LinkDump, LinkEvents
 from luban.adapters.kernel_bonds.readings import Speed, bond_readings, relevant
 from luban.adapters.kernel_bonds.wire import Link
-from luban.core.bond_model import BondReading, HostReading, PortReading
+from luban.core.bonds.model import BondReading, HostReading, PortReading
 from luban.errors import TemporaryError
 
 log = structlog.get_logger(__name__)

@@ -15,7 +15,7 @@ from luban.adapters.kernel_bonds.device_names import is_device_name, readable
 from luban.adapters.kernel_bonds.files import SysNet, mac_of, names_in, read, unsigned
 from luban.adapters.kernel_bonds.wire import IFF_UP
 from luban.api.host import BondMode, PortState
-from luban.core.bond_model import BondReading, PortReading
+from luban.core.bonds.model import BondReading, PortReading
 
 _Reading = TypeVar("_Reading", BondReading, PortReading)
 _LONGEST_STACK = 64

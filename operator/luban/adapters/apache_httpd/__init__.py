@@ -1,0 +1,1 @@
+"""Apache httpd as the balancer agent drives it: process, balancer-manager, connections."""

@@ -1,0 +1,204 @@
+"""KVM hosts through libvirt, behind ports.Hypervisor."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, TypeVar
+
+import libvirt
+
+from luban.adapters.libvirt_hosts import domains, provision
+from luban.adapters.libvirt_hosts.capabilities import Abilities, read_abilities
+from luban.adapters.libvirt_hosts.domains import Directory
+from luban.adapters.libvirt_hosts.events import EVENT_LOOP, Watchers
+from luban.adapters.libvirt_hosts.lane import Lane, Pace
+from luban.adapters.libvirt_hosts.session import Connector, Keepalive, Opener, Session
+from luban.core.model import ClusterRef, DomainRecord
+from luban.errors import LubanError
+from luban.ports import HostRef, Machine
+
+T = TypeVar("T")
+POOL_REFRESH = 60.0
+"""Seconds for which a pool's figures are believed: overlays grow without libvirt's noticing."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Deadlines in seconds, and what a pool must have free."""
+
+    call: float = 10.0
+    """For each change: making, starting, stopping, removing one VM."""
+    read: float = 3.0
+    """For the bulk read: known to hang while a domain shuts down or migrates."""
+    abilities: float = 30.0
+    """For the question what a host can do, once: a fresh daemon tries out every QEMU it has before it answers."""
+    agent: float = 3.0
+    """For a question to a guest agent, which libvirt itself ends after 1 s."""
+    idle: float = 300.0
+    """A host that nobody watches is let go when nothing was asked of it for so long."""
+    min_free_bytes: int = 512 * 1024**2
+    """Free space of a pool below which no VM is made there."""
+    pace: Pace = field(default_factory=Pace)
+    keepalive: Keepalive = field(default_factory=Keepalive)
+
+
+class _Host:
+    """One host: three lanes, so that a slow start does not look like a dead host, nor a silent guest agent.
+
+    Each lane has its own connection and thread and serialises its calls.
+    """
+
+    def __init__(self, host: HostRef, settings: Settings, opener: Opener) -> None:
+        self.ref = host
+        self.watchers = Watchers()
+        self.directory = Directory()
+        self.reads = Lane(Connector(host, opener, settings.keepalive, self.watchers), settings.pace)
+        self.changes = Lane(Connector(host, opener, settings.keepalive), settings.pace)
+        self.agents = Lane(Connector(host, opener, settings.keepalive), settings.pace)
+        self.abilities: Abilities | None = None
+        self._refreshed: dict[str, float] = {}
+        self.asking_agents = False
+        self.used = self.directory.clock()
+        """When something was asked of it last."""
+
+    def idle_seconds(self) -> float:
+        """Time since something was asked of it; 0 while somebody watches it."""
+        return 0.0 if self.watchers else self.directory.clock() - self.used
+
+    def refresh_due(self, pool: str) -> bool:
+        """Whether a pool's figures are too old; if so, they count as fresh from now on."""
+        now = self.directory.clock()
+        if now - self._refreshed.get(pool, float("-inf")) < POOL_REFRESH:
+            return False
+        self._refreshed[pool] = now
+        return True
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await asyncio.gather(*(lane.close() for lane in (self.reads, self.changes, self.agents)))
+
+
+class LibvirtHypervisor:
+    """Implements ports.Hypervisor. To be made and used on one asyncio loop."""
+
+    def __init__(self, settings: Settings | None = None, opener: Opener = libvirt.open) -> None:
+        """`opener` opens a connection to a URI; tests give another one."""
+        self._settings = settings or Settings()
+        self._opener = opener
+        self._hosts: dict[HostRef, _Host] = {}
+        self._listening = False
+        self._background: set[asyncio.Task[None]] = set()
+
+    async def list_domains(self, host: HostRef, cluster: ClusterRef) -> dict[str, DomainRecord]:
+        """See Hypervisor. Guest agents are asked behind its back: their answers are in a later result."""
+        known = self._host(host)
+        found = await known.reads.call(
+            lambda session: known.directory.read(session, cluster), "read domains", self._settings.read
+        )
+        self._ask_agents(known)
+        return found
+
+    async def ensure_running(self, host: HostRef, machine: Machine) -> None:
+        """See Hypervisor."""
+        known = self._host(host)
+        if known.abilities is None:
+            known.abilities = await known.changes.call(read_abilities, "read capabilities", self._settings.abilities)
+        order = provision.Order(
+            machine=machine,
+            abilities=known.abilities,
+            min_free_bytes=self._settings.min_free_bytes,
+            refresh_pool=known.refresh_due(machine.template.image.pool),
+        )
+        job = partial(provision.ensure_running, order=order)
+        await self._change(host, job, f"make domain {machine.domain_name!r}")
+
+    async def shutdown(self, host: HostRef, uuid: str) -> None:
+        """See Hypervisor."""
+        job = partial(domains.shutdown, uuid=uuid)
+        await self._change(host, job, f"shut down domain {uuid}")
+
+    async def destroy(self, host: HostRef, uuid: str) -> None:
+        """See Hypervisor."""
+        await self._change(host, partial(domains.destroy, uuid=uuid), f"destroy domain {uuid}")
+
+    async def remove(self, host: HostRef, uuid: str, pool: str) -> None:
+        """See Hypervisor."""
+        job = partial(provision.remove, uuid=uuid, pool=pool)
+        await self._change(host, job, f"remove domain {uuid}")
+
+    def watch(self, host: HostRef, wake: Callable[[str], None]) -> Callable[[], None]:
+        """See Hypervisor. Opens the connection in the background; after a loss the next list_domains reopens it."""
+        known = self._host(host)
+        remove = known.watchers.add(wake)
+        self._spawn(known.reads.call(lambda _session: None, "listen for events", self._settings.read))
+
+        def leave() -> None:
+            remove()
+            self._let_go_when_idle(host)
+
+        return leave
+
+    async def close(self) -> None:
+        """See Hypervisor. A thread that hangs in libvirt is left to the end of the process."""
+        for task in self._background:
+            task.cancel()
+        await asyncio.gather(*self._background, return_exceptions=True)
+        hosts, self._hosts = self._hosts, {}
+        await asyncio.gather(*(host.close() for host in hosts.values()))
+        if self._listening:
+            self._listening = False
+            await asyncio.to_thread(EVENT_LOOP.release)
+
+    async def _change(self, host: HostRef, job: Callable[[Session], T], what: str) -> T:
+        return await self._host(host).changes.call(job, what, self._settings.call)
+
+    def _host(self, host: HostRef) -> _Host:
+        if not self._listening:
+            self._listening = True
+            EVENT_LOOP.acquire()
+        if host not in self._hosts:
+            self._hosts[host] = _Host(host, self._settings, self._opener)
+        known = self._hosts[host]
+        known.used = known.directory.clock()
+        return known
+
+    def _let_go_when_idle(self, host: HostRef) -> None:
+        """Close the connections of a host that left every spec, once its last VM is gone and nobody asks any more."""
+        known = self._hosts.get(host)
+        if known is None or known.watchers:
+            return
+        left = self._settings.idle - known.idle_seconds()
+        if left > 0:
+            asyncio.get_running_loop().call_later(left, self._let_go_when_idle, host)
+            return
+        del self._hosts[host]
+        self._spawn(known.close())
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(_quietly(work))
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    def _ask_agents(self, host: _Host) -> None:
+        due = host.directory.addresses.agents_due(host.directory.clock())
+        if due and not host.asking_agents:
+            host.asking_agents = True
+            self._spawn(self._ask_each(host, due))
+
+    async def _ask_each(self, host: _Host, uuids: list[str]) -> None:
+        try:
+            for uuid in uuids:
+                job = partial(host.directory.ask_agent, uuid=uuid)
+                await host.agents.call(job, f"ask the guest agent of {uuid}", self._settings.agent)
+        finally:
+            host.asking_agents = False
+
+
+async def _quietly(work: Coroutine[Any, Any, None]) -> None:
+    """Background work: that a host is unreachable shows in the next call that somebody waits for."""
+    with suppress(LubanError):
+        await work

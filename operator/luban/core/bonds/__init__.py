@@ -1,0 +1,1 @@
+"""Bond health: readings, rules, verdicts (docs/bonds.md)."""

@@ -1,0 +1,1 @@
+"""Scaling policies: what each would do now, before windows and cooldowns."""

@@ -1,0 +1,113 @@
+"""`kubectl luban explain` says what decided, and what is amiss."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from luban.api.cluster import LubanCluster
+from luban.api.vm import LubanVM
+from luban.cli.explain import explain, explain_objects
+from tests.fakes.simulator import TEMPLATE, make_spec
+
+AT = "2026-11-22T05:00:00Z"
+
+
+def cluster(**status: Any) -> LubanCluster:
+    body = {
+        "metadata": {"name": "luban", "namespace": "shop", "generation": 3},
+        "spec": make_spec().wire(),
+        "status": {
+            "observedGeneration": 3,
+            "phase": "Ready",
+            "vms": {"desired": 2, "serving": 2},
+            "decision": {
+                "at": AT,
+                "verdict": "Hold",
+                "reason": "NotAllAboveUpper",
+                "message": "luban-x7 is at 41 %, all must be at or above 60 %",
+                "inputs": [{"vm": "luban-x7", "sessions": 41, "percent": 41}, {"vm": "luban-y8"}],
+            },
+            "placement": {
+                "host": "host-c",
+                "reason": "BetterBond",
+                "message": "host-c; not host-b: its bond is Degraded",
+            },
+            "hosts": [
+                {
+                    "name": "host-b",
+                    "reachable": True,
+                    "bond": {
+                        "name": "bond0",
+                        "verdict": "Degraded",
+                        "mode": "802.3ad",
+                        "active": 1,
+                        "total": 2,
+                        "since": AT,
+                        "message": "eth2 has no carrier",
+                    },
+                },
+                {"name": "host-c", "reachable": True},
+            ],
+            **status,
+        },
+    }
+    return LubanCluster.parse(body)
+
+
+def vm(name: str, placement: str = "") -> LubanVM:
+    spec = {
+        "clusterName": "luban",
+        "host": "host-c",
+        "hostURI": "qemu+tls://host-c/system",
+        "template": TEMPLATE.wire(),
+        "placement": placement,
+    }
+    return LubanVM.parse({"metadata": {"name": name}, "spec": spec, "status": {"phase": "Ready", "reason": "Answers"}})
+
+
+def test_all_of_it() -> None:
+    conditions = [
+        {"type": "Ready", "status": "True", "reason": "AllServing", "lastTransitionTime": AT},
+        {"type": "AtMaximum", "status": "False", "reason": "BelowMaximum", "lastTransitionTime": AT},
+        {
+            "type": "BondsHealthy",
+            "status": "False",
+            "reason": "Degraded",
+            "message": "host-b: eth2 has no carrier",
+            "lastTransitionTime": AT,
+        },
+    ]
+    why = "host-c; not host-b: its bond is Degraded"
+    assert explain(cluster(conditions=conditions), [vm("luban-y8"), vm("luban-x7", why)]) == (
+        "LubanCluster shop/luban: Ready, 2 of 2 VMs serve, 0 start, 0 leave, 0 failed\n"
+        f"Decision    Hold (NotAllAboveUpper) since {AT}: luban-x7 is at 41 %, all must be at or above 60 %\n"
+        "              luban-x7: 41 sessions, 41 %\n"
+        "              luban-y8: sessions unknown\n"
+        "Next VM     the bond decides (bondPolicy Prefer): host-c; not host-b: its bond is Degraded\n"
+        f"Bonds       host-b: Degraded, since {AT}: bond0 802.3ad, 1 of 2 ports carry traffic; eth2 has no carrier\n"
+        f"VMs         luban-x7 on host-c: Ready (Answers); placed: {why}\n"
+        "            luban-y8 on host-c: Ready (Answers)\n"
+        "Amiss       BondsHealthy is False (Degraded): host-b: eth2 has no carrier"
+    )
+
+
+def test_a_cluster_that_nobody_looked_at_yet() -> None:
+    fresh = cluster(observedGeneration=0, phase="Pending", decision=None, placement=None, hosts=[])
+    assert explain(fresh, []).splitlines() == [
+        "LubanCluster shop/luban: Pending, 2 of 2 VMs serve, 0 start, 0 leave, 0 failed",
+        "Outdated    the operator has not looked at the latest spec yet: is it running?",
+        "Decision    none yet",
+    ]
+
+
+def test_a_wish_that_waits() -> None:
+    decision = {"at": AT, "verdict": "Hold", "reason": "CoolingDown", "message": "waiting", "eligibleAt": AT}
+    assert f"to be carried out at {AT} at the earliest" in explain(cluster(decision=decision), [])
+
+
+def test_a_spec_that_this_version_cannot_read() -> None:
+    condition = {"type": "SpecValid", "status": "False", "reason": "SpecRefused", "message": "hosts: too\x1b[2Jmany"}
+    body = {"metadata": {"name": "luban"}, "spec": {"hosts": "none"}, "status": {"conditions": [condition]}}
+    heading, *_, last = explain_objects(body, []).splitlines()
+    assert heading.startswith("LubanCluster luban cannot be read by this version")
+    assert last == "Conditions  SpecValid is False (SpecRefused): hosts: too?[2Jmany"

@@ -1,0 +1,132 @@
+"""What the balancers are told about each VM."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+import pytest
+
+from luban.api.cluster import LubanClusterSpec
+from luban.api.vm import Phase
+from luban.core.lifecycle import DRAIN_TIMEOUT
+from luban.core.members import member_state, wanted_members
+from luban.core.model import Member, Observation, VMRecord
+from luban.core.state import State
+from tests.fakes.simulator import EPOCH, address_of, balancer_with, hosts_with, make_spec, make_vm
+
+STAYS = {"Provisioning": "Disabled", "Booting": "Disabled", "Ready": "Enabled", "Draining": "Draining"}
+LEAVES = {"Ready": "Draining", "Draining": "Draining", "Stopping": "Disabled"}
+
+
+def members(
+    *vms: VMRecord,
+    spec: LubanClusterSpec | None = None,
+    phases: dict[str, Phase] | None = None,
+    leaving: tuple[str, ...] = (),
+    current: tuple[Member, ...] = (),
+    sessions: dict[str, int] | None = None,
+) -> dict[str, Member]:
+    """The members of a balancer that was told `current` before, by name."""
+    report = balancer_with({vm.name: "Enabled" for vm in vms if vm.phase == "Ready"})
+    observation = Observation(vms=vms, hosts=hosts_with(vms), balancers=(report,), sessions=sessions or {})
+    found = wanted_members(
+        spec or make_spec(),
+        State(observation),
+        {vm.name: vm.phase for vm in vms} | (phases or {}),
+        frozenset(leaving),
+        {member.name: member for member in current},
+    )
+    assert [it.name for it in found] == sorted(it.name for it in found)
+    return {it.name: it for it in found}
+
+
+def enabled(name: str, factor: int) -> Member:
+    return Member(name, address_of(name), 8080, "Enabled", factor)
+
+
+class TestStates:
+    """By phase, and by whether it leaves."""
+
+    @pytest.mark.parametrize("phase", get_args(Phase))
+    def test_one_that_stays(self, phase: Phase) -> None:
+        stays = STAYS | {"Stopping": "Disabled"}
+        assert member_state(make_vm(phase=phase), phase, leaving=False) == stays.get(phase)
+
+    @pytest.mark.parametrize("phase", get_args(Phase))
+    def test_one_that_leaves(self, phase: Phase) -> None:
+        vm = make_vm(phase=phase, deleting_since=EPOCH)
+        assert member_state(vm, phase, leaving=False) == LEAVES.get(phase)
+
+    @pytest.mark.parametrize("phase", get_args(Phase))
+    def test_one_that_is_asked_to_leave_now(self, phase: Phase) -> None:
+        """At once, in the same plan: not a request more than needed."""
+        assert member_state(make_vm(phase=phase), phase, leaving=True) == LEAVES.get(phase)
+
+    def test_one_that_drained_for_too_long_gets_nothing_at_all(self) -> None:
+        vm = make_vm(phase="Draining", deleting_since=EPOCH, reason=DRAIN_TIMEOUT)
+        assert member_state(vm, "Draining", leaving=False) == "Disabled"
+
+    def test_one_that_was_never_ready_does_not_come_back_to_be_stopped(self) -> None:
+        vm = make_vm(phase="Stopping", deleting_since=EPOCH, was_ready=False)
+        assert member_state(vm, "Stopping", leaving=False) is None
+
+
+class TestMembers:
+    """Name, address, port."""
+
+    def test_the_phase_of_this_plan_counts(self) -> None:
+        vm = make_vm(phase="Booting")
+        assert members(vm)["vm-1"].state == "Disabled"
+        assert members(vm, phases={"vm-1": "Ready"})["vm-1"].state == "Enabled"
+
+    def test_nobody_without_an_address(self) -> None:
+        vm = make_vm(phase="Booting", address="")
+        observation = Observation(vms=(vm,), hosts=hosts_with([vm], {"vm-1": None}))
+        assert wanted_members(make_spec(), State(observation), {"vm-1": "Booting"}, frozenset(), {}) == ()
+
+    def test_a_planned_address_is_listed_before_there_is_a_domain(self) -> None:
+        vm = make_vm(phase="Provisioning", planned_address="127.0.17.2")
+        observation = Observation(vms=(vm,), hosts=hosts_with([vm], {"vm-1": None}))
+        (member,) = wanted_members(make_spec(), State(observation), {"vm-1": "Provisioning"}, frozenset(), {})
+        assert (member.address, member.state) == ("127.0.17.2", "Disabled")
+
+    def test_a_vm_on_a_silent_host_stays_a_member(self) -> None:
+        vm = make_vm()
+        observation = Observation(vms=(vm,), hosts=hosts_with([vm], silent=["host-b"]))
+        (member,) = wanted_members(make_spec(), State(observation), {"vm-1": "Ready"}, frozenset(), {})
+        assert (member.address, member.state) == (address_of("vm-1"), "Enabled")
+
+    def test_the_port_is_the_vms_own_not_the_specs(self) -> None:
+        """While a template with another port is rolled out, the old VMs still serve on the old one."""
+        assert members(make_vm(), spec=make_spec(template={"port": 9000}))["vm-1"].port == 8080
+
+
+class TestLoadFactors:
+    """Static and adaptive shares."""
+
+    ADAPTIVE = make_spec(balancer={"loadFactors": "Adaptive"})
+    TWO = (make_vm("vm-1"), make_vm("vm-2"))
+
+    def test_static_is_one_for_all(self) -> None:
+        found = members(*self.TWO, sessions={"vm-1": 90, "vm-2": 0})
+        assert {it.load_factor for it in found.values()} == {1}
+
+    def test_adaptive_follows_the_sessions(self) -> None:
+        found = members(*self.TWO, spec=self.ADAPTIVE, sessions={"vm-1": 75, "vm-2": 50})
+        assert {name: it.load_factor for name, it in found.items()} == {"vm-1": 50, "vm-2": 100}
+
+    def test_the_smallest_change_is_not_published(self) -> None:
+        current = (enabled("vm-1", 55), enabled("vm-2", 100))
+        found = members(*self.TWO, spec=self.ADAPTIVE, current=current, sessions={"vm-1": 75, "vm-2": 50})
+        assert tuple(found.values()) == current
+
+    def test_one_that_comes_in_gets_a_full_share_before_its_sessions_are_known(self) -> None:
+        """It was published as Disabled with factor 1; that was no share to keep."""
+        current = (enabled("vm-1", 100), Member("vm-2", address_of("vm-2"), 8080, "Disabled", 1))
+        found = members(*self.TWO, spec=self.ADAPTIVE, current=current, sessions={"vm-1": 40})
+        assert {name: it.load_factor for name, it in found.items()} == {"vm-1": 100, "vm-2": 100}
+
+    def test_those_that_take_no_requests_have_none(self) -> None:
+        vms = (make_vm("vm-1"), make_vm("vm-2", "Booting"), make_vm("vm-3", "Draining", deleting_since=EPOCH))
+        found = members(*vms, spec=self.ADAPTIVE, sessions={"vm-1": 40, "vm-3": 40})
+        assert {name: it.load_factor for name, it in found.items()} == {"vm-1": 100, "vm-2": 1, "vm-3": 1}

@@ -1,0 +1,192 @@
+"""A node agent that is started again goes on where the one before ended: all that it has is the status."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+
+from luban.api.host import LubanHostStatus
+from luban.core.bonds.host import HostMemory, Route
+from luban.core.bonds.judge import FORGET_SECONDS
+from luban.core.bonds.model import Settings
+from luban.core.times import rfc3339
+from luban.errors import TemporaryError
+from luban.node_agent.memory import Recollection
+from tests.unit.core.bond_states import START
+from tests.unit.core.test_bond_rules import lacp, port
+from tests.unit.node_agent.test_node_agent import DEGRADED, DOWN, HEALTHY, World
+
+pytestmark = pytest.mark.looptime
+
+
+async def test_a_hold_goes_on() -> None:
+    world = World(DOWN)
+    async with world.running():
+        await asyncio.sleep(5.0)
+    world.bonds.bonds = (HEALTHY,)
+    async with world.running():
+        await asyncio.sleep(9.0)
+        assert set(world.api.verdicts) == {"Down"}
+        assert world.api.status["bond"]["since"] == rfc3339(START)
+        message = world.api.status["bonds"][0]["message"]
+        assert message.startswith("the bond has no carrier, 2 of 2 ports carry traffic (over: now Healthy")
+    async with world.running():
+        await asyncio.sleep(1.0)
+        assert world.api.status["bonds"][0]["message"] == message, "what is added is not added twice"
+        await asyncio.sleep(10.0)
+        assert world.api.verdicts[-1] == "Healthy"
+
+
+async def test_a_report_of_long_ago_holds_nothing() -> None:
+    world = World(DOWN)
+    async with world.running():
+        pass
+    await asyncio.sleep(3600.0)
+    world.bonds.bonds = (HEALTHY,)
+    async with world.running():
+        assert world.api.verdicts == ["Down", "Healthy"]
+
+
+async def test_flapping_is_remembered_for_its_window() -> None:
+    world = World(HEALTHY)
+    async with world.running():
+        world.bonds.become(lacp(port(carrier_downs=9), port("eth2")))
+        await asyncio.sleep(3.0)
+        assert world.api.verdicts[-1] == "Flapping"
+    async with world.running():
+        await asyncio.sleep(50.0)
+        assert world.api.verdicts[-1] == "Flapping"
+        await asyncio.sleep(15.0)
+        assert world.api.verdicts[-1] == "Healthy"
+
+
+async def test_losses_of_carrier_between_two_agents_count() -> None:
+    world = World(HEALTHY)
+    async with world.running():
+        await asyncio.sleep(1.0)
+    world.bonds.bonds = (lacp(port(carrier_downs=9), port("eth2")),)
+    async with world.running():
+        assert world.api.verdicts[-1] == "Flapping"
+
+
+async def test_the_bond_with_the_route_goes_on_to_count() -> None:
+    world = World(HEALTHY, replace(HEALTHY, name="bond1"))
+    world.bonds.devices = ("bond1",)
+    async with world.running():
+        pass
+    world.bonds.bonds, world.bonds.devices = (HEALTHY, replace(DOWN, name="bond1")), ()
+    async with world.running():
+        assert world.api.status["bond"]["name"] == "bond1"
+        assert world.api.verdicts == ["Healthy", "Down"]
+
+
+async def test_the_worst_is_not_taken_for_the_one_with_the_route() -> None:
+    world = World(HEALTHY, replace(DEGRADED, name="bond1"))
+    world.bonds.devices = ()
+    async with world.running():
+        assert world.api.status["bond"]["chosenBy"] == "Worst"
+    world.bonds.bonds = (DOWN, replace(DEGRADED, name="bond1"))
+    async with world.running():
+        assert (world.api.status["bond"]["name"], world.api.verdicts[-1]) == ("bond0", "Down")
+
+
+async def test_bond_and_port_that_went_meanwhile_are_missed() -> None:
+    world = World(HEALTHY, replace(HEALTHY, name="bond1"), resync=5.0)
+    async with world.running():
+        pass
+    world.bonds.bonds = (lacp(port()),)
+    async with world.running():
+        assert world.api.status["bond"]["ports"] == "1/2"
+        first, second = world.api.status["bonds"]
+        assert (first["verdict"], second["verdict"]) == ("Degraded", "Down")
+        assert first["ports"][1]["message"] == "not a port of the bond any more"
+        gone = first["ports"][1]["goneSince"], second["goneSince"]
+        await asyncio.sleep(100.0)
+    async with world.running():
+        await asyncio.sleep(1.0)
+        first, second = world.api.status["bonds"]
+        assert (first["ports"][1]["goneSince"], second["goneSince"]) == gone
+        await asyncio.sleep(FORGET_SECONDS - 85.0)
+        assert [bond["name"] for bond in world.api.status["bonds"]] == ["bond0"]
+        assert world.api.status["bond"]["ports"] == "1/1"
+
+
+async def test_the_only_bond_went_meanwhile() -> None:
+    world = World(HEALTHY)
+    async with world.running():
+        pass
+    world.bonds.bonds = ()
+    async with world.running():
+        assert world.api.verdicts == ["Healthy", "Down"]
+
+
+async def test_a_status_that_cannot_be_read_is_no_obstacle() -> None:
+    world = World(HEALTHY)
+    async with world.running():
+        pass
+    assert world.api.object is not None
+    for broken in ({"lastReport": "soon"}, {"lastReport": "0001-01-01T00:00:00"}, {"bonds": 7}):
+        world.api.object["status"] = {**world.api.object["status"], **broken}
+        async with world.running():
+            assert world.api.verdicts[-1] == "Healthy"
+
+
+async def test_nothing_can_be_read_after_the_restart() -> None:
+    world = World(HEALTHY)
+    async with world.running():
+        pass
+    world.bonds.trouble = TemporaryError("NetlinkFailed", "no list of links")
+    async with world.running():
+        await asyncio.sleep(6.0)
+        assert world.api.status["bonds"][0]["verdict"] == "Unknown"
+    world.bonds.trouble, world.bonds.bonds = None, ()
+    async with world.running():
+        await asyncio.sleep(11.0)
+        assert world.api.verdicts[-1] == "Down", "it is still known that there was a bond"
+
+
+def memory(wall: float = START, **status: object) -> HostMemory:
+    """What a status tells at 100 s of our clock."""
+    written = LubanHostStatus.model_validate(status)
+    return Recollection(written, 100.0, wall, 60.0, Settings()).memory()
+
+
+class TestRecollection:
+    """A status alone."""
+
+    def test_nothing(self) -> None:
+        assert memory() == HostMemory()
+
+    def test_flapping_beside_something_worse(self) -> None:
+        bond = {
+            "name": "bond0",
+            "verdict": "Degraded",
+            "reasons": ["Degraded", "Flapping"],
+            "message": "eth2: no carrier",
+        }
+        found = memory(lastReport=rfc3339(START), bonds=[{**bond, "since": rfc3339(START)}]).bonds["bond0"]
+        assert (found.seen["Degraded"].message, found.seen["Degraded"].keep) == ("eth2: no carrier", 0.0)
+        assert (found.seen["Flapping"].keep, "eth2" in found.seen["Flapping"].message) == (60.0, False)
+
+    def test_a_clock_that_was_set_back(self) -> None:
+        bond = {"name": "bond0", "verdict": "Down", "since": rfc3339(START)}
+        found = memory(START - 3600, lastReport=rfc3339(START), bonds=[bond]).bonds["bond0"]
+        assert found.seen["Down"].last == 100.0, "never in the future"
+
+    def test_without_a_time_of_the_report_no_verdict_counts(self) -> None:
+        found = memory(
+            bonds=[{"name": "bond0", "verdict": "Down", "since": rfc3339(START), "ports": [{"name": "eth1"}]}]
+        )
+        assert (found.bonds["bond0"].seen, found.known) == ({}, {"bond0": None})
+
+    def test_a_time_that_is_none(self) -> None:
+        with pytest.raises(ValueError, match="isoformat"):
+            memory(lastReport="soon")
+
+    def test_a_bond_that_only_the_spec_named_was_not_there(self) -> None:
+        bond = {"name": "bond7", "verdict": "Down", "reasons": ["Down"], "since": rfc3339(START)}
+        summary = {"name": "bond7", "verdict": "Down", "active": 0, "total": 0, "ports": "0/0", "chosenBy": "Spec"}
+        found = memory(bonds=[bond], bond=summary, lastReport=rfc3339(START))
+        assert (found.known, found.route) == ({}, Route())
