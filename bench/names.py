@@ -25,7 +25,15 @@ from bench.membership import ADDRESS, free_port, until
 from bench.result import Result, say, spread
 from bench.support.backends import Backends
 from luban.adapters.apache_httpd.process import Httpd, find_httpd
-from luban.render.httpd import ERROR_LOG, BalancerSettings, Runtime, SlotLine, slot_host, slot_name, slotted_config
+from luban.render.httpd import (
+    ERROR_LOG,
+    AgentSettings,
+    BalancerSettings,
+    SlotLine,
+    slot_host,
+    slot_name,
+    slotted_config,
+)
 
 SLOTS = 20
 CLIENTS = 100
@@ -111,7 +119,7 @@ def settings(vm_port: int) -> BalancerSettings:
 async def serving(kind: Kind, folder: Path, vm_port: int) -> AsyncIterator[tuple[Httpd, str]]:
     """An httpd with all slots open, and its address."""
     chosen = settings(vm_port)
-    runtime = Runtime(str(folder), MANAGER_ADDRESS, free_port(), "0" * 32)
+    runtime = AgentSettings(str(folder), MANAGER_ADDRESS, free_port(), "0" * 32)
     slots = [SlotLine(slot_name(number), vm_port, f"r{number}", "") for number in range(1, SLOTS + 1)]
     httpd = (Wrapped if kind.wrapper else Httpd)(find_httpd(), folder)
     write(httpd)

@@ -21,11 +21,11 @@ import libvirt
 
 from bench.result import Result, say, spread
 from lab.process import Daemon, wait_until
-from luban.adapters.libvirt_hosts.hypervisor import LibvirtHypervisor, Settings
+from luban.adapters.libvirt_hosts.hypervisor import HypervisorSettings, LibvirtHypervisor
 from luban.api.template import VMTemplateSpec
-from luban.core.model import ClusterRef
+from luban.core.model import ClusterRef, Machine
 from luban.ports import HostRef
-from luban.render.domain_xml import DomainSpec, HostFacts, domain_xml
+from luban.render.domain_xml import HostFacts, domain_xml
 
 DOMAINS = 1000
 RUNS = 15
@@ -66,7 +66,7 @@ def fill(connection: libvirt.virConnect) -> None:
     facts = HostFacts(kvm=False, emulation="test", overlay_path="/none")
     for number in range(DOMAINS):
         vm = f"vm-{number}"
-        spec = DomainSpec(str(uuid.uuid4()), f"bench_{vm}", vm, CLUSTER, template, "")
+        spec = Machine(str(uuid.uuid4()), vm, CLUSTER, template)
         connection.defineXML(domain_xml(spec, facts)).create()
 
 
@@ -94,7 +94,7 @@ async def measure(uri: str) -> Result:
     connection, host = libvirt.open(uri), HostRef("bench", "qemu:///session")
     say(f"defining and starting {DOMAINS} domains")
     fill(connection)
-    hypervisor = LibvirtHypervisor(Settings(read=START_SECONDS), opener=lambda _uri: libvirt.open(uri))
+    hypervisor = LibvirtHypervisor(HypervisorSettings(read=START_SECONDS), opener=lambda _uri: libvirt.open(uri))
     first = await in_bulk(hypervisor, host)
     bulk, single = [], []
     for run in range(RUNS):

@@ -6,12 +6,11 @@ Every call raises luban.errors.LubanError subclasses only, and honours its deadl
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
-from luban.api.template import VMTemplateSpec
 from luban.core.bonds.model import HostReading
-from luban.core.model import BalancerReport, ClusterRef, DomainRecord
+from luban.core.model import BalancerReport, ClusterRef, DomainRecord, Machine
 
 
 @dataclass(frozen=True)
@@ -20,36 +19,6 @@ class HostRef:
 
     name: str
     uri: str
-
-
-@dataclass(frozen=True)
-class Machine:
-    """All that a hypervisor needs to make one VM. `uuid` is the LubanVM's metadata.uid."""
-
-    uuid: str
-    name: str
-    """Name of the LubanVM; the domain is called `<namespace>_<name>`."""
-    cluster: ClusterRef
-    template: VMTemplateSpec
-    forward_address: str = ""
-    """Network type User: loopback address that forwards to the service port."""
-    user_data: str | None = field(default=None, repr=False)
-    """cloud-init user-data; None: no seed disk."""
-
-    @property
-    def domain_name(self) -> str:
-        """Name of the libvirt domain."""
-        return f"{self.cluster.namespace}_{self.name}"
-
-    @property
-    def overlay_volume(self) -> str:
-        """Name of the overlay volume; derived from the uuid so that it can be found again after a crash."""
-        return f"luban-{self.uuid}.qcow2"
-
-    @property
-    def seed_volume(self) -> str:
-        """Name of the cloud-init seed volume."""
-        return f"luban-{self.uuid}-seed.iso"
 
 
 class Hypervisor(Protocol):
@@ -188,7 +157,7 @@ class BondSource(Protocol):
         """End everything."""
 
 
-class HostReports(Protocol):
+class LubanHosts(Protocol):
     """LubanHost objects, as the agents on the hosts use them. Bodies are wire-format dicts."""
 
     async def read(self, name: str) -> dict[str, Any] | None:
@@ -199,3 +168,14 @@ class HostReports(Protocol):
 
     async def close(self) -> None:
         """Close all connections."""
+
+
+@dataclass(frozen=True)
+class Ports:
+    """Everything outside that one cluster's runtime works through."""
+
+    hypervisor: Hypervisor
+    cluster: Cluster
+    balancers: Balancers
+    probes: Probes
+    clock: Clock

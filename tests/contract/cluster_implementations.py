@@ -13,7 +13,7 @@ from tests.fakes.cluster import FakeCluster
 Body = dict[str, Any]
 
 
-class Side(Protocol):
+class Implementation(Protocol):
     """One implementation, and what a person could do beside it."""
 
     cluster: Cluster
@@ -32,7 +32,7 @@ class Side(Protocol):
         """Events as kind, name, type, reason, message."""
 
 
-class FakeSide:
+class FakeImplementation:
     """The fake."""
 
     def __init__(self) -> None:
@@ -41,24 +41,24 @@ class FakeSide:
         self.namespace = "default"
 
     def create(self, body: Mapping[str, Any]) -> Body:
-        """See Side."""
+        """See Implementation."""
         return self.fake.create(body)
 
     def find(self, kind: str, name: str) -> Body | None:
-        """See Side."""
+        """See Implementation."""
         return self.fake.find(kind, self.namespace, name)
 
     def secret(self, name: str, key: str, value: str) -> None:
-        """See Side."""
+        """See Implementation."""
         metadata = {"name": name, "namespace": self.namespace}
         self.fake.create({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": {key: value}})
 
     def events(self) -> list[tuple[str, str, str, str, str]]:
-        """See Side."""
+        """See Implementation."""
         return [(it.kind, it.name, it.type, it.reason, it.message) for it in self.fake.events(self.namespace)]
 
 
-class RealSide:
+class RealImplementation:
     """The adapter, as the operator; the rest by kubectl, as administrator."""
 
     def __init__(self, cluster: Cluster, plane: ControlPlane, namespace: str) -> None:
@@ -67,21 +67,21 @@ class RealSide:
         self.namespace = namespace
 
     def create(self, body: Mapping[str, Any]) -> Body:
-        """See Side."""
+        """See Implementation."""
         created: Body = json.loads(self.plane.kubectl("create", "-f", "-", "-o", "json", stdin=json.dumps(body)))
         return created
 
     def find(self, kind: str, name: str) -> Body | None:
-        """See Side."""
+        """See Implementation."""
         text = self._get(kind, name, "--ignore-not-found")
         return json.loads(text) if text else None
 
     def secret(self, name: str, key: str, value: str) -> None:
-        """See Side."""
+        """See Implementation."""
         self.plane.kubectl("create", "secret", "generic", name, "-n", self.namespace, f"--from-literal={key}={value}")
 
     def events(self) -> list[tuple[str, str, str, str, str]]:
-        """See Side."""
+        """See Implementation."""
         items = json.loads(self._get("events"))["items"]
         about = [(it["involvedObject"]["kind"], it["involvedObject"]["name"]) for it in items]
         said = [(it["type"], it["reason"], it["message"]) for it in items]

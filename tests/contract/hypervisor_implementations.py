@@ -22,13 +22,13 @@ import pytest
 
 from lab.hosts import POOL, KvmHost, KvmHosts
 from lab.paths import Layout
-from luban.adapters.libvirt_hosts.hypervisor import LibvirtHypervisor, Settings
+from luban.adapters.libvirt_hosts.hypervisor import HypervisorSettings, LibvirtHypervisor
 from luban.adapters.libvirt_hosts.lane import Pace
 from luban.adapters.libvirt_hosts.session import Keepalive
 from luban.api.template import VMTemplateSpec
-from luban.core.model import ClusterRef, DomainRecord
+from luban.core.model import ClusterRef, DomainRecord, Machine
 from luban.errors import LubanError
-from luban.ports import HostRef, Hypervisor, Machine
+from luban.ports import HostRef, Hypervisor
 from tests.fakes.hypervisor import FakeHypervisor
 
 CLUSTER = ClusterRef("shop", "luban", "0c1f6f0e-3a53-4d57-9a3a-aaaaaaaaaaaa")
@@ -44,7 +44,7 @@ BASE_OCTET = 64
 """The QEMU machines' forwards are below 127.0.65.0/24."""
 
 
-class Side(Protocol):
+class Implementation(Protocol):
     """One implementation, and what a person could do beside it."""
 
     hypervisor: Hypervisor
@@ -86,7 +86,7 @@ class Side(Protocol):
         """Let the daemon go on."""
 
 
-class FakeSide:
+class FakeImplementation:
     """The fake."""
 
     has = frozenset({"seed", "libvirt-network", "observed-address", "power-button", "start-failure", "crash", "outage"})
@@ -99,35 +99,35 @@ class FakeSide:
         self.network = {"type": "Network", "source": "default"}
 
     def stingy(self, min_free_bytes: int) -> Hypervisor:
-        """See Side."""
+        """See Implementation."""
         self.fake.min_free_bytes = min_free_bytes
         return self.fake
 
     def other_daemon(self, uri: str) -> HostRef:
-        """See Side."""
+        """See Implementation."""
         self.fake.disconnect("host-x")
         return HostRef("host-x", uri)
 
     def domains(self) -> dict[str, str]:
-        """See Side."""
+        """See Implementation."""
         return {uuid: domain.name for uuid, domain in self.fake.host("host-b").domains.items()}
 
     def volumes(self) -> set[str]:
-        """See Side."""
+        """See Implementation."""
         return set(self.fake.host("host-b").pools["default"])
 
     def run_of(self, uuid: str) -> int:
-        """See Side."""
+        """See Implementation."""
         domain = self.fake.domain(uuid)
         assert domain is not None
         return domain.starts
 
     def add_foreign(self, name: str, uuid: str) -> None:
-        """See Side."""
+        """See Implementation."""
         self.fake.add_foreign("host-b", name, uuid)
 
     def come_up(self, uuid: str) -> None:
-        """See Side."""
+        """See Implementation."""
         self.fake.boot(uuid, "192.168.122.23")
 
     def fail_next_start(self) -> None:
@@ -135,23 +135,23 @@ class FakeSide:
         self.fake.host("host-b").failures.append(LubanError("StartFailed", "no"))
 
     async def crash(self, uuid: str) -> None:
-        """See Side."""
+        """See Implementation."""
         self.fake.power_off(uuid, "Crashed")
 
     def impatient(self) -> Hypervisor:
-        """See Side."""
+        """See Implementation."""
         return self.fake
 
     def stop_answering(self) -> None:
-        """See Side."""
+        """See Implementation."""
         self.fake.disconnect("host-b")
 
     def answer_again(self) -> None:
-        """See Side."""
+        """See Implementation."""
         self.fake.host("host-b").reachable = True
 
 
-class LibvirtSide:
+class LibvirtImplementation:
     """The adapter, and a connection of the test's own to the same daemon."""
 
     kind = "test"
@@ -171,59 +171,59 @@ class LibvirtSide:
             )
 
     def stingy(self, min_free_bytes: int) -> Hypervisor:
-        """See Side."""
-        return self._open(Settings(min_free_bytes=min_free_bytes, pace=AT_ONCE, call=PATIENCE, read=PATIENCE))
+        """See Implementation."""
+        return self._open(HypervisorSettings(min_free_bytes=min_free_bytes, pace=AT_ONCE, call=PATIENCE, read=PATIENCE))
 
     def impatient(self) -> Hypervisor:
-        """See Side."""
+        """See Implementation."""
         pace = replace(AT_ONCE, connect=SHORT)
-        return self._open(Settings(call=SHORT, read=SHORT, pace=pace, keepalive=Keepalive(1, 1)))
+        return self._open(HypervisorSettings(call=SHORT, read=SHORT, pace=pace, keepalive=Keepalive(1, 1)))
 
     def _connect(self) -> None:
         self.own = libvirt.open(self.uri)
         self.storage = self.own.storagePoolLookupByName(self.pool)
 
-    def _open(self, settings: Settings) -> Hypervisor:
+    def _open(self, settings: HypervisorSettings) -> Hypervisor:
         self.opened.append(LibvirtHypervisor(settings))
         return self.opened[-1]
 
     def stop_answering(self) -> None:
-        """See Side."""
+        """See Implementation."""
         raise NotImplementedError
 
     def answer_again(self) -> None:
-        """See Side."""
+        """See Implementation."""
         raise NotImplementedError
 
     def other_daemon(self, uri: str) -> HostRef:
-        """See Side."""
+        """See Implementation."""
         return HostRef("host-x", uri)
 
     def domains(self) -> dict[str, str]:
-        """See Side."""
+        """See Implementation."""
         return {domain.UUIDString(): domain.name() for domain in self.own.listAllDomains()}
 
     def volumes(self) -> set[str]:
-        """See Side."""
+        """See Implementation."""
         return {volume.name() for volume in self.storage.listAllVolumes()}
 
     def run_of(self, uuid: str) -> int:
-        """See Side."""
+        """See Implementation."""
         number: int = self.own.lookupByUUIDString(uuid).ID()
         return number
 
     def add_foreign(self, name: str, uuid: str) -> None:
-        """See Side."""
+        """See Implementation."""
         self.own.defineXML(
             f"<domain type='{self.kind}'><name>{name}</name><uuid>{uuid}</uuid>"
             "<memory unit='MiB'>64</memory><os><type arch='x86_64'>hvm</type></os></domain>"
         )
 
     def come_up(self, uuid: str) -> None:
-        """See Side."""
+        """See Implementation."""
 
     async def crash(self, uuid: str) -> None:
-        """See Side."""
+        """See Implementation."""
         raise NotImplementedError
 
     async def close(self) -> None:
@@ -240,7 +240,7 @@ class LibvirtSide:
         self.own.close()
 
 
-class TestDriverSide(LibvirtSide):
+class TestDriverImplementation(LibvirtImplementation):
     """libvirt's test driver in this process: its state lives as long as somebody has a connection to it."""
 
     __test__ = False
@@ -250,7 +250,7 @@ class TestDriverSide(LibvirtSide):
         super().__init__("test:///default", "default-pool", {"type": "Network", "source": "default"})
 
 
-class QemuSide(LibvirtSide):
+class QemuImplementation(LibvirtImplementation):
     """QEMU under a session daemon."""
 
     kind = "qemu"
@@ -267,11 +267,11 @@ class QemuSide(LibvirtSide):
         self._connect()
 
     def stop_answering(self) -> None:
-        """See Side."""
+        """See Implementation."""
         self.daemon.daemon.kill(signal.SIGSTOP)
 
     def answer_again(self) -> None:
-        """See Side."""
+        """See Implementation."""
         self.daemon.daemon.kill(signal.SIGCONT)
 
     async def crash(self, uuid: str) -> None:
@@ -296,7 +296,7 @@ def kvm_host() -> Iterator[KvmHost]:
             hosts.destroy()
 
 
-ABLE_TO = {"fake": FakeSide.has, "test-driver": TestDriverSide.has, "qemu": QemuSide.has}
+ABLE_TO = {"fake": FakeImplementation.has, "test-driver": TestDriverImplementation.has, "qemu": QemuImplementation.has}
 NEEDS: set[str] = set()
 
 
@@ -318,18 +318,18 @@ def daemon(request: pytest.FixtureRequest) -> KvmHost | None:
 
 
 @pytest.fixture
-async def side(request: pytest.FixtureRequest, daemon: KvmHost | None) -> AsyncIterator[Side]:
+async def side(request: pytest.FixtureRequest, daemon: KvmHost | None) -> AsyncIterator[Implementation]:
     """The side that a test runs on, from nothing to nothing."""
     if daemon is not None:
-        it: Side = QemuSide(daemon)
+        it: Implementation = QemuImplementation(daemon)
     else:
-        it = FakeSide() if request.node.callspec.params["daemon"] == "fake" else TestDriverSide()
+        it = FakeImplementation() if request.node.callspec.params["daemon"] == "fake" else TestDriverImplementation()
     yield it
-    if isinstance(it, LibvirtSide):
+    if isinstance(it, LibvirtImplementation):
         await it.close()
 
 
-def machine(side: Side, name: str = "luban-x7", address: str = "", **template: Any) -> Machine:
+def machine(side: Implementation, name: str = "luban-x7", address: str = "", **template: Any) -> Machine:
     """A machine that can run on that side."""
     fields = {
         "image": {"pool": side.pool, "volume": BASE, "size": "16Mi"},
@@ -345,12 +345,12 @@ def machine(side: Side, name: str = "luban-x7", address: str = "", **template: A
     )
 
 
-async def find(side: Side, vm: Machine) -> DomainRecord | None:
+async def find(side: Implementation, vm: Machine) -> DomainRecord | None:
     """The machine's domain as the hypervisor lists it."""
     return (await side.hypervisor.list_domains(side.host, CLUSTER)).get(vm.uuid)
 
 
-async def until_state(side: Side, vm: Machine, state: str, cause: Callable[[], Awaitable[None]]) -> None:
+async def until_state(side: Implementation, vm: Machine, state: str, cause: Callable[[], Awaitable[None]]) -> None:
     """Have something happen, and wait for its effect, which an event announces."""
     heard = asyncio.Event()
     leave = side.hypervisor.watch(side.host, lambda _uuid: heard.set())
@@ -363,7 +363,7 @@ async def until_state(side: Side, vm: Machine, state: str, cause: Callable[[], A
     leave()
 
 
-async def state_is(side: Side, vm: Machine, state: str) -> bool:
+async def state_is(side: Implementation, vm: Machine, state: str) -> bool:
     """Whether the machine's domain is in that state."""
     record = await find(side, vm)
     return record is not None and record.state == state

@@ -18,26 +18,26 @@ from luban.adapters.kubernetes_api import connect
 from luban.api import LubanCluster, LubanClusterStatus, LubanVM, LubanVMSpec, LubanVMStatus, names
 from luban.core.model import ClusterRef
 from luban.errors import Conflict, PermanentError
-from tests.contract.cluster_implementations import Body, FakeSide, RealSide, Side
+from tests.contract.cluster_implementations import Body, FakeImplementation, Implementation, RealImplementation
 
 pytestmark = [pytest.mark.contract, pytest.mark.timeout(1800)]
 
 
 @pytest.fixture(params=["fake", pytest.param("real", marks=pytest.mark.integration)])
-async def side(request: pytest.FixtureRequest) -> AsyncIterator[Side]:
+async def side(request: pytest.FixtureRequest) -> AsyncIterator[Implementation]:
     """Each implementation in turn."""
     if request.param == "fake":
-        yield FakeSide()
+        yield FakeImplementation()
         return
     kubeconfig: Path = request.getfixturevalue("operator_kubeconfig")
     plane: ControlPlane = request.getfixturevalue("luban_base")
     cluster = await connect(str(kubeconfig))
-    yield RealSide(cluster, plane, request.getfixturevalue("namespace"))
+    yield RealImplementation(cluster, plane, request.getfixturevalue("namespace"))
     await cluster.close()
 
 
 @pytest.fixture
-def ref(side: Side) -> ClusterRef:
+def ref(side: Implementation) -> ClusterRef:
     """A LubanCluster that exists."""
     body = {
         "apiVersion": names.API_VERSION,
@@ -77,7 +77,7 @@ def owner_of(ref: ClusterRef) -> Body:
     return {**owner, "controller": True}
 
 
-def found(side: Side, kind: str, name: str) -> Body:
+def found(side: Implementation, kind: str, name: str) -> Body:
     """An object that must be there."""
     body = side.find(kind, name)
     assert body is not None
@@ -87,7 +87,7 @@ def found(side: Side, kind: str, name: str) -> Body:
 # LubanVMs
 
 
-async def test_a_created_vm_is_listed_at_once(side: Side, ref: ClusterRef) -> None:
+async def test_a_created_vm_is_listed_at_once(side: Implementation, ref: ClusterRef) -> None:
     created = await side.cluster.create_vm(ref, vm_body(ref, "luban-a"))
     assert [vm["metadata"] for vm in await side.cluster.list_vms(ref)] == [created["metadata"]]
     vm = LubanVM.parse(created)
@@ -98,25 +98,25 @@ async def test_a_created_vm_is_listed_at_once(side: Side, ref: ClusterRef) -> No
     assert "deletionTimestamp" not in created["metadata"]
 
 
-async def test_defaults_are_those_of_the_models(side: Side, ref: ClusterRef) -> None:
+async def test_defaults_are_those_of_the_models(side: Implementation, ref: ClusterRef) -> None:
     body = vm_body(ref, "luban-a")
     created = await side.cluster.create_vm(ref, body)
     assert created["spec"] == LubanVMSpec.model_validate(body["spec"]).wire()
 
 
-async def test_a_status_given_at_creation_is_not_taken(side: Side, ref: ClusterRef) -> None:
+async def test_a_status_given_at_creation_is_not_taken(side: Implementation, ref: ClusterRef) -> None:
     created = await side.cluster.create_vm(ref, {**vm_body(ref, "luban-a"), "status": {"phase": "Ready"}})
     assert "status" not in created
 
 
-async def test_a_taken_name_is_a_conflict(side: Side, ref: ClusterRef) -> None:
+async def test_a_taken_name_is_a_conflict(side: Implementation, ref: ClusterRef) -> None:
     await side.cluster.create_vm(ref, vm_body(ref, "luban-a"))
     with pytest.raises(Conflict, match="already exists") as caught:
         await side.cluster.create_vm(ref, vm_body(ref, "luban-a"))
     assert caught.value.reason == "AlreadyExists"
 
 
-async def test_a_refused_vm_names_the_field(side: Side, ref: ClusterRef) -> None:
+async def test_a_refused_vm_names_the_field(side: Implementation, ref: ClusterRef) -> None:
     body = vm_body(ref, "luban-a")
     body["spec"]["template"]["port"] = 99999
     with pytest.raises(PermanentError, match="port") as caught:
@@ -125,7 +125,7 @@ async def test_a_refused_vm_names_the_field(side: Side, ref: ClusterRef) -> None
     assert await side.cluster.list_vms(ref) == []
 
 
-async def test_only_the_clusters_own_vms_are_listed(side: Side, ref: ClusterRef) -> None:
+async def test_only_the_clusters_own_vms_are_listed(side: Implementation, ref: ClusterRef) -> None:
     other = ClusterRef(ref.namespace, "other")
     for owner, name in ((ref, "luban-b"), (ref, "luban-a"), (other, "other-a")):
         await side.cluster.create_vm(owner, vm_body(owner, name))
@@ -133,7 +133,7 @@ async def test_only_the_clusters_own_vms_are_listed(side: Side, ref: ClusterRef)
     assert await side.cluster.list_vms(ClusterRef("no-such-namespace", "luban")) == []
 
 
-async def test_a_deleted_vm_stays_until_it_is_released(side: Side, ref: ClusterRef) -> None:
+async def test_a_deleted_vm_stays_until_it_is_released(side: Implementation, ref: ClusterRef) -> None:
     await side.cluster.create_vm(ref, vm_body(ref, "luban-a"))
     await side.cluster.delete_vm(ref, "luban-a")
     (marked,) = await side.cluster.list_vms(ref)
@@ -145,13 +145,13 @@ async def test_a_deleted_vm_stays_until_it_is_released(side: Side, ref: ClusterR
     assert await side.cluster.list_vms(ref) == []
 
 
-async def test_a_vm_without_finalizers_goes_at_once(side: Side, ref: ClusterRef) -> None:
+async def test_a_vm_without_finalizers_goes_at_once(side: Implementation, ref: ClusterRef) -> None:
     await side.cluster.create_vm(ref, vm_body(ref, "luban-a", finalizers=[]))
     await side.cluster.delete_vm(ref, "luban-a")
     assert await side.cluster.list_vms(ref) == []
 
 
-async def test_release_takes_away_our_finalizer_only(side: Side, ref: ClusterRef) -> None:
+async def test_release_takes_away_our_finalizer_only(side: Implementation, ref: ClusterRef) -> None:
     finalizers = ["example.com/first", names.FINALIZER_VM, "example.com/last"]
     await side.cluster.create_vm(ref, vm_body(ref, "luban-a", finalizers=finalizers))
     await side.cluster.delete_vm(ref, "luban-a")
@@ -161,7 +161,7 @@ async def test_release_takes_away_our_finalizer_only(side: Side, ref: ClusterRef
     assert vm["metadata"]["finalizers"] == ["example.com/first", "example.com/last"]
 
 
-async def test_an_orphan_stays_without_finalizer_and_owner(side: Side, ref: ClusterRef) -> None:
+async def test_an_orphan_stays_without_finalizer_and_owner(side: Implementation, ref: ClusterRef) -> None:
     other = {"apiVersion": "v1", "kind": "ConfigMap", "name": "x", "uid": "00000000-0000-4000-9000-000000000000"}
     body = vm_body(ref, "luban-a", ownerReferences=[owner_of(ref), other])
     await side.cluster.create_vm(ref, body)
@@ -173,7 +173,7 @@ async def test_an_orphan_stays_without_finalizer_and_owner(side: Side, ref: Clus
     assert vm["metadata"]["labels"] == body["metadata"]["labels"]
 
 
-async def test_what_is_gone_is_no_error(side: Side, ref: ClusterRef) -> None:
+async def test_what_is_gone_is_no_error(side: Implementation, ref: ClusterRef) -> None:
     await side.cluster.delete_vm(ref, "luban-a")
     await side.cluster.release_vm(ref, "luban-a")
     await side.cluster.orphan_vm(ref, "luban-a")
@@ -185,7 +185,7 @@ async def test_what_is_gone_is_no_error(side: Side, ref: ClusterRef) -> None:
 # Status
 
 
-async def test_a_status_is_replaced_whole(side: Side, ref: ClusterRef) -> None:
+async def test_a_status_is_replaced_whole(side: Implementation, ref: ClusterRef) -> None:
     created = await side.cluster.create_vm(ref, vm_body(ref, "luban-a"))
     first = {
         "phase": "Booting",
@@ -203,7 +203,7 @@ async def test_a_status_is_replaced_whole(side: Side, ref: ClusterRef) -> None:
     assert vm["metadata"]["generation"] == created["metadata"]["generation"] == 1
 
 
-async def test_the_same_status_again_is_no_new_version(side: Side, ref: ClusterRef) -> None:
+async def test_the_same_status_again_is_no_new_version(side: Implementation, ref: ClusterRef) -> None:
     await side.cluster.create_vm(ref, vm_body(ref, "luban-a"))
     await side.cluster.patch_vm_status(ref, "luban-a", {"phase": "Ready"})
     (before,) = await side.cluster.list_vms(ref)
@@ -215,14 +215,14 @@ async def test_the_same_status_again_is_no_new_version(side: Side, ref: ClusterR
     assert after["metadata"]["resourceVersion"] != before["metadata"]["resourceVersion"]
 
 
-async def test_an_unknown_phase_is_refused(side: Side, ref: ClusterRef) -> None:
+async def test_an_unknown_phase_is_refused(side: Implementation, ref: ClusterRef) -> None:
     await side.cluster.create_vm(ref, vm_body(ref, "luban-a"))
     with pytest.raises(PermanentError, match="phase") as caught:
         await side.cluster.patch_vm_status(ref, "luban-a", {"phase": "Sleeping"})
     assert caught.value.reason == "Invalid"
 
 
-async def test_the_clusters_status_comes_back_as_it_was_written(side: Side, ref: ClusterRef) -> None:
+async def test_the_clusters_status_comes_back_as_it_was_written(side: Implementation, ref: ClusterRef) -> None:
     status = full_status()
     await side.cluster.patch_cluster_status(ref, status.wire())
     assert LubanCluster.parse(found(side, "LubanCluster", "luban")).status == status
@@ -273,7 +273,7 @@ def full_status() -> LubanClusterStatus:
 # ConfigMaps
 
 
-async def test_a_config_map_is_created_and_replaced(side: Side, ref: ClusterRef) -> None:
+async def test_a_config_map_is_created_and_replaced(side: Implementation, ref: ClusterRef) -> None:
     assert await side.cluster.read_config_map(ref, "luban-balancer-0") is None
     await side.cluster.apply_config_map(ref, "luban-balancer-0", {"a": "1", "b": "2"}, {"app": "luban"})
     assert await side.cluster.read_config_map(ref, "luban-balancer-0") == {"a": "1", "b": "2"}
@@ -285,14 +285,14 @@ async def test_a_config_map_is_created_and_replaced(side: Side, ref: ClusterRef)
     assert found(side, "ConfigMap", "luban-balancer-0")["metadata"]["labels"] == {names.LABEL_CLUSTER: "luban"}
 
 
-async def test_the_same_config_map_again_is_no_new_version(side: Side, ref: ClusterRef) -> None:
+async def test_the_same_config_map_again_is_no_new_version(side: Implementation, ref: ClusterRef) -> None:
     await side.cluster.apply_config_map(ref, "luban-balancer-0", {"a": "1"}, {})
     before = found(side, "ConfigMap", "luban-balancer-0")
     await side.cluster.apply_config_map(ref, "luban-balancer-0", {"a": "1"}, {})
     assert found(side, "ConfigMap", "luban-balancer-0") == before
 
 
-async def test_a_config_map_can_be_left_without_an_owner(side: Side, ref: ClusterRef) -> None:
+async def test_a_config_map_can_be_left_without_an_owner(side: Implementation, ref: ClusterRef) -> None:
     await side.cluster.apply_config_map(ref, "luban-balancer-0", {"a": "1"}, {})
     nobody = ClusterRef(ref.namespace, ref.name)
     await side.cluster.apply_config_map(nobody, "luban-balancer-0", {"a": "1"}, {})
@@ -301,13 +301,13 @@ async def test_a_config_map_can_be_left_without_an_owner(side: Side, ref: Cluste
     assert found(side, "ConfigMap", "luban-balancer-0")["metadata"]["ownerReferences"] == [owner_of(ref)]
 
 
-async def test_a_config_map_is_deleted(side: Side, ref: ClusterRef) -> None:
+async def test_a_config_map_is_deleted(side: Implementation, ref: ClusterRef) -> None:
     await side.cluster.apply_config_map(ref, "luban-balancer-0", {"a": "1"}, {})
     await side.cluster.delete_config_map(ref, "luban-balancer-0")
     assert await side.cluster.read_config_map(ref, "luban-balancer-0") is None
 
 
-async def test_a_config_map_that_is_not_ours_is_left_alone(side: Side, ref: ClusterRef) -> None:
+async def test_a_config_map_that_is_not_ours_is_left_alone(side: Implementation, ref: ClusterRef) -> None:
     metadata = {"name": "luban-balancer-0", "namespace": side.namespace}
     theirs = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {"theirs": "1"}}
     side.create(theirs)
@@ -321,12 +321,12 @@ async def test_a_config_map_that_is_not_ours_is_left_alone(side: Side, ref: Clus
 # Secrets, Leases, Events
 
 
-async def test_a_secret_is_read_as_text(side: Side, ref: ClusterRef) -> None:
+async def test_a_secret_is_read_as_text(side: Implementation, ref: ClusterRef) -> None:
     side.secret("luban-userdata", "userdata", "#cloud-config\nhostname: größe\n")
     assert await side.cluster.read_secret(ref, "luban-userdata", "userdata") == "#cloud-config\nhostname: größe\n"
 
 
-async def test_a_missing_secret_is_named(side: Side, ref: ClusterRef) -> None:
+async def test_a_missing_secret_is_named(side: Implementation, ref: ClusterRef) -> None:
     side.secret("luban-userdata", "userdata", "x")
     with pytest.raises(PermanentError, match=f"{side.namespace}/none") as caught:
         await side.cluster.read_secret(ref, "none", "userdata")
@@ -336,7 +336,7 @@ async def test_a_missing_secret_is_named(side: Side, ref: ClusterRef) -> None:
     assert caught.value.reason == "SecretKeyNotFound"
 
 
-async def test_an_agents_address_is_in_its_lease(side: Side, ref: ClusterRef) -> None:
+async def test_an_agents_address_is_in_its_lease(side: Implementation, ref: ClusterRef) -> None:
     assert await side.cluster.balancer_endpoint(ref, "luban-balancer-0") is None
     lease = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease"}
     silent = {"name": "luban-balancer-0", "namespace": side.namespace}
@@ -348,7 +348,7 @@ async def test_an_agents_address_is_in_its_lease(side: Side, ref: ClusterRef) ->
     assert await side.cluster.balancer_endpoint(ref, "luban-balancer-1") == "http://10.0.0.7:9180"
 
 
-async def test_an_event_is_recorded_once(side: Side, ref: ClusterRef) -> None:
+async def test_an_event_is_recorded_once(side: Implementation, ref: ClusterRef) -> None:
     async def say(message: str) -> None:
         await side.cluster.event(
             ref, kind="LubanCluster", name="luban", uid=ref.uid, type_="Normal", reason="ScaleUp", message=message
@@ -363,7 +363,7 @@ async def test_an_event_is_recorded_once(side: Side, ref: ClusterRef) -> None:
     ]
 
 
-async def test_a_long_event_is_cut(side: Side, ref: ClusterRef) -> None:
+async def test_a_long_event_is_cut(side: Implementation, ref: ClusterRef) -> None:
     await side.cluster.event(
         ref, kind="LubanVM", name="luban-a", uid="u", type_="Warning", reason="Failed", message="ä" * 5000
     )

@@ -23,9 +23,9 @@ from tests.contract.hypervisor_implementations import (
     CLUSTER,
     NEEDS,
     PATIENCE,
-    FakeSide,
-    QemuSide,
-    Side,
+    FakeImplementation,
+    Implementation,
+    QemuImplementation,
     daemon,
     find,
     kvm_host,
@@ -46,12 +46,12 @@ def test_every_need_is_met() -> None:
 
 
 @on_all
-async def test_nothing_of_ours_at_first(side: Side) -> None:
+async def test_nothing_of_ours_at_first(side: Implementation) -> None:
     assert await side.hypervisor.list_domains(side.host, CLUSTER) == {}
 
 
 @on_all
-async def test_a_made_domain_runs_and_is_listed_by_its_uuid(side: Side) -> None:
+async def test_a_made_domain_runs_and_is_listed_by_its_uuid(side: Implementation) -> None:
     vm = machine(side)
     await side.hypervisor.ensure_running(side.host, vm)
     record = await find(side, vm)
@@ -61,7 +61,7 @@ async def test_a_made_domain_runs_and_is_listed_by_its_uuid(side: Side) -> None:
 
 
 @on_all
-async def test_making_it_again_changes_nothing(side: Side) -> None:
+async def test_making_it_again_changes_nothing(side: Implementation) -> None:
     vm = machine(side)
     await side.hypervisor.ensure_running(side.host, vm)
     run, everything = side.run_of(vm.uuid), (side.domains(), side.volumes())
@@ -71,7 +71,7 @@ async def test_making_it_again_changes_nothing(side: Side) -> None:
 
 
 @on_all
-async def test_two_attempts_at_a_time_make_one_domain(side: Side) -> None:
+async def test_two_attempts_at_a_time_make_one_domain(side: Implementation) -> None:
     vm = machine(side)
     attempts = (side.hypervisor.ensure_running(side.host, vm) for _ in range(2))
     await asyncio.gather(*attempts)
@@ -80,7 +80,7 @@ async def test_two_attempts_at_a_time_make_one_domain(side: Side) -> None:
 
 
 @on_all
-async def test_a_domain_that_is_off_is_started_with_the_same_disk(side: Side) -> None:
+async def test_a_domain_that_is_off_is_started_with_the_same_disk(side: Implementation) -> None:
     vm = machine(side)
     await side.hypervisor.ensure_running(side.host, vm)
     await side.hypervisor.destroy(side.host, vm.uuid)
@@ -90,7 +90,7 @@ async def test_a_domain_that_is_off_is_started_with_the_same_disk(side: Side) ->
 
 
 @needs("seed")
-async def test_user_data_makes_a_seed_and_removal_deletes_it(side: Side) -> None:
+async def test_user_data_makes_a_seed_and_removal_deletes_it(side: Implementation) -> None:
     vm = replace(machine(side), user_data="#cloud-config\n{}\n")
     await side.hypervisor.ensure_running(side.host, vm)
     assert side.volumes() == {BASE, vm.overlay_volume, vm.seed_volume}
@@ -101,7 +101,7 @@ async def test_user_data_makes_a_seed_and_removal_deletes_it(side: Side) -> None
 
 
 @on_all
-async def test_a_planned_address_is_known_at_once(side: Side) -> None:
+async def test_a_planned_address_is_known_at_once(side: Implementation) -> None:
     vm = machine(side, address="127.0.65.9", network={"type": "User"})
     await side.hypervisor.ensure_running(side.host, vm)
     record = await find(side, vm)
@@ -110,7 +110,7 @@ async def test_a_planned_address_is_known_at_once(side: Side) -> None:
 
 
 @needs("observed-address")
-async def test_an_address_is_observed_when_the_guest_has_one(side: Side) -> None:
+async def test_an_address_is_observed_when_the_guest_has_one(side: Implementation) -> None:
     vm = machine(side)
     await side.hypervisor.ensure_running(side.host, vm)
     side.come_up(vm.uuid)
@@ -124,7 +124,7 @@ async def test_an_address_is_observed_when_the_guest_has_one(side: Side) -> None
 
 
 @on_all
-async def test_each_cluster_sees_its_own(side: Side) -> None:
+async def test_each_cluster_sees_its_own(side: Implementation) -> None:
     vm = machine(side)
     await side.hypervisor.ensure_running(side.host, vm)
     for other in (ClusterRef("shop", "other"), ClusterRef("else", "luban"), replace(CLUSTER, uid="made anew")):
@@ -133,7 +133,7 @@ async def test_each_cluster_sees_its_own(side: Side) -> None:
 
 
 @on_all
-async def test_a_foreign_domain_of_our_name_is_left_alone(side: Side) -> None:
+async def test_a_foreign_domain_of_our_name_is_left_alone(side: Implementation) -> None:
     vm, theirs = machine(side), str(uuids.uuid4())
     side.add_foreign(vm.domain_name, theirs)
     before = side.domains()
@@ -145,7 +145,7 @@ async def test_a_foreign_domain_of_our_name_is_left_alone(side: Side) -> None:
 
 
 @on_all
-async def test_a_domain_without_our_metadata_is_never_touched(side: Side) -> None:
+async def test_a_domain_without_our_metadata_is_never_touched(side: Implementation) -> None:
     vm = machine(side)
     side.add_foreign("somebody-elses", vm.uuid)
     before = side.domains()
@@ -175,7 +175,9 @@ async def test_a_domain_without_our_metadata_is_never_touched(side: Side) -> Non
     ],
 )
 @on_all
-async def test_what_is_missing_is_named(side: Side, reason: str, template: dict[str, Any], named: str) -> None:
+async def test_what_is_missing_is_named(
+    side: Implementation, reason: str, template: dict[str, Any], named: str
+) -> None:
     if template.get("image", {}).get("pool") == "POOL":
         template = {"image": template["image"] | {"pool": side.pool}}
     vm, before = machine(side, **template), side.domains()
@@ -188,7 +190,7 @@ async def test_what_is_missing_is_named(side: Side, reason: str, template: dict[
 
 
 @on_all
-async def test_a_full_pool_is_said_before_anything_is_made(side: Side) -> None:
+async def test_a_full_pool_is_said_before_anything_is_made(side: Implementation) -> None:
     vm, before = machine(side), side.domains()
     with pytest.raises(PermanentError) as error:
         await side.stingy(2**60).ensure_running(side.host, vm)
@@ -199,10 +201,10 @@ async def test_a_full_pool_is_said_before_anything_is_made(side: Side) -> None:
 
 
 @needs("start-failure")
-async def test_a_failed_start_leaves_nothing_behind(side: Side) -> None:
+async def test_a_failed_start_leaves_nothing_behind(side: Implementation) -> None:
     # Nobody can listen on an address of the documentation range.
     vm = replace(machine(side, address="192.0.2.1"), user_data="#cloud-config\n{}\n")
-    if isinstance(side, FakeSide):
+    if isinstance(side, FakeImplementation):
         side.fail_next_start()
     with pytest.raises(LubanError) as error:
         await side.hypervisor.ensure_running(side.host, vm)
@@ -212,11 +214,11 @@ async def test_a_failed_start_leaves_nothing_behind(side: Side) -> None:
 
 
 @needs("start-failure")
-async def test_a_failed_start_keeps_what_was_there_before(side: Side) -> None:
+async def test_a_failed_start_keeps_what_was_there_before(side: Implementation) -> None:
     vm = machine(side)
     await side.hypervisor.ensure_running(side.host, vm)
     await side.hypervisor.destroy(side.host, vm.uuid)
-    if isinstance(side, FakeSide):
+    if isinstance(side, FakeImplementation):
         side.fail_next_start()
     with pytest.raises(LubanError):
         await side.hypervisor.ensure_running(side.host, replace(vm, forward_address="192.0.2.1"))
@@ -225,7 +227,7 @@ async def test_a_failed_start_keeps_what_was_there_before(side: Side) -> None:
 
 
 @on_all
-async def test_an_unusable_uri_is_permanent(side: Side) -> None:
+async def test_an_unusable_uri_is_permanent(side: Implementation) -> None:
     host = HostRef("host-q", "vmware://host-q/system")
     with pytest.raises(PermanentError) as error:
         await side.hypervisor.list_domains(host, CLUSTER)
@@ -235,7 +237,7 @@ async def test_an_unusable_uri_is_permanent(side: Side) -> None:
 
 
 @on_all
-async def test_a_daemon_that_is_not_there_is_unreachable(side: Side) -> None:
+async def test_a_daemon_that_is_not_there_is_unreachable(side: Implementation) -> None:
     gone = side.other_daemon("qemu+tcp://127.0.0.1:1/system")
     with pytest.raises(HostUnreachable) as error:
         await side.hypervisor.list_domains(gone, CLUSTER)
@@ -246,7 +248,7 @@ async def test_a_daemon_that_is_not_there_is_unreachable(side: Side) -> None:
 
 
 @on_all
-async def test_what_is_gone_needs_no_stopping(side: Side) -> None:
+async def test_what_is_gone_needs_no_stopping(side: Implementation) -> None:
     nobody = str(uuids.uuid4())
     await side.hypervisor.shutdown(side.host, nobody)
     await side.hypervisor.destroy(side.host, nobody)
@@ -255,7 +257,7 @@ async def test_what_is_gone_needs_no_stopping(side: Side) -> None:
 
 
 @on_all
-async def test_pulling_the_plug_twice(side: Side) -> None:
+async def test_pulling_the_plug_twice(side: Implementation) -> None:
     vm = machine(side)
     await side.hypervisor.ensure_running(side.host, vm)
     for _ in range(2):
@@ -265,7 +267,7 @@ async def test_pulling_the_plug_twice(side: Side) -> None:
 
 
 @needs("power-button")
-async def test_the_power_button(side: Side) -> None:
+async def test_the_power_button(side: Implementation) -> None:
     vm = machine(side)
     await side.hypervisor.ensure_running(side.host, vm)
     side.come_up(vm.uuid)
@@ -274,7 +276,7 @@ async def test_the_power_button(side: Side) -> None:
 
 
 @needs("seed")
-async def test_a_guest_that_ignores_the_power_button_goes_on(side: Side) -> None:
+async def test_a_guest_that_ignores_the_power_button_goes_on(side: Implementation) -> None:
     vm = machine(side)
     await side.hypervisor.ensure_running(side.host, vm)
     await side.hypervisor.shutdown(side.host, vm.uuid)
@@ -282,7 +284,7 @@ async def test_a_guest_that_ignores_the_power_button_goes_on(side: Side) -> None
 
 
 @on_all
-async def test_removal_takes_a_running_domain_with_its_disk_and_nothing_else(side: Side) -> None:
+async def test_removal_takes_a_running_domain_with_its_disk_and_nothing_else(side: Implementation) -> None:
     vm, other = machine(side), machine(side, "luban-y8", address="127.0.65.3")
     await side.hypervisor.ensure_running(side.host, vm)
     await side.hypervisor.ensure_running(side.host, other)
@@ -293,7 +295,7 @@ async def test_removal_takes_a_running_domain_with_its_disk_and_nothing_else(sid
 
 
 @on_all
-async def test_an_orphans_disk_is_found_through_the_domain(side: Side) -> None:
+async def test_an_orphans_disk_is_found_through_the_domain(side: Implementation) -> None:
     vm = machine(side)
     await side.hypervisor.ensure_running(side.host, vm)
     await side.hypervisor.remove(side.host, vm.uuid, "the-templates-new-pool")
@@ -301,7 +303,7 @@ async def test_an_orphans_disk_is_found_through_the_domain(side: Side) -> None:
 
 
 @needs("crash")
-async def test_a_domain_that_dies_is_told_from_one_that_was_stopped(side: Side) -> None:
+async def test_a_domain_that_dies_is_told_from_one_that_was_stopped(side: Implementation) -> None:
     vm = machine(side)
     await side.hypervisor.ensure_running(side.host, vm)
     await until_state(side, vm, "Crashed", lambda: side.crash(vm.uuid))
@@ -310,7 +312,7 @@ async def test_a_domain_that_dies_is_told_from_one_that_was_stopped(side: Side) 
 
 
 @on_all
-async def test_watchers_hear_of_starts_and_stops_until_they_leave(side: Side) -> None:
+async def test_watchers_hear_of_starts_and_stops_until_they_leave(side: Implementation) -> None:
     vm, heard = machine(side), asyncio.Queue[str]()
     leave = side.hypervisor.watch(side.host, heard.put_nowait)
     await side.hypervisor.list_domains(side.host, CLUSTER)
@@ -331,7 +333,7 @@ async def test_watchers_hear_of_starts_and_stops_until_they_leave(side: Side) ->
 
 
 @needs("outage")
-async def test_a_daemon_that_hangs_is_unreachable_in_time_wakes_and_comes_back(side: Side) -> None:
+async def test_a_daemon_that_hangs_is_unreachable_in_time_wakes_and_comes_back(side: Implementation) -> None:
     vm, impatient, lost = machine(side), side.impatient(), asyncio.Event()
     await side.hypervisor.ensure_running(side.host, vm)
     impatient.watch(side.host, lambda uuid: None if uuid else lost.set())
@@ -357,8 +359,8 @@ async def test_a_daemon_that_hangs_is_unreachable_in_time_wakes_and_comes_back(s
 
 
 @needs("daemon")
-async def test_a_daemon_that_was_killed_finds_its_domains_again(side: Side) -> None:
-    assert isinstance(side, QemuSide)
+async def test_a_daemon_that_was_killed_finds_its_domains_again(side: Implementation) -> None:
+    assert isinstance(side, QemuImplementation)
     vm, lost = machine(side), asyncio.Event()
     await side.hypervisor.ensure_running(side.host, vm)
     side.hypervisor.watch(side.host, lambda uuid: None if uuid else lost.set())
@@ -381,7 +383,7 @@ async def test_a_daemon_that_was_killed_finds_its_domains_again(side: Side) -> N
 
 
 @on_all
-async def test_closing_twice(side: Side) -> None:
+async def test_closing_twice(side: Implementation) -> None:
     await side.hypervisor.list_domains(side.host, CLUSTER)
     await side.hypervisor.close()
     await side.hypervisor.close()

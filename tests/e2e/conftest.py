@@ -12,7 +12,7 @@ import pytest
 
 from lab.datacentre import DataCentre
 from lab.paths import Layout
-from tests.e2e.lab_view import Scene
+from tests.e2e.lab_view import LabView
 
 BASE = 96
 STATE = Path("/var/tmp/luban-e2e" if os.geteuid() == 0 else f"/var/tmp/luban-e2e-{os.geteuid()}")
@@ -30,9 +30,9 @@ def lab() -> Iterator[DataCentre]:
 
 
 @pytest.fixture
-def scene(lab: DataCentre) -> Scene:
+def scene(lab: DataCentre) -> LabView:
     """The sample cluster with two VMs, under policy Manual, whatever the last test left."""
-    it = Scene(lab)
+    it = LabView(lab)
     lab.start_operator()
     lab.apply_sample()
     it.patch({"spec": {"scaling": {"policy": "Manual"}, "replicas": 2, "paused": False}})

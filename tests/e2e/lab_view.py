@@ -16,7 +16,7 @@ POLL_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
-class Scene:
+class LabView:
     """One lab with the sample cluster."""
 
     lab: DataCentre

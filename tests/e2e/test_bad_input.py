@@ -10,14 +10,14 @@ import pytest
 import yaml
 
 from lab.datacentre import NAMESPACE
-from tests.e2e.lab_view import Scene
+from tests.e2e.lab_view import LabView
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 NAME = "broken"
 
 
 @pytest.fixture
-def broken(scene: Scene) -> Iterator[Any]:
+def broken(scene: LabView) -> Iterator[Any]:
     """Creates a second cluster with a faulty spec, and removes it and all that is left of it."""
 
     def create(change: dict[str, Any]) -> None:
@@ -58,7 +58,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("change", "reason", "word"), CASES, ids=[case[1] for case in CASES])
-def test_the_condition_names_it(scene: Scene, broken: Any, change: dict[str, Any], reason: str, word: str) -> None:
+def test_the_condition_names_it(scene: LabView, broken: Any, change: dict[str, Any], reason: str, word: str) -> None:
     """Condition VMsHealthy and a Warning on the LubanVM."""
     broken(change)
     scene.until(lambda: scene.condition("VMsHealthy", NAME).get("reason") == reason, f"condition {reason}")
@@ -68,7 +68,7 @@ def test_the_condition_names_it(scene: Scene, broken: Any, change: dict[str, Any
     assert len(scene.volumes()) == 4, "two overlays and two seeds"
 
 
-def test_unknown_uri(scene: Scene, broken: Any) -> None:
+def test_unknown_uri(scene: LabView, broken: Any) -> None:
     """A host that is not there: the condition names it; the other host does the work."""
     hosts = yaml.safe_load(scene.lab.sample())["spec"]["hosts"]
     hosts = [
@@ -87,7 +87,7 @@ def test_unknown_uri(scene: Scene, broken: Any) -> None:
     )
 
 
-def test_foreign_domain_is_left_alone(scene: Scene) -> None:
+def test_foreign_domain_is_left_alone(scene: LabView) -> None:
     """A domain that we did not make, on our host: never touched, whatever its name."""
     xml = (
         "<domain type='qemu'><name>luban-foreign</name><memory unit='MiB'>16</memory><os><type>hvm</type></os></domain>"

@@ -16,7 +16,7 @@ from lab.datacentre import CLUSTER, NAMESPACE, DataCentre
 from luban.api.cluster import LubanCluster
 from luban.api.vm import LubanVM
 from luban.cli.explain import explain
-from tests.e2e.lab_view import Scene
+from tests.e2e.lab_view import LabView
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
@@ -48,18 +48,18 @@ def rack(lab: DataCentre) -> Iterator[Rack]:
     own.start(lab.control_plane, cwd=lab.layout.state)
 
 
-def row(scene: Scene) -> list[str]:
+def row(scene: LabView) -> list[str]:
     """The host as `kubectl get lh` shows it, without ages."""
     return scene.lab.kubectl("get", "lh", HOST, "--no-headers").split()[:5]
 
 
-def told(scene: Scene) -> str:
+def told(scene: LabView) -> str:
     """What `kubectl luban explain` says."""
     cluster = LubanCluster.parse(json.loads(scene.lab.kubectl("-n", NAMESPACE, "get", "lc", CLUSTER, "-o", "json")))
     return explain(cluster, [LubanVM.parse(vm) for vm in scene.vms()])
 
 
-def test_a_pulled_cable_sends_the_next_vm_elsewhere(rack: Rack, scene: Scene) -> None:
+def test_a_pulled_cable_sends_the_next_vm_elsewhere(rack: Rack, scene: LabView) -> None:
     assert row(scene) == [HOST, "Healthy", "802.3ad", "2/2", "2000"]
     scene.until(lambda: scene.status().get("bondSummary") == "2/2", "both hosts are sound")
     assert scene.status()["placement"]["host"] == HOST, "a tie goes to the first in the spec"
@@ -88,7 +88,7 @@ def test_a_pulled_cable_sends_the_next_vm_elsewhere(rack: Rack, scene: Scene) ->
     scene.until(lambda: scene.consistent(2), "two VMs serve")
 
 
-def test_with_policy_require_an_impaired_host_takes_none_and_the_reason_is_said(rack: Rack, scene: Scene) -> None:
+def test_with_policy_require_an_impaired_host_takes_none_and_the_reason_is_said(rack: Rack, scene: LabView) -> None:
     """host-c's node has no bond at all, which Require does not admit either."""
     scene.patch({"spec": {"bondPolicy": "Require"}})
     rack.guest.break_cable(2, Fault.PULLED)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from tests.e2e.lab_view import Scene
+from tests.e2e.lab_view import LabView
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(900)]
 
 
-def test_a_killed_vm_is_replaced(scene: Scene) -> None:
+def test_a_killed_vm_is_replaced(scene: LabView) -> None:
     """A VM without power: out of the balancer at once, replaced on the host that has fewest, and nothing is left."""
     victim = scene.vms()[0]
     name, uid = victim["metadata"]["name"], victim["metadata"]["uid"]
@@ -21,7 +21,7 @@ def test_a_killed_vm_is_replaced(scene: Scene) -> None:
     assert {vm["spec"]["host"] for vm in scene.vms()} == {"host-b", "host-c"}
 
 
-def test_a_deleted_lubanvm_is_drained_and_replaced(scene: Scene) -> None:
+def test_a_deleted_lubanvm_is_drained_and_replaced(scene: LabView) -> None:
     """`kubectl delete lvm` takes a VM out in order."""
     name = scene.vms()[0]["metadata"]["name"]
     scene.lab.kubectl("delete", "lubanvm", name, "--wait=false")
@@ -29,7 +29,7 @@ def test_a_deleted_lubanvm_is_drained_and_replaced(scene: Scene) -> None:
     scene.until(lambda: scene.consistent(2), "a new VM serves in its place")
 
 
-def test_api_server_restarted_mid_scale_up(scene: Scene) -> None:
+def test_api_server_restarted_mid_scale_up(scene: LabView) -> None:
     """The API server goes away while a VM is being made."""
     scene.scale(3)
     scene.lab.control_plane.restart_api_server()
@@ -38,7 +38,7 @@ def test_api_server_restarted_mid_scale_up(scene: Scene) -> None:
     scene.until(lambda: scene.consistent(2), "two VMs are left")
 
 
-def test_a_silent_host_loses_nothing(scene: Scene) -> None:
+def test_a_silent_host_loses_nothing(scene: LabView) -> None:
     """libvirtd of a host stops: its VMs run on, nothing is removed, the condition says so; then it comes back."""
     before = scene.domains()
     scene.lab.hosts.stop("host-b")
@@ -51,7 +51,7 @@ def test_a_silent_host_loses_nothing(scene: Scene) -> None:
     assert scene.domains() == before
 
 
-def test_balancer_agent_killed(scene: Scene) -> None:
+def test_balancer_agent_killed(scene: LabView) -> None:
     """The agent dies: the operator says so and heals when it is back; the VMs are the same."""
     before = scene.domains()
     scene.lab.agent.kill()

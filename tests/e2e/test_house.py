@@ -19,7 +19,7 @@ from lab.datacentre import DataCentre
 from luban_app.catalogue import catalogue
 from luban_app.samples import SAMPLES
 from luban_app.scoring import evaluate
-from tests.e2e.lab_view import Scene
+from tests.e2e.lab_view import LabView
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
@@ -123,7 +123,7 @@ class Browser:
             self.cookies |= {name: it.value for name, it in http.cookies.SimpleCookie(line).items()}
         self.vm = headers["X-Luban-VM"]
 
-    def ask_until(self, scene: Scene, path: str, vm: str, what: str) -> Any:
+    def ask_until(self, scene: LabView, path: str, vm: str, what: str) -> Any:
         """Ask until another VM than `vm` answers. What is in flight on a VM that dies may fail: httpd never retries."""
 
         def other() -> Any:
@@ -142,7 +142,7 @@ def home_of(record: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.fixture
-def browser(lab: DataCentre, scene: Scene) -> Iterator[Browser]:
+def browser(lab: DataCentre, scene: LabView) -> Iterator[Browser]:
     """A visitor who has opened the first page."""
     it = Browser(lab.addresses.service)
     scene.until(lambda: it.ask("/readyz")["ready"], "the service is ready")
@@ -152,7 +152,7 @@ def browser(lab: DataCentre, scene: Scene) -> Iterator[Browser]:
     lab.database.sql("DELETE FROM records WHERE owner <> ''")
 
 
-def test_session_and_records_survive_the_vm_that_served_them(lab: DataCentre, scene: Scene, browser: Browser) -> None:
+def test_session_and_records_survive_the_vm_that_served_them(lab: DataCentre, scene: LabView, browser: Browser) -> None:
     answers = dict(SAMPLES[0].answers)
     record = browser.ask("/api/v1/records", {**HOME, "answers": answers})
     assert record["scores"]["total"] == pytest.approx(evaluate(catalogue(), answers).total.value, abs=0.05)
@@ -180,7 +180,9 @@ def test_session_and_records_survive_the_vm_that_served_them(lab: DataCentre, sc
     )
 
 
-def test_a_form_begun_on_a_vm_that_dies_is_finished_on_another(lab: DataCentre, scene: Scene, browser: Browser) -> None:
+def test_a_form_begun_on_a_vm_that_dies_is_finished_on_another(
+    lab: DataCentre, scene: LabView, browser: Browser
+) -> None:
     answers = dict(SAMPLES[0].answers)
     steps = {
         f"/evaluate/{part.id}": {one.id: answers.get(one.id, "") for one in part.indicators}
@@ -214,7 +216,7 @@ def test_a_form_begun_on_a_vm_that_dies_is_finished_on_another(lab: DataCentre, 
     assert f'href="{where}"' in listed
 
 
-def test_metrics_are_for_the_operator_and_not_for_clients(scene: Scene, browser: Browser) -> None:
+def test_metrics_are_for_the_operator_and_not_for_clients(scene: LabView, browser: Browser) -> None:
     with pytest.raises(urllib.error.HTTPError) as refused:
         browser.ask("/metrics")
     with refused.value:
@@ -224,7 +226,7 @@ def test_metrics_are_for_the_operator_and_not_for_clients(scene: Scene, browser:
     assert browser.ask("/work?seconds=0")["vm"] == browser.vm, "the lab's VMs take part in experiments"
 
 
-def test_without_its_database_a_vm_is_alive_but_not_ready(lab: DataCentre, scene: Scene, browser: Browser) -> None:
+def test_without_its_database_a_vm_is_alive_but_not_ready(lab: DataCentre, scene: LabView, browser: Browser) -> None:
     before = {vm["metadata"]["name"] for vm in scene.vms()}
     lab.database.down()
     try:

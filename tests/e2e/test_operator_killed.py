@@ -8,14 +8,14 @@ import time
 
 import pytest
 
-from tests.e2e.lab_view import Scene
+from tests.e2e.lab_view import LabView
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1200)]
 ROUNDS = 5
 LONGEST_DELAY = 6.0
 
 
-def kill_after(scene: Scene, seconds: float) -> None:
+def kill_after(scene: LabView, seconds: float) -> None:
     """SIGKILL the operator so long after now, and start a new one."""
     moment = time.monotonic() + seconds
     scene.until(lambda: time.monotonic() >= moment, "the chosen moment", deadline=seconds + 5)
@@ -24,7 +24,7 @@ def kill_after(scene: Scene, seconds: float) -> None:
     scene.lab.start_operator()
 
 
-def test_ten_kills_mid_scaling(scene: Scene) -> None:
+def test_ten_kills_mid_scaling(scene: LabView) -> None:
     """Five scale-ups and five scale-downs, each with a kill at a random moment: the same end state each time."""
     seed = random.SystemRandom().randrange(10**6)
     print(f"seed {seed}")
@@ -36,7 +36,7 @@ def test_ten_kills_mid_scaling(scene: Scene) -> None:
             scene.until(lambda count=count: scene.consistent(count), f"{count} VMs and nothing else (seed {seed})")
 
 
-def test_the_service_answers_without_operator(scene: Scene) -> None:
+def test_the_service_answers_without_operator(scene: LabView) -> None:
     """A stopped operator stops nothing else; SIGTERM ends it quickly."""
     import urllib.request
 

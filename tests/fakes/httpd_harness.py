@@ -72,7 +72,7 @@ def httpd_folder() -> Iterator[Path]:
         yield Path(path)
 
 
-class Stage:
+class HttpdHarness:
     """A balancer with its backends, and what a test does to them."""
 
     def __init__(self, folder: Path) -> None:
@@ -229,10 +229,10 @@ class Stage:
 
 
 @contextlib.asynccontextmanager
-async def a_stage() -> AsyncIterator[Stage]:
+async def a_stage() -> AsyncIterator[HttpdHarness]:
     """A stage with two members, a and b, published and enabled; no agent yet."""
     with httpd_folder() as folder:
-        stage = Stage(folder)
+        stage = HttpdHarness(folder)
         try:
             for name in ("a", "b"):
                 await stage.vm(name)

@@ -11,9 +11,9 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from luban.core.model import ClusterRef, DomainRecord, DomainState
+from luban.core.model import ClusterRef, DomainRecord, DomainState, Machine
 from luban.errors import ForeignDomain, HostUnreachable, LubanError, PermanentError
-from luban.ports import HostRef, Machine
+from luban.ports import HostRef
 
 RUNNING: frozenset[DomainState] = frozenset({"Running", "Paused", "ShuttingDown"})
 NEVER = float("inf")

@@ -1,4 +1,4 @@
-"""A whole site behind the ports: API server, hosts, one balancer, VMs that answer; all on one virtual clock."""
+"""A whole harness behind the ports: API server, hosts, one balancer, VMs that answer; all on one virtual clock."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from prometheus_client import CollectorRegistry
 from luban.api import names
 from luban.api.cluster import LubanCluster
 from luban.core.model import BalancerReport, ClusterRef, MemberReport
+from luban.ports import Ports
 from luban.render.balancer import parse_balancer_json
 from luban.runtime.metrics import Metrics
 from luban.runtime.tick import ClusterRuntime
-from luban.runtime.wiring import Ports
 from tests.fakes.cluster import FakeCluster
 from tests.fakes.hypervisor import FakeHypervisor
 
@@ -94,7 +94,7 @@ class BootedProbes:
         """See Probes."""
 
 
-class Site:
+class OperatorHarness:
     """One LubanCluster on two hosts, and the operator that looks after it."""
 
     def __init__(self, spec: dict[str, Any] | None = None, *, boot_seconds: float = 10.0) -> None:

@@ -22,6 +22,7 @@ from luban.core.model import (
     Action,
     BalancerReport,
     BondObservation,
+    ClusterMemory,
     CreateVM,
     DeleteVM,
     DestroyDomain,
@@ -33,7 +34,6 @@ from luban.core.model import (
     Member,
     MemberReport,
     MemberState,
-    Memory,
     Observation,
     OrphanVM,
     Plan,
@@ -280,7 +280,7 @@ class World:
             hosts=tuple(self._host(name) for name in self._observed_hosts()),
             balancers=tuple(self._report(name, proxy) for name, proxy in self.proxies.items()),
             bonds=self._bonds(),
-            failures={name: it for name, it in (failures or {}).items() if name in self.vms},
+            provision_failures={name: it for name, it in (failures or {}).items() if name in self.vms},
             published={name: it.published for name, it in self.proxies.items() if it.published is not None},
             settings_version=_hash(self.spec.balancer.model_dump_json()),
         )
@@ -491,17 +491,17 @@ class Operator:
     """The runtime's loop without its concurrency. What survives its death is `status`."""
 
     world: World
-    memory: Memory = field(default_factory=Memory)
-    status: Memory = field(default_factory=Memory)
+    memory: ClusterMemory = field(default_factory=ClusterMemory)
+    status: ClusterMemory = field(default_factory=ClusterMemory)
     """What the LubanCluster's status keeps: desired, last_scale, decision."""
-    failures: dict[str, Failure] = field(default_factory=dict)
+    provision_failures: dict[str, Failure] = field(default_factory=dict)
     finished: bool = False
     last: Plan | None = None
 
     def look(self) -> Plan:
         """Observe and plan, and do nothing."""
         world = self.world
-        observation = world.observe(self.failures)
+        observation = world.observe(self.provision_failures)
         return plan(world.spec, CLUSTER, observation, self.memory, world.now, deleting=world.deleting)
 
     def tick(self, *, dice: random.Random | None = None, killed_after: int | None = None, told: bool = True) -> Plan:
@@ -513,7 +513,7 @@ class Operator:
         actions = list(made.actions) if dice is None else interleaved(made.actions, dice)
         self._apply(actions if killed_after is None else actions[:killed_after])
         if killed_after is None or told:
-            self.status = Memory(
+            self.status = ClusterMemory(
                 decision=made.decision, last_scale=made.memory.last_scale, desired=made.desired or None
             )
         if killed_after is not None:
@@ -525,7 +525,7 @@ class Operator:
 
     def restart(self) -> None:
         """The process ends and another starts."""
-        self.memory, self.failures = self.status, {}
+        self.memory, self.provision_failures = self.status, {}
 
     def run(self, seconds: float, *, until: Callable[[Plan], bool] = lambda _: False) -> Plan:
         """Tick for so long in virtual time, or until a plan pleases."""
@@ -549,9 +549,9 @@ class Operator:
 
     def _remember(self, name: str, failure: Failure | None) -> None:
         if failure is None:
-            self.failures.pop(name, None)
+            self.provision_failures.pop(name, None)
         else:
-            self.failures[name] = failure
+            self.provision_failures[name] = failure
 
 
 def interleaved(actions: Iterable[Action], dice: random.Random) -> list[Action]:

@@ -17,14 +17,14 @@ import pytest
 from luban.balancer_agent.agent import run
 from luban.errors import PermanentError
 from luban.render.httpd import BalancerSettings, slotted_config
-from tests.fakes.httpd_harness import HTTPD, Stage, a_stage, until
+from tests.fakes.httpd_harness import HTTPD, HttpdHarness, a_stage, until
 from tests.fakes.web import Outcome
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
 
 
 @pytest.fixture
-async def stage() -> AsyncIterator[Stage]:
+async def stage() -> AsyncIterator[HttpdHarness]:
     """Two members, no agent yet."""
     async with a_stage() as stage:
         yield stage
@@ -39,7 +39,7 @@ def assert_nothing_lost(outcome: Outcome, least: int) -> None:
 class TestMembership:
     """Joining and leaving."""
 
-    async def test_twenty_joins_and_leaves_lose_nothing(self, stage: Stage) -> None:
+    async def test_twenty_joins_and_leaves_lose_nothing(self, stage: HttpdHarness) -> None:
         await stage.start()
         async with stage.load() as load:
             names = ["a", "b"]
@@ -52,7 +52,7 @@ class TestMembership:
         assert len(load.outcome.answered) == 22
         assert 'luban_balancer_reloads_total{result="loaded"}' not in await stage.metrics()
 
-    async def test_drain_waits_for_a_slow_request(self, stage: Stage) -> None:
+    async def test_drain_waits_for_a_slow_request(self, stage: HttpdHarness) -> None:
         await stage.start()
         client = stage.client()
         slow = [asyncio.create_task(client.request("GET", "/slow?s=2")) for _ in range(4)]
@@ -75,7 +75,7 @@ class TestMembership:
         await stage.backends["a"].stop()
         assert [(await one)[0] for one in slow] == [200] * 4
 
-    async def test_a_dead_member_is_out_within_two_seconds(self, stage: Stage) -> None:
+    async def test_a_dead_member_is_out_within_two_seconds(self, stage: HttpdHarness) -> None:
         await stage.start()
         await stage.backends["a"].stop()
 
@@ -94,7 +94,7 @@ class TestMembership:
 
         await until(back, "a back")
 
-    async def test_a_hung_member_is_out_although_it_accepts(self, stage: Stage) -> None:
+    async def test_a_hung_member_is_out_although_it_accepts(self, stage: HttpdHarness) -> None:
         await stage.start()
         stage.backends["a"].freeze()
 
@@ -108,7 +108,7 @@ class TestMembership:
         assert_nothing_lost(load.outcome, least=50)
         stage.backends["a"].thaw()
 
-    async def test_members_that_all_fail_their_check_still_get_requests(self, stage: Stage) -> None:
+    async def test_members_that_all_fail_their_check_still_get_requests(self, stage: HttpdHarness) -> None:
         await stage.start()
         for backend in stage.backends.values():
             backend.ready = False
@@ -120,14 +120,14 @@ class TestMembership:
         assert {(await stage.client().request("GET", "/"))[0] for _ in range(4)} == {200}
 
 
-async def join(stage: Stage, name: str) -> None:
+async def join(stage: HttpdHarness, name: str) -> None:
     """Bring a new VM in."""
     await stage.vm(name)
     stage.want(name, "Enabled")
     await until(lambda: enabled(stage, name), f"{name} enabled")
 
 
-async def leave(stage: Stage, name: str) -> None:
+async def leave(stage: HttpdHarness, name: str) -> None:
     """Take a VM out as the operator does: drain, stop, forget."""
     stage.want(name, "Draining")
     await stage.drained(name)
@@ -139,7 +139,7 @@ async def leave(stage: Stage, name: str) -> None:
 class TestSettings:
     """What needs a reload."""
 
-    async def test_a_sticky_cookie_binds_counts_and_holds(self, stage: Stage) -> None:
+    async def test_a_sticky_cookie_binds_counts_and_holds(self, stage: HttpdHarness) -> None:
         stage.publish(sticky_cookie="LUBANID")
         await stage.start()
         client = stage.client()
@@ -168,7 +168,7 @@ class TestSettings:
         assert text == "b", "moved, and bound anew"
         assert headers["set-cookie"].partition(";")[0].endswith(".b")
 
-    async def test_new_settings_are_loaded(self, stage: Stage) -> None:
+    async def test_new_settings_are_loaded(self, stage: HttpdHarness) -> None:
         await stage.start()
         for method in ("bytraffic", "bybusyness"):
             stage.publish(method=method, slots=32)
@@ -179,7 +179,7 @@ class TestSettings:
         assert "s032" in config
         assert {(await stage.client().request("GET", "/"))[0] for _ in range(4)} == {200}
 
-    async def test_an_upgraded_operator_hides_the_metrics_by_a_reload(self, stage: Stage) -> None:
+    async def test_an_upgraded_operator_hides_the_metrics_by_a_reload(self, stage: HttpdHarness) -> None:
         await stage.start()
         client = stage.client()
         assert (await client.request("GET", "/metrics"))[0] == 200
@@ -194,7 +194,7 @@ class TestSettings:
         assert 'luban_balancer_reloads_total{result="loaded"} 1.0' in await stage.metrics()
 
     async def test_refused_settings_change_nothing_but_the_report(
-        self, stage: Stage, monkeypatch: pytest.MonkeyPatch
+        self, stage: HttpdHarness, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         await stage.start()
         good = slotted_config
@@ -223,7 +223,7 @@ class TestSettings:
         await stage.applied()
         assert (await stage.report()).ready
 
-    async def test_a_port_that_is_taken_is_refused_before_httpd_dies_of_it(self, stage: Stage) -> None:
+    async def test_a_port_that_is_taken_is_refused_before_httpd_dies_of_it(self, stage: HttpdHarness) -> None:
         await stage.start()
         with socket.socket() as taken:
             taken.bind((HTTPD, 0))
@@ -236,7 +236,7 @@ class TestSettings:
             await until(refused, "refusal")
             assert (await stage.client().request("GET", "/"))[0] == 200
 
-    async def test_what_cannot_be_read_is_reported(self, stage: Stage) -> None:
+    async def test_what_cannot_be_read_is_reported(self, stage: HttpdHarness) -> None:
         await stage.start()
         (stage.folder / "config" / "balancer.json").write_text("{}")
 
@@ -251,7 +251,7 @@ class TestSettings:
 class TestStart:
     """What holds an agent up at once."""
 
-    async def test_a_report_port_that_is_taken_is_told_with_the_remedy(self, stage: Stage) -> None:
+    async def test_a_report_port_that_is_taken_is_told_with_the_remedy(self, stage: HttpdHarness) -> None:
         with socket.socket() as squatter:
             squatter.bind((stage.options.report_address, stage.options.report_port))
             squatter.listen()
@@ -263,7 +263,7 @@ class TestStart:
 class TestDeaths:
     """Agent and httpd killed."""
 
-    async def test_an_agent_that_is_killed_and_restarted_loses_nothing(self, stage: Stage) -> None:
+    async def test_an_agent_that_is_killed_and_restarted_loses_nothing(self, stage: HttpdHarness) -> None:
         await stage.spawn()
         httpd = stage.httpd_pid()
         async with stage.load() as load:
@@ -284,7 +284,7 @@ class TestDeaths:
         assert_nothing_lost(load.outcome, least=300)
         assert stage.httpd_pid() == httpd
 
-    async def test_an_upgraded_agent_has_its_httpd_load_what_it_writes_now(self, stage: Stage) -> None:
+    async def test_an_upgraded_agent_has_its_httpd_load_what_it_writes_now(self, stage: HttpdHarness) -> None:
         await stage.spawn()
         httpd = stage.httpd_pid()
         stage.kill_agent()
@@ -298,7 +298,7 @@ class TestDeaths:
         assert stage.httpd_pid() == httpd
         assert (await stage.client().request("GET", "/"))[0] == 200
 
-    async def test_an_httpd_that_is_killed_comes_back_with_the_right_members(self, stage: Stage) -> None:
+    async def test_an_httpd_that_is_killed_comes_back_with_the_right_members(self, stage: HttpdHarness) -> None:
         await stage.start()
         stage.want("b", "Draining")
         await stage.applied()
@@ -313,7 +313,7 @@ class TestDeaths:
             await until(back, "httpd again")
             assert {(await stage.client().request("GET", "/"))[2] for _ in range(6)} == {"a"}
 
-    async def test_the_end_lets_requests_finish(self, stage: Stage) -> None:
+    async def test_the_end_lets_requests_finish(self, stage: HttpdHarness) -> None:
         await stage.spawn()
         slow = asyncio.create_task(stage.client().request("GET", "/slow?s=1"))
 
@@ -328,18 +328,18 @@ class TestDeaths:
             os.kill(pid, 0)
 
 
-async def enabled(stage: Stage, name: str) -> bool:
+async def enabled(stage: HttpdHarness, name: str) -> bool:
     """Whether a member takes requests."""
     report = await stage.member(name)
     return report is not None and report.state == "Enabled"
 
 
-async def known(stage: Stage, name: str) -> bool:
+async def known(stage: HttpdHarness, name: str) -> bool:
     """Whether the agent has taken a member on."""
     return await stage.member(name) is not None
 
 
-async def closed(stage: Stage, name: str) -> bool:
+async def closed(stage: HttpdHarness, name: str) -> bool:
     """Whether a member takes nothing new."""
     report = await stage.member(name)
     return report is not None and report.state != "Enabled"

@@ -16,8 +16,8 @@ from luban.adapters.apache_httpd.connections import open_connections
 from luban.adapters.apache_httpd.process import Httpd, LogTail, find_httpd
 from luban.balancer_agent.slots import SETTLE_SECONDS
 from luban.errors import ConfigurationRefused, PermanentError
-from luban.render.httpd import Runtime, SlotLine, plain_config, slot_host, slotted_config
-from tests.fakes.httpd_harness import HTTPD, ROOT, Stage, a_stage, background, free_port, httpd_folder, until
+from luban.render.httpd import AgentSettings, SlotLine, plain_config, slot_host, slotted_config
+from tests.fakes.httpd_harness import HTTPD, ROOT, HttpdHarness, a_stage, background, free_port, httpd_folder, until
 from tests.fakes.web import Backend
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
@@ -34,7 +34,7 @@ def folder() -> Iterator[Path]:
 
 
 @pytest.fixture
-async def stage() -> AsyncIterator[Stage]:
+async def stage() -> AsyncIterator[HttpdHarness]:
     """Two members, no agent yet."""
     async with a_stage() as stage:
         yield stage
@@ -56,7 +56,7 @@ class TestConfiguration:
         )
         assert (done.returncode, done.stderr.strip()) == (0, "Syntax OK")
 
-    async def test_the_plain_form_serves_by_itself(self, stage: Stage) -> None:
+    async def test_the_plain_form_serves_by_itself(self, stage: HttpdHarness) -> None:
         async with plain_httpd(stage):
             client = stage.client()
             texts = {(await client.request("GET", "/"))[2] for _ in range(4)}
@@ -71,7 +71,7 @@ class TestConfiguration:
 
 
 @contextlib.asynccontextmanager
-async def plain_httpd(stage: Stage) -> AsyncIterator[None]:
+async def plain_httpd(stage: HttpdHarness) -> AsyncIterator[None]:
     """An httpd that serves from the plain form by itself."""
     config = stage.folder / "plain.conf"
     settings = replace(stage.settings, listen_address=HTTPD)
@@ -153,7 +153,7 @@ Connection: X-Forwarded-For, X-Forwarded-Host
 
 
 @pytest.fixture(params=["plain", "slotted"])
-async def front(request: pytest.FixtureRequest, stage: Stage) -> AsyncIterator[Stage]:
+async def front(request: pytest.FixtureRequest, stage: HttpdHarness) -> AsyncIterator[HttpdHarness]:
     """httpd before two members, from either form."""
     stage.publish(metrics_path="/metrics")
     if request.param == "plain":
@@ -167,7 +167,7 @@ async def front(request: pytest.FixtureRequest, stage: Stage) -> AsyncIterator[S
 class TestFront:
     """What clients get, and what the service hears of them."""
 
-    async def test_no_client_gets_the_metrics_page_however_it_is_spelt(self, front: Stage) -> None:
+    async def test_no_client_gets_the_metrics_page_however_it_is_spelt(self, front: HttpdHarness) -> None:
         client = front.client()
         for backend in front.backends.values():
             backend.served.clear()
@@ -176,11 +176,11 @@ class TestFront:
             assert got == dict.fromkeys(METRICS, 404), method
         assert [path for backend in front.backends.values() for path in backend.served if path != "/healthz"] == []
 
-    async def test_what_only_resembles_it_is_passed_on(self, front: Stage) -> None:
+    async def test_what_only_resembles_it_is_passed_on(self, front: HttpdHarness) -> None:
         client = front.client()
         assert {path: (await client.request("GET", path))[0] for path in NOT_METRICS} == dict.fromkeys(NOT_METRICS, 200)
 
-    async def test_the_service_hears_nothing_that_a_client_claims_of_itself(self, front: Stage) -> None:
+    async def test_the_service_hears_nothing_that_a_client_claims_of_itself(self, front: HttpdHarness) -> None:
         _, _, head = await front.client().request("GET", "/echo", more=CLAIMS)
         assert "forged" not in head.lower()
         assert "443443" not in head
@@ -208,9 +208,11 @@ class TestHttpd:
         with pytest.raises(PermanentError, match="install apache2-bin"):
             find_httpd("/nowhere/httpd")
 
-    async def test_children_follow_the_hosts_file_twice_within_a_second(self, stage: Stage, folder: Path) -> None:
+    async def test_children_follow_the_hosts_file_twice_within_a_second(
+        self, stage: HttpdHarness, folder: Path
+    ) -> None:
         manager = free_port(HTTPD)
-        runtime = Runtime(str(folder), HTTPD, manager, "ab" * 16, HTTPD)
+        runtime = AgentSettings(str(folder), HTTPD, manager, "ab" * 16, HTTPD)
         httpd = Httpd(find_httpd(), folder)
         first, second = (stage.backends[name] for name in "ab")
         httpd.write_hosts({slot_host("s001"): first.address})

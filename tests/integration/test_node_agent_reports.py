@@ -18,11 +18,11 @@ from lab.process import LabError
 from luban.adapters.clock import SystemClock
 from luban.adapters.kubernetes_api import connect_hosts
 from luban.api import LubanHost, names
-from luban.core.bonds.host import HostMemory, Wish, judge_host
+from luban.core.bonds.host import BondExpectation, HostMemory, judge_host
 from luban.core.bonds.model import BondReading, HostReading
 from luban.node_agent.agent import Agent, AgentOptions
 from luban.node_agent.status import status_of
-from luban.ports import HostReports
+from luban.ports import LubanHosts
 from tests.unit.core.bond_states import START, STATES, from_netlink
 
 # The first test may have to build kube-apiserver: minutes on two cores, once for each machine.
@@ -59,7 +59,7 @@ class Bonds:
 class Reports:
     """The real adapter; what it writes can be waited for."""
 
-    def __init__(self, real: HostReports) -> None:
+    def __init__(self, real: LubanHosts) -> None:
         self._real = real
         self._written: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
 
@@ -143,7 +143,7 @@ async def test_the_spec_is_the_users(luban_api: ControlPlane, reports: Reports) 
 async def test_every_recorded_state_is_accepted_whole(reports: Reports) -> None:
     """Nothing that the agent writes is refused or dropped by the schema, and what is not so any more goes."""
     for state in STATES:
-        judged = judge_host(HostReading(START, (from_netlink(state),)), Wish(), HostMemory(), START)
+        judged = judge_host(HostReading(START, (from_netlink(state),)), BondExpectation(), HostMemory(), START)
         status = status_of(judged, None, 1, START).wire()
         assert (await reports.write("host-b", status))["status"] == status
 
@@ -178,7 +178,7 @@ async def test_the_largest_status_is_accepted(reports: Reports) -> None:
     bond = from_netlink("lacp-both-down")
     ports = [replace(bond.ports[0], name=f"{number:02}" + r"\xff" * 13) for number in range(40)]
     bonds = [replace(bond, name=f"{number:02}" + r"\xfe" * 13, ports=tuple(ports)) for number in range(20)]
-    judged = judge_host(HostReading(START, tuple(bonds)), Wish(), HostMemory(), START)
+    judged = judge_host(HostReading(START, tuple(bonds)), BondExpectation(), HostMemory(), START)
     status = status_of(judged, None, 1, START).wire()
     assert (await reports.write("host-b", status))["status"] == status
     assert len(json.dumps(status)) < 500_000

@@ -31,7 +31,7 @@ from luban.core.model import BalancerReport
 from luban.errors import LubanError
 from luban.ports import Probes
 from luban.render.balancer import parse_balancer_json
-from luban.render.httpd import ERROR_LOG, SESSION_LOG, Runtime
+from luban.render.httpd import ERROR_LOG, SESSION_LOG, AgentSettings
 
 log = structlog.get_logger(__name__)
 
@@ -80,12 +80,12 @@ async def run(options: AgentOptions, stop: asyncio.Event) -> None:
         await agent.run(stop, announce)
 
 
-def _runtime(options: AgentOptions) -> Runtime:
+def _runtime(options: AgentOptions) -> AgentSettings:
     """Make the state folder: httpd's children (nobody, if we are root) must get through it to the hosts file."""
     folder = options.state_dir.resolve()
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o711)
-    return Runtime(
+    return AgentSettings(
         folder=str(folder),
         manager_address=options.manager_address or _loopback(options.report_address),
         manager_port=options.manager_port,
@@ -116,7 +116,12 @@ class Agent:
     """All parts of one agent."""
 
     def __init__(
-        self, options: AgentOptions, runtime: Runtime, server: Server, source: Source, probes: Probes | None = None
+        self,
+        options: AgentOptions,
+        runtime: AgentSettings,
+        server: Server,
+        source: Source,
+        probes: Probes | None = None,
     ) -> None:
         self._options = options
         self._server = server

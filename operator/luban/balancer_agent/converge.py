@@ -10,11 +10,11 @@ import structlog
 
 from luban.adapters.apache_httpd.connections import Endpoint
 from luban.adapters.apache_httpd.manager import LiveSlot, SlotState
-from luban.balancer_agent.drain_watch import SAMPLE_SECONDS, Quiet
+from luban.balancer_agent.drain_watch import SAMPLE_SECONDS, DrainWatch
 from luban.balancer_agent.loader import Loader
 from luban.balancer_agent.memory import Store
 from luban.balancer_agent.metrics import Metrics, kind_of
-from luban.balancer_agent.report import Seen, member_reports
+from luban.balancer_agent.report import HttpdLook, member_reports
 from luban.balancer_agent.server import Server
 from luban.balancer_agent.slots import (
     SETTLE_SECONDS,
@@ -58,7 +58,7 @@ class Converger:
         self._store = store
         self._metrics = metrics
         self._inputs = inputs
-        self.seen = Seen()
+        self.seen = HttpdLook()
         self.applied = ""
         """Version of the document that httpd has carried out in full."""
         self.problem = "no configuration yet"
@@ -124,7 +124,7 @@ class Converger:
         table = placed(self._store.table, document.members, Facts())
         fresh = tuple(replace(slot, settled=slot.member is not None, served_before=0) for slot in table)
         self._store.update(replace(self._store.memory, table=fresh))
-        self.seen = Seen(sessions=self.seen.sessions)
+        self.seen = HttpdLook(sessions=self.seen.sessions)
         await self._loader.start(self._view())
 
     def _look(self, live: Mapping[str, LiveSlot]) -> Facts:
@@ -134,10 +134,10 @@ class Converger:
         facts = Facts(live)
         closed = {slot.name: slot for slot in self._store.table if slot.member and facts.takes_nothing(slot)}
         quiet = {
-            name: self.seen.quiet.get(name, Quiet(now)).after(self._in_flight(slot, connections), now)
+            name: self.seen.quiet.get(name, DrainWatch(now)).after(self._in_flight(slot, connections), now)
             for name, slot in closed.items()
         }
-        self.seen = Seen(live, connections, quiet, self._sessions(), self._loader.sticky)
+        self.seen = HttpdLook(live, connections, quiet, self._sessions(), self._loader.sticky)
         rested = {name for (name, _), moment in self._pointed.items() if now - moment >= SETTLE_SECONDS}
         return Facts(live, {name for name, seen in quiet.items() if seen.drained}, rested)
 

@@ -12,7 +12,7 @@ SAMPLE_SECONDS = 0.1
 
 
 @dataclass(frozen=True)
-class Quiet:
+class DrainWatch:
     """What was seen of a slot since it was closed. Once drained it stays so: nothing new is sent to it."""
 
     closed_at: float
@@ -26,7 +26,7 @@ class Quiet:
         """Whether nothing is in flight, for certain."""
         return self.zeros >= SAMPLES
 
-    def after(self, connections: int, now: float) -> Quiet:
+    def after(self, connections: int, now: float) -> DrainWatch:
         """The same slot after a look at its open connections."""
         if self.drained or now < self.closed_at + QUIET_SECONDS:
             return self

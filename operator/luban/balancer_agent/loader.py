@@ -14,7 +14,7 @@ from luban.balancer_agent.server import Server
 from luban.balancer_agent.slots import View, lines, ports_of
 from luban.errors import ConfigurationRefused, LubanError
 from luban.render.balancer import BalancerDocument, BalancerSettings
-from luban.render.httpd import Runtime, slot_host, slotted_config
+from luban.render.httpd import AgentSettings, slot_host, slotted_config
 
 log = structlog.get_logger(__name__)
 
@@ -28,7 +28,7 @@ class Loader:
     """Keeps httpd running with the wanted settings, or with the last good ones if httpd refuses the wanted."""
 
     def __init__(
-        self, server: Server, runtime: Runtime, store: Store, metrics: Metrics, clock: Callable[[], float]
+        self, server: Server, runtime: AgentSettings, store: Store, metrics: Metrics, clock: Callable[[], float]
     ) -> None:
         self._server = server
         self._runtime = runtime

@@ -37,7 +37,7 @@ class Skeleton:
 
 
 @dataclass(frozen=True)
-class Memory:
+class AgentMemory:
     """Everything that the agent's next decision depends on and httpd cannot tell."""
 
     document: BalancerDocument | None = None
@@ -59,30 +59,30 @@ class Store:
         """The slots as they should be."""
         return self.memory.table
 
-    def update(self, memory: Memory) -> None:
+    def update(self, memory: AgentMemory) -> None:
         """Remember something else."""
         if memory != self.memory:
             _replace(self._path, json.dumps(_encode(memory)))
             self.memory = memory
 
 
-def _load(path: Path) -> Memory:
+def _load(path: Path) -> AgentMemory:
     """The memory of the agent that ran here before; an empty one if there was none, or it cannot be read."""
     try:
         data = json.loads(path.read_text())
-        return Memory(
+        return AgentMemory(
             document=parse_balancer_json(data["document"]) if data["document"] else None,
             in_force=_skeleton(data["inForce"]) if data["inForce"] else None,
             table=tuple(_slot(index, entry) for index, entry in enumerate(data["table"], start=1)),
         )
     except FileNotFoundError:
-        return Memory()
+        return AgentMemory()
     except (OSError, ValueError, KeyError, TypeError) as error:
         log.warning("state cannot be read, starting without", file=str(path), error=repr(error))
-        return Memory()
+        return AgentMemory()
 
 
-def _encode(memory: Memory) -> dict[str, Any]:
+def _encode(memory: AgentMemory) -> dict[str, Any]:
     return {
         "document": encode_document(memory.document) if memory.document else None,
         "inForce": asdict(memory.in_force) if memory.in_force else None,

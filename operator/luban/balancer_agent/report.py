@@ -8,19 +8,19 @@ from dataclasses import dataclass, field
 
 from luban.adapters.apache_httpd.connections import Endpoint
 from luban.adapters.apache_httpd.manager import LiveSlot
-from luban.balancer_agent.drain_watch import Quiet
+from luban.balancer_agent.drain_watch import DrainWatch
 from luban.balancer_agent.slots import Slot, Table
 from luban.core.model import MemberReport, MemberState
 
 
 @dataclass(frozen=True)
-class Seen:
+class HttpdLook:
     """The last look at httpd."""
 
     live: Mapping[str, LiveSlot] = field(default_factory=dict)
     """Slots by name."""
     connections: Counter[Endpoint] = field(default_factory=Counter)
-    quiet: Mapping[str, Quiet] = field(default_factory=dict)
+    quiet: Mapping[str, DrainWatch] = field(default_factory=dict)
     """By slot name, for closed slots with a member."""
     sessions: Mapping[str, int] = field(default_factory=dict)
     """Sticky sessions of the last minute by member."""
@@ -28,7 +28,7 @@ class Seen:
     """Whether there are sticky sessions. If not, requests in flight count as sessions."""
 
 
-def member_reports(table: Table, seen: Seen, failing: Collection[str]) -> tuple[MemberReport, ...]:
+def member_reports(table: Table, seen: HttpdLook, failing: Collection[str]) -> tuple[MemberReport, ...]:
     """One report per member, those included that are not wanted any more but may have requests in flight."""
     held: dict[str, list[Slot]] = {}
     # A member that moved to another address has two slots: the one that is not leaving comes first.
@@ -38,7 +38,7 @@ def member_reports(table: Table, seen: Seen, failing: Collection[str]) -> tuple[
     return tuple(_report(name, held[name], seen, name in failing) for name in sorted(held))
 
 
-def _report(name: str, slots: Sequence[Slot], seen: Seen, failing: bool) -> MemberReport:
+def _report(name: str, slots: Sequence[Slot], seen: HttpdLook, failing: bool) -> MemberReport:
     first, live = slots[0], seen.live.get(slots[0].name)
     in_flight = sum(seen.connections[endpoint] for endpoint in {slot.endpoint for slot in slots})
     return MemberReport(

@@ -13,7 +13,7 @@ from luban.adapters.apache_httpd.connections import Endpoint, open_connections
 from luban.adapters.apache_httpd.manager import GENERATION, HttpdManager, LiveSlot, SlotState
 from luban.adapters.apache_httpd.process import Httpd
 from luban.errors import ConfigurationRefused, LubanError, TemporaryError
-from luban.render.httpd import Runtime
+from luban.render.httpd import AgentSettings
 
 START_SECONDS = 15.0
 """Longest wait for httpd to answer after a start or a graceful restart; on an idle machine 0.2 s."""
@@ -73,7 +73,7 @@ class Server(Protocol):
 class HttpdServer:
     """The real one."""
 
-    def __init__(self, binary: str, runtime: Runtime) -> None:
+    def __init__(self, binary: str, runtime: AgentSettings) -> None:
         self._httpd = Httpd(binary, Path(runtime.folder))
         self._manager = HttpdManager(runtime.manager_address, runtime.manager_port, runtime.secret)
 

@@ -15,7 +15,7 @@ from luban.core.model import BalancerReport
 from luban.errors import PermanentError
 
 
-class Speaker(Protocol):
+class AgentState(Protocol):
     """What the endpoints tell about."""
 
     def report(self) -> BalancerReport:
@@ -31,7 +31,9 @@ class Speaker(Protocol):
 class Web:
     """A listening server; `close` ends it."""
 
-    def __init__(self, speaker: Speaker, registry: CollectorRegistry, refresh: Callable[[], Awaitable[None]]) -> None:
+    def __init__(
+        self, speaker: AgentState, registry: CollectorRegistry, refresh: Callable[[], Awaitable[None]]
+    ) -> None:
         self._speaker = speaker
         self._registry = registry
         self._refresh = refresh

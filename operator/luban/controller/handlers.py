@@ -11,8 +11,8 @@ import kopf
 from luban.api import names
 from luban.controller.manager import Manager
 
-FAREWELL_TURN_SECONDS = 10.0
-FAREWELL_PAUSE_SECONDS = 0.5
+DELETION_TURN_SECONDS = 10.0
+DELETION_PAUSE_SECONDS = 0.5
 REFUSED_SPEC_SECONDS = 5.0
 """A spec that cannot be read is looked at again after so long."""
 
@@ -51,10 +51,10 @@ def _configure(registry: kopf.OperatorRegistry) -> None:
         return kopf.login_with_service_account(**kwargs) or kopf.login_with_kubeconfig(**kwargs)
 
 
-async def _care(manager: Manager, body: kopf.Body, stopped: asyncio.Event) -> bool:
+async def _reconcile(manager: Manager, body: kopf.Body, stopped: asyncio.Event) -> bool:
     """Tick until `stopped` or the end; returns whether the cluster is gone. kopf comes back for an unreadable spec."""
     try:
-        return await manager.care(plain(body), stopped)
+        return await manager.reconcile(plain(body), stopped)
     except ValueError as error:
         await manager.refuse(plain(body), error)
         raise kopf.TemporaryError("spec refused", delay=REFUSED_SPEC_SECONDS) from error
@@ -63,26 +63,26 @@ async def _care(manager: Manager, body: kopf.Body, stopped: asyncio.Event) -> bo
 def _on_clusters(registry: kopf.OperatorRegistry, manager: Manager) -> None:
     resource = (names.GROUP, names.VERSION, names.CLUSTERS)
 
-    @kopf.daemon(*resource, registry=registry, id="care", cancellation_backoff=5.0, cancellation_timeout=5.0)
-    async def care(body: kopf.Body, stopped: kopf.DaemonStopped, **_: Any) -> None:
+    @kopf.daemon(*resource, registry=registry, id="reconcile", cancellation_backoff=5.0, cancellation_timeout=5.0)
+    async def reconcile(body: kopf.Body, stopped: kopf.DaemonStopped, **_: Any) -> None:
         flag = asyncio.Event()
-        ticking = asyncio.ensure_future(_care(manager, body, flag))
+        ticking = asyncio.ensure_future(_reconcile(manager, body, flag))
         waiting = asyncio.ensure_future(stopped.wait())
         await asyncio.wait({ticking, waiting}, return_when=asyncio.FIRST_COMPLETED)
         flag.set()
         waiting.cancel()
         await ticking
 
-    @kopf.on.delete(*resource, registry=registry, id="farewell")
-    async def farewell(body: kopf.Body, **_: Any) -> None:
+    @kopf.on.delete(*resource, registry=registry, id="delete")
+    async def delete(body: kopf.Body, **_: Any) -> None:
         """Drain and remove (or orphan) everything; kopf keeps the finalizer until this returns without an error.
 
         In turns: while this runs, kopf holds back the object's events, and what the user changes must be seen.
         """
         turn = asyncio.Event()
-        asyncio.get_running_loop().call_later(FAREWELL_TURN_SECONDS, turn.set)
-        if not await _care(manager, body, turn):
-            raise kopf.TemporaryError("VMs are left", delay=FAREWELL_PAUSE_SECONDS)
+        asyncio.get_running_loop().call_later(DELETION_TURN_SECONDS, turn.set)
+        if not await _reconcile(manager, body, turn):
+            raise kopf.TemporaryError("VMs are left", delay=DELETION_PAUSE_SECONDS)
 
     @kopf.on.event(*resource, registry=registry, id="changed")
     async def changed(body: kopf.Body, **kwargs: Any) -> None:

@@ -12,13 +12,12 @@ import structlog
 from luban.api.cluster import LubanCluster
 from luban.api.common import ObjectMeta
 from luban.core.model import ClusterRef
-from luban.ports import HostRef
+from luban.ports import HostRef, Ports
 from luban.render.balancer import settings_of
 from luban.runtime.host_reports import HostReports, node_of
 from luban.runtime.metrics import Metrics
 from luban.runtime.status import refused_condition
 from luban.runtime.tick import ClusterRuntime
-from luban.runtime.wiring import Ports
 
 log = structlog.get_logger(__name__)
 
@@ -90,7 +89,7 @@ class Manager:
             if any(node_of(host) == node for host in entry.runtime.cluster.spec.hosts):
                 entry.runtime.wake.set()
 
-    async def care(self, body: dict[str, Any], stopped: asyncio.Event) -> bool:
+    async def reconcile(self, body: dict[str, Any], stopped: asyncio.Event) -> bool:
         """Tick a cluster until `stopped`, or until it is gone: returns whether it is.
 
         Raises ValueError if its spec cannot be read and no good one was ever seen.

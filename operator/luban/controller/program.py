@@ -20,8 +20,8 @@ from luban.adapters.probes_http import HttpProbes
 from luban.controller.handlers import build_registry
 from luban.controller.manager import Manager
 from luban.controller.web import serve
+from luban.ports import Ports
 from luban.runtime.metrics import Metrics
-from luban.runtime.wiring import Ports
 
 log = structlog.get_logger(__name__)
 

@@ -105,7 +105,7 @@ def _vms_healthy(state: State, misses: dict[str, int], strays: Sequence[str]) ->
     if failed:
         message = "; ".join(f"{vm.name} on {vm.host}: {vm.message}" for vm in failed)
         return ConditionState("VMsHealthy", False, failed[0].reason or "VMFailed", message)
-    trying = [vm for vm in state.starting if vm.name in state.observation.failures]
+    trying = [vm for vm in state.starting if vm.name in state.observation.provision_failures]
     if trying:
         return _failing(state, trying)
     if (stuck := _stuck(state, "vm/", "creation", "domain/")) is not None:
@@ -124,7 +124,7 @@ def _stuck(state: State, *kinds: str) -> tuple[str, str] | None:
     """Reason and message of actions that will not succeed until the user does something; None: there are none."""
     found = {
         about: trouble
-        for about, trouble in sorted(state.observation.troubles.items())
+        for about, trouble in sorted(state.observation.action_failures.items())
         if trouble.permanent and about.startswith(kinds)
     }
     if not found:
@@ -134,7 +134,7 @@ def _stuck(state: State, *kinds: str) -> tuple[str, str] | None:
 
 
 def _failing(state: State, vms: list[VMRecord]) -> ConditionState:
-    failures = state.observation.failures
+    failures = state.observation.provision_failures
     message = "; ".join(f"{vm.name} on {vm.host}: {failures[vm.name].message}" for vm in vms)
     return ConditionState("VMsHealthy", False, failures[vms[0].name].reason, message)
 

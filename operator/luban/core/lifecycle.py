@@ -72,7 +72,7 @@ def _provision(vm: VMRecord, state: State, now: float) -> Step:
     ensure = EnsureDomain(vm, "DomainMissing" if state.domain(vm) is None else "DomainOff")
     if vm.phase == "Pending":
         return Step("Provisioning", (_enter(vm, state, "Provisioning", "Placed"), ensure))
-    failure = state.observation.failures.get(vm.name)
+    failure = state.observation.provision_failures.get(vm.name)
     if failure is not None and failure.permanent:
         return _fail(vm, state, failure.reason, failure.message)
     if now - vm.phase_since > vm.template.startup_timeout.seconds:
@@ -91,7 +91,7 @@ def _awaited(vm: VMRecord) -> str:
 
 
 def _why_not_started(vm: VMRecord, state: State) -> tuple[str, str]:
-    failure = state.observation.failures.get(vm.name)
+    failure = state.observation.provision_failures.get(vm.name)
     if failure is not None:
         return failure.reason, failure.message
     if state.domain(vm) is not None:
@@ -157,7 +157,7 @@ def _leave(vm: VMRecord, state: State, *, now: float, drain_timeout: float) -> S
     if domain is None or domain.state in OFF_STATES:
         return Step(vm.phase, _remove(vm))
     if vm.phase == "Stopping":
-        return _insist(vm, now)
+        return _force_off(vm, now)
     if drains and not state.drained(vm) and not _waited(vm, now, drain_timeout + CUT_OFF_SECONDS):
         late = _waited(vm, now, drain_timeout)
         return Step("Draining", _cut_off(vm, state) if late else _begin_drain(vm, state))
@@ -195,7 +195,7 @@ def _cut_off(vm: VMRecord, state: State) -> tuple[Action, ...]:
     return (_enter(vm, state, "Draining", DRAIN_TIMEOUT, "not drained in balancer.drain.timeout: cut off"),)
 
 
-def _insist(vm: VMRecord, now: float) -> Step:
+def _force_off(vm: VMRecord, now: float) -> Step:
     if now - vm.phase_since < vm.template.termination_grace_period_seconds:
         return Step("Stopping")
     return Step("Stopping", (DestroyDomain(vm, "GracePeriodOver"),))

@@ -34,6 +34,36 @@ class ClusterRef:
 
 
 @dataclass(frozen=True)
+class Machine:
+    """All that a hypervisor needs to make one VM. `uuid` is the LubanVM's metadata.uid."""
+
+    uuid: str
+    name: str
+    """Name of the LubanVM; the domain is called `<namespace>_<name>`."""
+    cluster: ClusterRef
+    template: VMTemplateSpec
+    forward_address: str = ""
+    """Network type User: loopback address that forwards to the service port."""
+    user_data: str | None = field(default=None, repr=False)
+    """cloud-init user-data; None: no seed disk."""
+
+    @property
+    def domain_name(self) -> str:
+        """Name of the libvirt domain."""
+        return f"{self.cluster.namespace}_{self.name}"
+
+    @property
+    def overlay_volume(self) -> str:
+        """Name of the overlay volume; derived from the uuid so that it can be found again after a crash."""
+        return f"luban-{self.uuid}.qcow2"
+
+    @property
+    def seed_volume(self) -> str:
+        """Name of the cloud-init seed volume."""
+        return f"luban-{self.uuid}-seed.iso"
+
+
+@dataclass(frozen=True)
 class VMRecord:
     """A LubanVM: the intent, and what was last written to its status."""
 
@@ -151,9 +181,9 @@ class Observation:
     """By VM name: did it answer its readiness probe. Missing: not probed."""
     sessions: dict[str, int] = field(default_factory=dict)
     """By VM name: active sessions. Missing: unknown."""
-    failures: dict[str, Failure] = field(default_factory=dict)
+    provision_failures: dict[str, Failure] = field(default_factory=dict)
     """By VM name: why the last attempt to make its domain failed."""
-    troubles: dict[str, Failure] = field(default_factory=dict)
+    action_failures: dict[str, Failure] = field(default_factory=dict)
     """By what it was about ("vm/<name>", "balancer/<name>", "creation"): why the last action failed."""
     published: dict[str, Published] = field(default_factory=dict)
     """By balancer name: what its ConfigMap says. Missing: there is no ConfigMap."""
@@ -182,7 +212,7 @@ class Failure:
 
 
 @dataclass(frozen=True)
-class Memory:
+class ClusterMemory:
     """What one tick tells the next. Lost on a restart, except what the runtime reads back from the status."""
 
     decision: Decision | None = None
@@ -350,7 +380,7 @@ class Plan:
     phase: ClusterPhase
     desired: int
     """How many VMs are wanted."""
-    memory: Memory
+    memory: ClusterMemory
     requeue_after: float
     """Seconds until the next tick if nothing wakes the loop earlier."""
     finished: bool = False

@@ -56,7 +56,7 @@ class Occupancy:
 
 
 @dataclass(frozen=True)
-class Field:
+class Candidates:
     """The hosts among which a new VM's place is chosen."""
 
     hosts: Sequence[Host]
@@ -69,7 +69,7 @@ class Field:
     no_address: frozenset[str] = frozenset()
     """Hosts whose forward range is used up."""
 
-    def obstacle(self, host: Host) -> str:
+    def why_unfit(self, host: Host) -> str:
         """Why nothing can be placed on the host; empty: it can."""
         held = self.occupancy[host.name].held
         if host.cordoned:
@@ -102,13 +102,13 @@ class Field:
         a host below its own minimum before that: one VM on each host is what survives the loss of a host. A host
         where a VM lately failed comes last.
         """
-        return min((host for host in self.hosts if not self.obstacle(host)), key=self.key, default=None)
+        return min((host for host in self.hosts if not self.why_unfit(host)), key=self.key, default=None)
 
     def why_not(self, host: Host, best: Host | None) -> str:
         """Why the next VM does not go to `host`, in words."""
-        obstacle = self.obstacle(host)
-        if obstacle or best is None:
-            return obstacle
+        unfit = self.why_unfit(host)
+        if unfit or best is None:
+            return unfit
         mine, other = self.occupancy[host.name].live, self.occupancy[best.name].live
         reasons = (
             "a VM failed there lately",
@@ -131,7 +131,7 @@ class Placing:
     message: str
 
 
-def place(among: Field) -> Placing:
+def place(among: Candidates) -> Placing:
     """Choose the host for one more VM and give the reasons."""
     best = among.best()
     blind = replace(among, bonds=NO_BONDS).best()

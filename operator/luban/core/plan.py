@@ -13,8 +13,8 @@ from luban.core.lifecycle import Step, next_step
 from luban.core.members import wanted_members
 from luban.core.model import (
     Action,
+    ClusterMemory,
     DeleteVM,
-    Memory,
     Observation,
     OrphanVM,
     Plan,
@@ -24,8 +24,8 @@ from luban.core.model import (
     UpdateVM,
     VMRecord,
 )
-from luban.core.rollout import Census, arrivals, departures
-from luban.core.scaling import judge, next_look
+from luban.core.rollout import Snapshot, vms_to_create, vms_to_delete
+from luban.core.scaling import decide_scaling, next_look
 from luban.core.state import State
 from luban.core.times import rfc3339
 
@@ -45,7 +45,7 @@ def plan(
     spec: LubanClusterSpec,
     cluster: str,
     observation: Observation,
-    memory: Memory,
+    memory: ClusterMemory,
     now: float,
     *,
     deleting: bool = False,
@@ -57,15 +57,15 @@ def plan(
     """
     state = State(observation)
     if deleting:
-        return _farewell(spec, state, memory, now)
+        return _plan_deletion(spec, state, memory, now)
     steps = _steps(spec, state, now)
     after = _after(state, steps, now)
     memory = _remember(state, steps, memory, now)
-    census = Census(spec, after, memory, now)
-    verdict = judge(spec, after, memory, now, census.space)
-    leaving = departures(census, verdict.desired)
-    steps = _standing_still(state, steps, leaving)
-    arriving, later = arrivals(_without(census, leaving), cluster, verdict.desired)
+    snapshot = Snapshot(spec, after, memory, now)
+    verdict = decide_scaling(spec, after, memory, now, snapshot.space)
+    leaving = vms_to_delete(snapshot, verdict.desired)
+    steps = _without_steps_of(state, steps, leaving)
+    arriving, later = vms_to_create(_without(snapshot, leaving), cluster, verdict.desired)
     placement = _placement(later)
     wanted = (
         *_flatten(steps),
@@ -125,9 +125,9 @@ def _advance(vm: VMRecord, step: Step, now: float) -> VMRecord:
     return replace(vm, phase=step.phase, deleting_since=leaving, reason=update.reason, message=update.message)
 
 
-def _placement(census: Census) -> Placement:
+def _placement(snapshot: Snapshot) -> Placement:
     """Where the next VM would go once this plan is carried out."""
-    found = census.placing
+    found = snapshot.placing
     reason: Literal["NoRoom", "BetterBond", "FewestVMs"] = "FewestVMs"
     if found.host is None:
         reason = "NoRoom"
@@ -140,13 +140,13 @@ def _deletes(step: Step) -> bool:
     return any(isinstance(action, DeleteVM) for action in step.actions)
 
 
-def _standing_still(state: State, steps: dict[str, Step], leaving: list[DeleteVM]) -> dict[str, Step]:
+def _without_steps_of(state: State, steps: dict[str, Step], leaving: list[DeleteVM]) -> dict[str, Step]:
     """The steps without those of VMs that this plan asks to leave: nothing is started to be stopped at once."""
     phases = {vm.name: vm.phase for vm in state.vms}
     return steps | {it.name: Step(phases[it.name]) for it in leaving}
 
 
-def _remember(state: State, steps: dict[str, Step], memory: Memory, now: float) -> Memory:
+def _remember(state: State, steps: dict[str, Step], memory: ClusterMemory, now: float) -> ClusterMemory:
     """Update what is counted: hosts to avoid, probes missed. A VM that was not probed keeps its count."""
     failing = {vm.host: now + AVOID_SECONDS for vm in state.vms if _fails_now(vm.phase, steps[vm.name])}
     avoid = {host: until for host, until in memory.avoid.items() if until > now} | failing
@@ -167,11 +167,11 @@ def _fails_now(phase: str, step: Step) -> bool:
     return phase != "Failed" and step.phase == "Failed"
 
 
-def _without(census: Census, leaving: list[DeleteVM]) -> Census:
-    by_name = {vm.name: vm for vm in census.state.vms}
+def _without(snapshot: Snapshot, leaving: list[DeleteVM]) -> Snapshot:
+    by_name = {vm.name: vm for vm in snapshot.state.vms}
     for action in leaving:
-        census = census.without(by_name[action.name])
-    return census
+        snapshot = snapshot.without(by_name[action.name])
+    return snapshot
 
 
 def _flatten(steps: dict[str, Step]) -> tuple[Action, ...]:
@@ -198,11 +198,11 @@ def _publish(
     return tuple(actions)
 
 
-def _strays_since(state: State, memory: Memory, now: float) -> dict[str, float]:
+def _strays_since(state: State, memory: ClusterMemory, now: float) -> dict[str, float]:
     return {domain.uuid: memory.strays.get(domain.uuid, now) for _, domain in state.strays}
 
 
-def _remove_strays(spec: LubanClusterSpec, state: State, memory: Memory, until: float) -> tuple[Action, ...]:
+def _remove_strays(spec: LubanClusterSpec, state: State, memory: ClusterMemory, until: float) -> tuple[Action, ...]:
     """Remove domains that stood without a LubanVM from `until` or before, and in every tick since.
 
     Never at the first sighting, which could be a call that came late. `until` is minutes ago, unless the cluster goes.
@@ -215,16 +215,20 @@ def _remove_strays(spec: LubanClusterSpec, state: State, memory: Memory, until: 
     )
 
 
-def _requeue(spec: LubanClusterSpec, state: State, actions: tuple[Action, ...], memory: Memory, now: float) -> float:
+def _requeue(
+    spec: LubanClusterSpec, state: State, actions: tuple[Action, ...], memory: ClusterMemory, now: float
+) -> float:
     """Seconds to the next look, if nothing wakes the loop earlier."""
     if not spec.paused and (actions or state.starting or state.draining):
         return BUSY_SECONDS
     return min(CALM_SECONDS, max(BUSY_SECONDS, next_look(spec, memory, now)))
 
 
-def _farewell(spec: LubanClusterSpec, state: State, memory: Memory, now: float) -> Plan:
+def _plan_deletion(spec: LubanClusterSpec, state: State, memory: ClusterMemory, now: float) -> Plan:
     """The cluster is being deleted: let every VM go (or live on without us), then the balancers' ConfigMaps."""
-    actions = _set_free(spec, state, now) if spec.deletion_policy == "Orphan" else _dissolve(spec, state, memory, now)
+    actions = (
+        _orphan_all(spec, state, now) if spec.deletion_policy == "Orphan" else _delete_all(spec, state, memory, now)
+    )
     left = sum(vm.has_finalizer for vm in state.vms)
     message = f"the cluster is being deleted, deletionPolicy {spec.deletion_policy}: {left} VMs left"
     decision = Decision(
@@ -248,27 +252,27 @@ def _farewell(spec: LubanClusterSpec, state: State, memory: Memory, now: float) 
     )
 
 
-def _set_free(spec: LubanClusterSpec, state: State, now: float) -> tuple[Action, ...]:
+def _orphan_all(spec: LubanClusterSpec, state: State, now: float) -> tuple[Action, ...]:
     """Let VMs live on without us. Those that were asked to leave before leave first: it takes the balancers."""
     steps = _steps(spec, state, now)
     leaving = {vm.name: steps[vm.name] for vm in state.draining if vm.has_finalizer}
-    if not leaving and not _names_strangers(state):
+    if not leaving and not _publishes_unknown(state):
         return tuple(OrphanVM(vm.name, "Orphan") for vm in state.vms if vm.has_finalizer)
     standing = {vm.name: Step(vm.phase) for vm in state.vms} | leaving
     return (*_flatten(leaving), *_publish(spec, state, standing, frozenset()))
 
 
-def _names_strangers(state: State) -> bool:
+def _publishes_unknown(state: State) -> bool:
     """Whether a balancer is told of a VM that is not there any more."""
     known = {vm.name for vm in state.vms}
     published = state.observation.published.values()
     return any(member.name not in known for content in published for member in content.members)
 
 
-def _dissolve(spec: LubanClusterSpec, state: State, memory: Memory, now: float) -> tuple[Action, ...]:
+def _delete_all(spec: LubanClusterSpec, state: State, memory: ClusterMemory, now: float) -> tuple[Action, ...]:
     if not state.vms and not state.strays:
         return tuple(RemoveBalancer(name, "ClusterDeleted") for name in sorted(state.observation.published))
     leaving = [DeleteVM(vm.name, "ClusterDeleted") for vm in state.vms if vm.deleting_since is None]
-    steps = _standing_still(state, _steps(spec, state, now), leaving)
+    steps = _without_steps_of(state, _steps(spec, state, now), leaving)
     publications = _publish(spec, state, steps, frozenset(it.name for it in leaving))
     return (*_flatten(steps), *leaving, *publications, *_remove_strays(spec, state, memory, now))

@@ -10,8 +10,8 @@ from functools import cached_property
 
 from luban.api.cluster import Host, LubanClusterSpec
 from luban.api.template import VMTemplateSpec
-from luban.core.model import CreateVM, DeleteVM, Memory, VMRecord
-from luban.core.placement import Bonds, Field, Occupancy, Placing, choose_victim, place, removable, spares
+from luban.core.model import ClusterMemory, CreateVM, DeleteVM, VMRecord
+from luban.core.placement import Bonds, Candidates, Occupancy, Placing, choose_victim, place, removable, spares
 from luban.core.scaling import Space
 from luban.core.state import State
 
@@ -26,12 +26,12 @@ def _machine_of(template: VMTemplateSpec) -> tuple[object, ...]:
 
 
 @dataclass(frozen=True)
-class Census:
+class Snapshot:
     """State and spec together: who is where, and what a host can still take."""
 
     spec: LubanClusterSpec
     state: State
-    memory: Memory
+    memory: ClusterMemory
     now: float
 
     @cached_property
@@ -65,8 +65,8 @@ class Census:
         return Bonds(self.spec.bond_policy, verdicts)
 
     @cached_property
-    def _field(self) -> Field:
-        return Field(
+    def _field(self) -> Candidates:
+        return Candidates(
             hosts=self.spec.hosts,
             occupancy=self.occupancy,
             reachable=self.state.reachable,
@@ -122,95 +122,95 @@ class Census:
         """Live VMs that must be replaced."""
         return tuple(vm for vm in self.state.live if self.why_replace(vm))
 
-    def without(self, vm: VMRecord) -> Census:
+    def without(self, vm: VMRecord) -> Snapshot:
         """The same after `vm` was asked to leave."""
         vms = tuple(replace(it, deleting_since=self.now) if it.name == vm.name else it for it in self.state.vms)
         return self._with(vms)
 
-    def after(self, vm: VMRecord) -> Census:
+    def after(self, vm: VMRecord) -> Snapshot:
         """The same when nothing of `vm` is left."""
         return self._with(tuple(it for it in self.state.vms if it.name != vm.name))
 
-    def including(self, vm: VMRecord) -> Census:
+    def including(self, vm: VMRecord) -> Snapshot:
         """The same after `vm` was created."""
         return self._with((*self.state.observation.vms, vm))
 
-    def _with(self, vms: tuple[VMRecord, ...]) -> Census:
+    def _with(self, vms: tuple[VMRecord, ...]) -> Snapshot:
         return replace(self, state=State(replace(self.state.observation, vms=vms)))
 
 
-def departures(census: Census, desired: int) -> list[DeleteVM]:
+def vms_to_delete(snapshot: Snapshot, desired: int) -> list[DeleteVM]:
     """VMs to let go: what is above the wanted number, and outdated ones once their successors serve."""
     leaving: list[DeleteVM] = []
-    while (choice := _next_departure(census, desired)) is not None:
+    while (choice := _next_departure(snapshot, desired)) is not None:
         victim, reason = choice
         leaving.append(DeleteVM(victim.name, reason))
-        census = census.without(victim)
+        snapshot = snapshot.without(victim)
     return leaving
 
 
-def _next_departure(census: Census, desired: int) -> tuple[VMRecord, str] | None:
-    if len(census.state.live) > desired:
-        return _excess(census, desired)
-    if census.outdated_live and not _can_surge(census) and _at_rest(census):
-        return _make_room(census)
+def _next_departure(snapshot: Snapshot, desired: int) -> tuple[VMRecord, str] | None:
+    if len(snapshot.state.live) > desired:
+        return _excess(snapshot, desired)
+    if snapshot.outdated_live and not _can_surge(snapshot) and _at_rest(snapshot):
+        return _make_room(snapshot)
     return None
 
 
-def _can_surge(census: Census) -> bool:
+def _can_surge(snapshot: Snapshot) -> bool:
     """Whether a successor fits before its predecessor goes. Room on a host that is silent now is waited for.
 
     Room on a host whose bond is not good enough is not: it may be so for ever.
     """
-    if census.total >= census.spec.scaling.max_vms:
+    if snapshot.total >= snapshot.spec.scaling.max_vms:
         return False
     return any(
         not host.cordoned
-        and census.occupancy[host.name].held < host.vms.max
-        and census.bonds.admits(host.name)
-        and _has_address(census, host)
-        for host in census.spec.hosts
+        and snapshot.occupancy[host.name].held < host.vms.max
+        and snapshot.bonds.admits(host.name)
+        and _has_address(snapshot, host)
+        for host in snapshot.spec.hosts
     )
 
 
-def _at_rest(census: Census) -> bool:
+def _at_rest(snapshot: Snapshot) -> bool:
     """Whether nothing is on its way out, and all that is up to date serves: a rollout stops at its first failure."""
-    state = census.state
-    settled = state.serving_names | {vm.name for vm in census.outdated_live}
+    state = snapshot.state
+    settled = state.serving_names | {vm.name for vm in snapshot.outdated_live}
     leaving = any(state.reachable(vm.host) for vm in state.draining)
     return not leaving and all(vm.name in settled for vm in state.live)
 
 
-def _make_room(census: Census) -> tuple[VMRecord, str] | None:
+def _make_room(snapshot: Snapshot) -> tuple[VMRecord, str] | None:
     """No VM above the wanted number fits: an outdated one makes room for its successor, one that never served first."""
-    state = census.state
+    state = snapshot.state
     # On a host that does not answer nothing can be stopped, so nothing would make room.
-    one_per_host = {vm.host: vm for vm in census.outdated_live if state.reachable(vm.host)}
-    able = {host for host, vm in one_per_host.items() if census.after(vm).chosen_host is not None}
-    replaceable = [vm for vm in census.outdated_live if vm.host in able]
+    one_per_host = {vm.host: vm for vm in snapshot.outdated_live if state.reachable(vm.host)}
+    able = {host for host, vm in one_per_host.items() if snapshot.after(vm).chosen_host is not None}
+    replaceable = [vm for vm in snapshot.outdated_live if vm.host in able]
     idle = [vm for vm in replaceable if vm.phase != "Ready"]
     all_serve = len(state.serving) == len(state.live)
-    return _pick(census, idle or (replaceable if all_serve else []), keep_minima=False)
+    return _pick(snapshot, idle or (replaceable if all_serve else []), keep_minima=False)
 
 
-def _excess(census: Census, desired: int) -> tuple[VMRecord, str] | None:
+def _excess(snapshot: Snapshot, desired: int) -> tuple[VMRecord, str] | None:
     """Above the wanted number: what never served goes first; another, only if enough others serve.
 
     A VM that a silent balancer does not know may serve all the same: it never counts as one that never served.
     """
-    state, outdated = census.state, {vm.name for vm in census.outdated_live}
-    idle = [vm for vm in (*state.failed, *state.booting) if census.may_stop(vm)]
-    spare = [vm for vm in state.ready if census.may_stop(vm) and _others_serve(state, vm, desired)]
+    state, outdated = snapshot.state, {vm.name for vm in snapshot.outdated_live}
+    idle = [vm for vm in (*state.failed, *state.booting) if snapshot.may_stop(vm)]
+    spare = [vm for vm in state.ready if snapshot.may_stop(vm) and _others_serve(state, vm, desired)]
     old_idle = [vm for vm in idle if vm.name in outdated]
     old_spare = [vm for vm in spare if vm.name in outdated]
     if outdated and len(state.live) <= desired + MAX_SURGE:
         idle, spare = [], []
     return (
-        _pick(census, old_idle, keep_minima=False)
-        or _pick(census, old_spare)
-        or _pick(census, old_spare, keep_minima=False)
-        or _pick(census, idle)
-        or _pick(census, spare)
+        _pick(snapshot, old_idle, keep_minima=False)
+        or _pick(snapshot, old_spare)
+        or _pick(snapshot, old_spare, keep_minima=False)
+        or _pick(snapshot, idle)
+        or _pick(snapshot, spare)
     )
 
 
@@ -218,91 +218,98 @@ def _others_serve(state: State, vm: VMRecord, desired: int) -> bool:
     return len(state.serving) - (vm.name in state.serving_names) >= desired
 
 
-def _pick(census: Census, candidates: Sequence[VMRecord], *, keep_minima: bool = True) -> tuple[VMRecord, str] | None:
+def _pick(
+    snapshot: Snapshot, candidates: Sequence[VMRecord], *, keep_minima: bool = True
+) -> tuple[VMRecord, str] | None:
     victim = choose_victim(
         candidates,
-        census.spec.hosts,
-        census.occupancy,
-        census.state.observation.sessions,
+        snapshot.spec.hosts,
+        snapshot.occupancy,
+        snapshot.state.observation.sessions,
         keep_minima=keep_minima,
-        bonds=census.bonds,
+        bonds=snapshot.bonds,
     )
-    return (victim, census.why_replace(victim) or "AboveDesired") if victim is not None else None
+    return (victim, snapshot.why_replace(victim) or "AboveDesired") if victim is not None else None
 
 
-def arrivals(census: Census, cluster: str, desired: int) -> tuple[list[CreateVM], Census]:
+def vms_to_create(snapshot: Snapshot, cluster: str, desired: int) -> tuple[list[CreateVM], Snapshot]:
     """VMs to create: what is missing, one successor for outdated ones, and one for a host below its minimum.
 
-    Returns the census with them too.
+    Returns the snapshot with them too.
     """
     created: list[CreateVM] = []
-    while (reason := _reason_to_create(census, desired)) and (host := census.chosen_host) is not None:
-        action = _create(census, cluster, host, reason)
+    while (reason := _reason_to_create(snapshot, desired)) and (host := snapshot.chosen_host) is not None:
+        action = _create(snapshot, cluster, host, reason)
         created.append(action)
-        census = census.including(_record(census, action))
-    return created, census
+        snapshot = snapshot.including(_record(snapshot, action))
+    return created, snapshot
 
 
-def _reason_to_create(census: Census, desired: int) -> str:
+def _reason_to_create(snapshot: Snapshot, desired: int) -> str:
     """Why one more VM is needed; empty: it is not."""
-    live = len(census.state.live)
-    if census.total >= census.spec.scaling.max_vms:
+    live = len(snapshot.state.live)
+    if snapshot.total >= snapshot.spec.scaling.max_vms:
         return ""
     if live < desired:
         return "BelowDesired"
-    if census.outdated_live and live < desired + MAX_SURGE:
+    if snapshot.outdated_live and live < desired + MAX_SURGE:
         return "Outdated"
-    if live == desired and _host_below_minimum(census):
+    if live == desired and _host_below_minimum(snapshot):
         return "HostBelowMinimum"
     return ""
 
 
-def _host_below_minimum(census: Census) -> bool:
+def _host_below_minimum(snapshot: Snapshot) -> bool:
     """Whether the next VM would go to a host below its minimum: those come first, unless one failed there lately."""
-    host = census.chosen_host
-    return host is not None and census.occupancy[host.name].live < host.vms.min
+    host = snapshot.chosen_host
+    return host is not None and snapshot.occupancy[host.name].live < host.vms.min
 
 
-def _create(census: Census, cluster: str, host: Host, reason: str) -> CreateVM:
+def _create(snapshot: Snapshot, cluster: str, host: Host, reason: str) -> CreateVM:
     return CreateVM(
-        _new_name(census, cluster), host.name, host.uri, _free_address(census, host), reason, census.placing.message
+        _new_name(snapshot, cluster),
+        host.name,
+        host.uri,
+        _free_address(snapshot, host),
+        reason,
+        snapshot.placing.message,
     )
 
 
-def _new_name(census: Census, cluster: str) -> str:
+def _new_name(snapshot: Snapshot, cluster: str) -> str:
     """A name that no VM of the cluster has; a function of the time and the names taken, so that a plan stays pure."""
-    taken = {vm.name for vm in census.state.vms}
+    taken = {vm.name for vm in snapshot.state.vms}
     attempt = 0
     while True:
-        seed = f"{cluster}/{census.now!r}/{len(taken)}/{attempt}".encode()
+        seed = f"{cluster}/{snapshot.now!r}/{len(taken)}/{attempt}".encode()
         name = f"{cluster}-{hashlib.blake2b(seed, digest_size=8).hexdigest()[:NAME_DIGITS]}"
         if name not in taken:
             return name
         attempt += 1
 
 
-def _has_address(census: Census, host: Host) -> bool:
+def _has_address(snapshot: Snapshot, host: Host) -> bool:
     """Whether the host has an address left for one more VM, or needs none."""
-    return census.spec.template.spec.network.type != "User" or bool(_free_address(census, host))
+    return snapshot.spec.template.spec.network.type != "User" or bool(_free_address(snapshot, host))
 
 
-def _free_address(census: Census, host: Host) -> str:
+def _free_address(snapshot: Snapshot, host: Host) -> str:
     """The lowest free address of the host's forward range; empty unless the network type is User."""
-    if census.spec.template.spec.network.type != "User":
+    if snapshot.spec.template.spec.network.type != "User":
         return ""
     prefix = host.forward_range.removesuffix("0/24")
-    taken = {vm.planned_address for vm in census.state.vms} | census.state.domain_addresses
+    taken = {vm.planned_address for vm in snapshot.state.vms} | snapshot.state.domain_addresses
     return next((address for last in range(2, 255) if (address := f"{prefix}{last}") not in taken), "")
 
 
-def _record(census: Census, action: CreateVM) -> VMRecord:
+def _record(snapshot: Snapshot, action: CreateVM) -> VMRecord:
     """The VM that `action` will make, for the rest of this plan."""
     return VMRecord(
         name=action.name,
         uid="",
         host=action.host,
         host_uri=action.host_uri,
-        template=census.spec.template.spec,
-        created=census.now,
+        template=snapshot.spec.template.spec,
+        created=snapshot.now,
         planned_address=action.address,
     )

@@ -8,8 +8,8 @@ from typing import Literal
 
 from luban.api.cluster import LubanClusterSpec
 from luban.api.cluster_status import Decision
-from luban.core.model import Memory
-from luban.core.policies.sessions import Room, Wish, decide
+from luban.core.model import ClusterMemory
+from luban.core.policies.sessions import Recommendation, ScalingLimits, recommend
 from luban.core.state import State
 from luban.core.times import rfc3339, seconds_of
 
@@ -30,24 +30,26 @@ class Space:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class ScalingResult:
     """The decision of this tick, and how many VMs are wanted because of it."""
 
     decision: Decision
     desired: int
-    memory: Memory
+    memory: ClusterMemory
 
 
-def judge(spec: LubanClusterSpec, state: State, memory: Memory, now: float, space: Callable[[], Space]) -> Verdict:
+def decide_scaling(
+    spec: LubanClusterSpec, state: State, memory: ClusterMemory, now: float, space: Callable[[], Space]
+) -> ScalingResult:
     """Ask the policy if its interval has passed; otherwise the last decision stands. `space`: asked only then."""
-    desired = _carried(spec, state, memory)
+    desired = _previous_desired(spec, state, memory)
     if not _due(spec, memory, now) and memory.decision is not None and spec.scaling.policy != "Manual":
-        return Verdict(memory.decision, desired, replace(memory, desired=desired))
+        return ScalingResult(memory.decision, desired, replace(memory, desired=desired))
     wish = _wish(spec, state, desired, space)
     return _settle(spec, wish, desired, replace(memory, evaluated=now), now)
 
 
-def next_look(spec: LubanClusterSpec, memory: Memory, now: float) -> float:
+def next_look(spec: LubanClusterSpec, memory: ClusterMemory, now: float) -> float:
     """Seconds until the policy is asked again."""
     if memory.evaluated is None:
         return 0.0
@@ -56,7 +58,7 @@ def next_look(spec: LubanClusterSpec, memory: Memory, now: float) -> float:
     return max(0.0, (due if eligible is None else min(due, eligible)) - now)
 
 
-def _carried(spec: LubanClusterSpec, state: State, memory: Memory) -> int:
+def _previous_desired(spec: LubanClusterSpec, state: State, memory: ClusterMemory) -> int:
     """The wanted number before this decision: what was settled on, or what lives, within the spec's limits."""
     last = memory.desired if memory.desired is not None else len(state.live)
     return _within(spec, last)
@@ -77,7 +79,7 @@ def maximum(spec: LubanClusterSpec) -> int:
     return min(spec.scaling.max_vms, sum(host.vms.max for host in spec.hosts))
 
 
-def _due(spec: LubanClusterSpec, memory: Memory, now: float) -> bool:
+def _due(spec: LubanClusterSpec, memory: ClusterMemory, now: float) -> bool:
     """Whether the interval has passed, or a wish that waited has become eligible, or the clock was set back."""
     if memory.evaluated is None or not 0 <= now - memory.evaluated < spec.scaling.interval.seconds:
         return True
@@ -85,24 +87,24 @@ def _due(spec: LubanClusterSpec, memory: Memory, now: float) -> bool:
     return eligible is not None and eligible <= now
 
 
-def _eligible(memory: Memory) -> float | None:
+def _eligible(memory: ClusterMemory) -> float | None:
     at = memory.decision.eligible_at if memory.decision is not None else None
     return seconds_of(at) if at is not None else None
 
 
-def _wish(spec: LubanClusterSpec, state: State, desired: int, space: Callable[[], Space]) -> Wish:
+def _wish(spec: LubanClusterSpec, state: State, desired: int, space: Callable[[], Space]) -> Recommendation:
     if spec.scaling.policy == "Manual":
         return _manual(spec, desired)
     serving, sessions = [vm.name for vm in state.serving], state.observation.sessions
     room = _room(spec, state, desired, space())
-    return decide(serving, sessions, spec.scaling.sessions, room, failing=state.failing)
+    return recommend(serving, sessions, spec.scaling.sessions, room, failing=state.failing)
 
 
-def _room(spec: LubanClusterSpec, state: State, desired: int, space: Space) -> Room:
+def _room(spec: LubanClusterSpec, state: State, desired: int, space: Space) -> ScalingLimits:
     """One that starts on a host which does not answer may never serve: growing does not wait for it."""
     coming = sum(state.reachable(vm.host) for vm in (*state.starting, *state.failed))
     missing = max(0, desired - len(state.live))
-    return Room(
+    return ScalingLimits(
         total=desired,
         starting=coming + missing,
         minimum=minimum(spec),
@@ -115,20 +117,22 @@ def _room(spec: LubanClusterSpec, state: State, desired: int, space: Space) -> R
     )
 
 
-def _manual(spec: LubanClusterSpec, desired: int) -> Wish:
+def _manual(spec: LubanClusterSpec, desired: int) -> Recommendation:
     """spec.replicas decides, within minVMs and maxVMs."""
     if spec.replicas is None:
-        return Wish("Hold", "Manual", f"spec.replicas is not set, so {desired} VMs stay")
+        return Recommendation("Hold", "Manual", f"spec.replicas is not set, so {desired} VMs stay")
     wanted = _within(spec, spec.replicas)
     message = f"spec.replicas asks for {spec.replicas} VMs"
     if wanted != spec.replicas:
         message += f", kept within {minimum(spec)} and {maximum(spec)}: {wanted}"
     if wanted == desired:
-        return Wish("Hold", "Manual", message)
-    return Wish("ScaleUp" if wanted > desired else "ScaleDown", "Manual", message, wanted - desired)
+        return Recommendation("Hold", "Manual", message)
+    return Recommendation("ScaleUp" if wanted > desired else "ScaleDown", "Manual", message, wanted - desired)
 
 
-def _settle(spec: LubanClusterSpec, wish: Wish, desired: int, memory: Memory, now: float) -> Verdict:
+def _settle(
+    spec: LubanClusterSpec, wish: Recommendation, desired: int, memory: ClusterMemory, now: float
+) -> ScalingResult:
     """Hold a wish back until its window and cooldown are over; then it becomes the wanted number."""
     memory = _track(wish, memory, now)
     if wish.delta == 0:
@@ -144,12 +148,12 @@ def _settle(spec: LubanClusterSpec, wish: Wish, desired: int, memory: Memory, no
     return _close(wish, _within(spec, desired + wish.delta), scaled, now)
 
 
-def _held(wish: Wish, reason: str, why: str) -> Wish:
+def _held(wish: Recommendation, reason: str, why: str) -> Recommendation:
     """The wish as a Hold that says what keeps it back."""
     return replace(wish, verdict="Hold", reason=reason, message=f"{wish.verdict} because {wish.message}; {why}")
 
 
-def _track(wish: Wish, memory: Memory, now: float) -> Memory:
+def _track(wish: Recommendation, memory: ClusterMemory, now: float) -> ClusterMemory:
     """Remember since when the wish has held without a break."""
     return replace(
         memory,
@@ -159,7 +163,7 @@ def _track(wish: Wish, memory: Memory, now: float) -> Memory:
 
 
 def _eligible_at(
-    spec: LubanClusterSpec, wish: Wish, memory: Memory, now: float
+    spec: LubanClusterSpec, wish: Recommendation, memory: ClusterMemory, now: float
 ) -> tuple[float, Literal["Stabilizing", "CoolingDown", ""]]:
     """Earliest time for the wish, and what it waits for. Manual wishes wait for nothing."""
     if spec.scaling.policy == "Manual":
@@ -172,7 +176,9 @@ def _eligible_at(
     return (stable, "Stabilizing") if stable >= cool else (cool, "CoolingDown")
 
 
-def _close(wish: Wish, desired: int, memory: Memory, now: float, eligible: float | None = None) -> Verdict:
+def _close(
+    wish: Recommendation, desired: int, memory: ClusterMemory, now: float, eligible: float | None = None
+) -> ScalingResult:
     last = memory.decision
     same = last is not None and (last.verdict, last.reason) == (wish.verdict, wish.reason) and wish.verdict in STANDING
     decision = Decision(
@@ -183,4 +189,4 @@ def _close(wish: Wish, desired: int, memory: Memory, now: float, eligible: float
         inputs=wish.inputs,
         eligible_at=rfc3339(eligible) if eligible is not None else None,
     )
-    return Verdict(decision, desired, replace(memory, desired=desired, decision=decision))
+    return ScalingResult(decision, desired, replace(memory, desired=desired, decision=decision))

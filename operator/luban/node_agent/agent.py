@@ -16,16 +16,16 @@ from luban.adapters.clock import SystemClock
 from luban.adapters.kernel_bonds import HANGS, KernelBonds
 from luban.adapters.kubernetes_api import connect_hosts
 from luban.api.host import LubanHostSpec, LubanHostStatus
-from luban.core.bonds.host import HostJudgement, HostMemory, Wish, judge_host, recall, without_gone
+from luban.core.bonds.host import BondExpectation, HostJudgement, HostMemory, judge_host, recall_host, without_gone
 from luban.core.bonds.model import HostReading
 from luban.errors import LubanError, TemporaryError
-from luban.node_agent.memory import Recollection
+from luban.node_agent.memory import RestoredMemory
 from luban.node_agent.metrics import Metrics
 from luban.node_agent.reporter import Reporter
 from luban.node_agent.schedule import Schedule
 from luban.node_agent.status import status_of, wish_of
 from luban.node_agent.web import Web
-from luban.ports import BondSource, Clock, HostReports
+from luban.ports import BondSource, Clock, LubanHosts
 
 log = structlog.get_logger(__name__)
 
@@ -73,7 +73,7 @@ async def run(options: AgentOptions, stop: asyncio.Event) -> None:
 class Agent:
     """All parts of one agent. Made inside a running event loop."""
 
-    def __init__(self, options: AgentOptions, source: BondSource, reports: HostReports, clock: Clock) -> None:
+    def __init__(self, options: AgentOptions, source: BondSource, reports: LubanHosts, clock: Clock) -> None:
         self._options = options
         self._source = source
         self._clock = clock
@@ -89,7 +89,7 @@ class Agent:
         self._judged: HostReading | None = None
         """That, or the empty one that took its place."""
         self._read_at = loop.time()
-        self._wish = Wish()
+        self._wish = BondExpectation()
         # What the object has that our first write makes.
         self._generation = 1
         self._uid = ""
@@ -222,10 +222,10 @@ class Agent:
         now, settings = self._time(), self._wish.settings
         try:
             written = LubanHostStatus.model_validate(status or {})
-            before = Recollection(written, now, self._clock.now(), self._options.heartbeat, settings).memory()
+            before = RestoredMemory(written, now, self._clock.now(), self._options.heartbeat, settings).memory()
         except (ValueError, OverflowError):
             return False
-        self._memory = recall(self._memory, before, now, settings)
+        self._memory = recall_host(self._memory, before, now, settings)
         if self._status is None:
             self._status = written
         else:

@@ -5,14 +5,16 @@ from __future__ import annotations
 from luban.api.host import BondPortStatus, BondStatus, BondVerdict, LubanHostStatus
 from luban.core.bonds.host import HostMemory, Route
 from luban.core.bonds.judge import HELD
-from luban.core.bonds.model import BondMemory, Counted, Gone, PortMemory, Settings, Sighting
+from luban.core.bonds.model import BondMemory, BondSettings, Counted, Gone, PortMemory, Sighting
 from luban.core.times import seconds_of
 
 
-class Recollection:
+class RestoredMemory:
     """Translates a status that was written by a clock that people set into times of ours, which nobody sets."""
 
-    def __init__(self, status: LubanHostStatus, now: float, wall: float, heartbeat: float, settings: Settings) -> None:
+    def __init__(
+        self, status: LubanHostStatus, now: float, wall: float, heartbeat: float, settings: BondSettings
+    ) -> None:
         """`now` and `wall` are the same moment. `heartbeat`: seconds for which a report stands. Raises ValueError."""
         self._status = status
         self._now = now

@@ -17,7 +17,7 @@ from luban.api.host import LubanHostStatus
 from luban.core.times import rfc3339
 from luban.errors import LubanError
 from luban.node_agent.status import verdicts_of
-from luban.ports import Clock, HostReports
+from luban.ports import Clock, LubanHosts
 
 log = structlog.get_logger(__name__)
 
@@ -38,7 +38,7 @@ Take = Callable[[Mapping[str, Any] | None], None]
 class Reporter:
     """One LubanHost. `publish` what is so, `run` beside it. `take` gets the object whenever it was read or written."""
 
-    def __init__(self, reports: HostReports, name: str, clock: Clock, take: Take, heartbeat: float) -> None:
+    def __init__(self, reports: LubanHosts, name: str, clock: Clock, take: Take, heartbeat: float) -> None:
         self._reports = reports
         self._name = name
         self._clock = clock

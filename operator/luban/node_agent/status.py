@@ -14,8 +14,8 @@ from luban.api.host import (
     LubanHostSpec,
     LubanHostStatus,
 )
-from luban.core.bonds.host import HostJudgement, Wish
-from luban.core.bonds.model import ACTIVE_BACKUP, Judgement, PortJudgement, PortReading, Settings, is_good
+from luban.core.bonds.host import BondExpectation, HostJudgement
+from luban.core.bonds.model import ACTIVE_BACKUP, BondSettings, Judgement, PortJudgement, PortReading, is_good
 from luban.core.times import rfc3339
 from luban.node_agent.limits import legible, shown_bonds, shown_ports
 
@@ -24,12 +24,12 @@ PORTS_OMITTED = "PortsOmitted"
 BONDS_OMITTED = "BondsOmitted"
 
 
-def wish_of(spec: LubanHostSpec) -> Wish:
+def wish_of(spec: LubanHostSpec) -> BondExpectation:
     """What a spec means for the verdicts."""
-    return Wish(
+    return BondExpectation(
         bond=spec.bond,
         expected_ports={item.bond: item.ports for item in spec.expected_ports},
-        settings=Settings(
+        settings=BondSettings(
             hold_seconds=spec.hold.seconds,
             flapping_window_seconds=spec.flapping.window.seconds,
             flapping_downs=spec.flapping.downs,

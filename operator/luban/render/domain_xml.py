@@ -11,8 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 
-from luban.api.template import VMTemplateSpec
-from luban.core.model import ClusterRef
+from luban.core.model import Machine
 from luban.render.domain_mark import Mark, mark_element
 from luban.render.xml_tree import CannotRenderError, child, document
 
@@ -27,21 +26,6 @@ CPU_MODES = {
     "max": "maximum",
 }
 ET.register_namespace("qemu", QEMU_NAMESPACE)
-
-
-@dataclass(frozen=True)
-class DomainSpec:
-    """What is wanted, whatever the host."""
-
-    uuid: str
-    name: str
-    """Name of the libvirt domain."""
-    vm: str
-    """Name of the LubanVM."""
-    cluster: ClusterRef
-    template: VMTemplateSpec
-    forward_address: str = ""
-    """Network type User: IPv4 address on the host that forwards to the service port."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +47,7 @@ class HostFacts:
     machine_type: str = "q35"
 
 
-Configurator = Callable[[ET.Element, DomainSpec, HostFacts], None]
+Configurator = Callable[[ET.Element, Machine, HostFacts], None]
 
 
 def mac_address(uuid: str) -> str:
@@ -82,7 +66,7 @@ def part(root: ET.Element, tag: str) -> ET.Element:
     return found if found is not None else child(root, tag)
 
 
-def virt_type(machine: DomainSpec, host: HostFacts) -> str:
+def virt_type(machine: Machine, host: HostFacts) -> str:
     """libvirt's domain type. Raises CannotRenderError if KVM is demanded and cannot be used."""
     wanted = machine.template.domain.virt_type
     if wanted == "KVM" and not host.kvm:
@@ -92,23 +76,23 @@ def virt_type(machine: DomainSpec, host: HostFacts) -> str:
     return "kvm" if host.kvm and wanted != "QEMU" else host.emulation
 
 
-def configure_type(root: ET.Element, machine: DomainSpec, host: HostFacts) -> None:
+def configure_type(root: ET.Element, machine: Machine, host: HostFacts) -> None:
     """Hypervisor."""
     root.set("type", virt_type(machine, host))
 
 
-def configure_identity(root: ET.Element, machine: DomainSpec, _host: HostFacts) -> None:
+def configure_identity(root: ET.Element, machine: Machine, _host: HostFacts) -> None:
     """Name, and the uuid that makes defining idempotent."""
-    child(root, "name", machine.name)
+    child(root, "name", machine.domain_name)
     child(root, "uuid", machine.uuid)
 
 
-def configure_metadata(root: ET.Element, machine: DomainSpec, _host: HostFacts) -> None:
+def configure_metadata(root: ET.Element, machine: Machine, _host: HostFacts) -> None:
     """The mark by which our domains are told from others."""
     template = machine.template
     mark = Mark(
         cluster=machine.cluster,
-        vm=machine.vm,
+        vm=machine.name,
         pool=template.image.pool,
         image=template.image.volume,
         address=machine.forward_address if template.network.type == "User" else "",
@@ -116,19 +100,19 @@ def configure_metadata(root: ET.Element, machine: DomainSpec, _host: HostFacts) 
     child(root, "metadata").append(mark_element(mark))
 
 
-def configure_memory(root: ET.Element, machine: DomainSpec, _host: HostFacts) -> None:
+def configure_memory(root: ET.Element, machine: Machine, _host: HostFacts) -> None:
     """Memory, all of it from the start."""
     size = str(machine.template.domain.memory.max.bytes)
     child(root, "memory", size, unit="b")
     child(root, "currentMemory", size, unit="b")
 
 
-def configure_vcpu(root: ET.Element, machine: DomainSpec, _host: HostFacts) -> None:
+def configure_vcpu(root: ET.Element, machine: Machine, _host: HostFacts) -> None:
     """Number of virtual CPUs."""
     child(root, "vcpu", str(machine.template.domain.cpu.cores))
 
 
-def configure_cpu(root: ET.Element, machine: DomainSpec, host: HostFacts) -> None:
+def configure_cpu(root: ET.Element, machine: Machine, host: HostFacts) -> None:
     """CPU model: a mode of libvirt's, or a named model; cores in one socket."""
     default = "host-model" if virt_type(machine, host) == "kvm" else "maximum"
     model = machine.template.domain.cpu.model or default
@@ -140,7 +124,7 @@ def configure_cpu(root: ET.Element, machine: DomainSpec, host: HostFacts) -> Non
     child(cpu, "topology", sockets="1", cores=str(machine.template.domain.cpu.cores), threads="1")
 
 
-def configure_os(root: ET.Element, machine: DomainSpec, host: HostFacts) -> None:
+def configure_os(root: ET.Element, machine: Machine, host: HostFacts) -> None:
     """Machine type, and what is booted: the image's boot loader or a kernel given directly."""
     os = part(root, "os")
     child(os, "type", "hvm", arch="x86_64", machine=host.machine_type)
@@ -153,26 +137,26 @@ def configure_os(root: ET.Element, machine: DomainSpec, host: HostFacts) -> None
     child(os, "kernel", host.kernel_path)
     if host.initrd_path:
         child(os, "initrd", host.initrd_path)
-    child(os, "cmdline", f"{boot.kernel_args} luban.vm={machine.vm}".strip())
+    child(os, "cmdline", f"{boot.kernel_args} luban.vm={machine.name}".strip())
 
 
-def configure_smbios(root: ET.Element, machine: DomainSpec, _host: HostFacts) -> None:
+def configure_smbios(root: ET.Element, machine: Machine, _host: HostFacts) -> None:
     """The VM's name as the system's serial number: the guest can read it without a seed or a kernel command line."""
     sysinfo = child(root, "sysinfo", type="smbios")
     system = child(sysinfo, "system")
     child(system, "entry", "Luban Cloud", name="manufacturer")
-    child(system, "entry", machine.vm, name="serial")
+    child(system, "entry", machine.name, name="serial")
     child(part(root, "os"), "smbios", mode="sysinfo")
 
 
-def configure_features(root: ET.Element, _machine: DomainSpec, _host: HostFacts) -> None:
+def configure_features(root: ET.Element, _machine: Machine, _host: HostFacts) -> None:
     """ACPI, so that the power button works, and the APIC that SMP guests need."""
     features = child(root, "features")
     child(features, "acpi")
     child(features, "apic")
 
 
-def configure_clock(root: ET.Element, _machine: DomainSpec, _host: HostFacts) -> None:
+def configure_clock(root: ET.Element, _machine: Machine, _host: HostFacts) -> None:
     """UTC; ticks lost while the host was busy are made up for."""
     clock = child(root, "clock", offset="utc")
     child(clock, "timer", name="rtc", tickpolicy="catchup")
@@ -180,14 +164,14 @@ def configure_clock(root: ET.Element, _machine: DomainSpec, _host: HostFacts) ->
     child(clock, "timer", name="hpet", present="no")
 
 
-def configure_lifecycle(root: ET.Element, _machine: DomainSpec, _host: HostFacts) -> None:
+def configure_lifecycle(root: ET.Element, _machine: Machine, _host: HostFacts) -> None:
     """A VM that powers off or crashes is off: the operator decides what becomes of it."""
     child(root, "on_poweroff", "destroy")
     child(root, "on_reboot", "restart")
     child(root, "on_crash", "destroy")
 
 
-def configure_disk(root: ET.Element, _machine: DomainSpec, host: HostFacts) -> None:
+def configure_disk(root: ET.Element, _machine: Machine, host: HostFacts) -> None:
     """The VM's own copy-on-write disk; space that the guest frees is given back to the pool."""
     disk = child(part(root, "devices"), "disk", type="file", device="disk")
     child(disk, "driver", name="qemu", type="qcow2", discard="unmap")
@@ -195,7 +179,7 @@ def configure_disk(root: ET.Element, _machine: DomainSpec, host: HostFacts) -> N
     child(disk, "target", dev="vda", bus="virtio")
 
 
-def configure_seed(root: ET.Element, _machine: DomainSpec, host: HostFacts) -> None:
+def configure_seed(root: ET.Element, _machine: Machine, host: HostFacts) -> None:
     """cloud-init's seed: a read-only virtio disk, not a CD drive.
 
     cloud-init finds it by its label on any block device, and Debian's cloud kernel has no driver for the SATA
@@ -210,7 +194,7 @@ def configure_seed(root: ET.Element, _machine: DomainSpec, host: HostFacts) -> N
     child(disk, "readonly")
 
 
-def configure_nic(root: ET.Element, machine: DomainSpec, _host: HostFacts) -> None:
+def configure_nic(root: ET.Element, machine: Machine, _host: HostFacts) -> None:
     """A virtio NIC on a bridge or a libvirt network."""
     network = machine.template.network
     if network.type == "User":
@@ -222,7 +206,7 @@ def configure_nic(root: ET.Element, machine: DomainSpec, _host: HostFacts) -> No
     child(nic, "model", type="virtio")
 
 
-def configure_user_network(root: ET.Element, machine: DomainSpec, _host: HostFacts) -> None:
+def configure_user_network(root: ET.Element, machine: Machine, _host: HostFacts) -> None:
     """QEMU's user-mode network with a forward to the service port.
 
     Goes through to QEMU's command line, where a comma would begin another option: only a parsed address and
@@ -243,7 +227,7 @@ def configure_user_network(root: ET.Element, machine: DomainSpec, _host: HostFac
         child(command_line, f"{{{QEMU_NAMESPACE}}}arg", value=argument)
 
 
-def _forward_address(machine: DomainSpec) -> IPv4Address:
+def _forward_address(machine: Machine) -> IPv4Address:
     try:
         return IPv4Address(machine.forward_address)
     except ValueError as error:
@@ -252,30 +236,30 @@ def _forward_address(machine: DomainSpec) -> IPv4Address:
         ) from error
 
 
-def configure_guest_agent(root: ET.Element, _machine: DomainSpec, _host: HostFacts) -> None:
+def configure_guest_agent(root: ET.Element, _machine: Machine, _host: HostFacts) -> None:
     """Channel for the QEMU guest agent: it tells the address where no DHCP lease does."""
     channel = child(part(root, "devices"), "channel", type="unix")
     child(channel, "target", type="virtio", name="org.qemu.guest_agent.0")
 
 
-def configure_balloon(root: ET.Element, _machine: DomainSpec, _host: HostFacts) -> None:
+def configure_balloon(root: ET.Element, _machine: Machine, _host: HostFacts) -> None:
     """Memory balloon, which also reports what the guest uses."""
     child(part(root, "devices"), "memballoon", model="virtio")
 
 
-def configure_rng(root: ET.Element, _machine: DomainSpec, _host: HostFacts) -> None:
+def configure_rng(root: ET.Element, _machine: Machine, _host: HostFacts) -> None:
     """Entropy, so that key generation does not hold up the boot."""
     rng = child(part(root, "devices"), "rng", model="virtio")
     child(rng, "backend", "/dev/urandom", model="random")
 
 
-def configure_console(root: ET.Element, _machine: DomainSpec, _host: HostFacts) -> None:
+def configure_console(root: ET.Element, _machine: Machine, _host: HostFacts) -> None:
     """Serial console for `virsh console`; there are no graphics."""
     child(part(root, "devices"), "serial", type="pty")
     child(part(root, "devices"), "console", type="pty")
 
 
-def configure_usb(root: ET.Element, _machine: DomainSpec, _host: HostFacts) -> None:
+def configure_usb(root: ET.Element, _machine: Machine, _host: HostFacts) -> None:
     """No USB controller: nothing would use it, and probing it takes boot time."""
     child(part(root, "devices"), "controller", type="usb", model="none")
 
@@ -304,7 +288,7 @@ CONFIGURATORS: tuple[Configurator, ...] = (
 )
 
 
-def domain_xml(machine: DomainSpec, host: HostFacts) -> str:
+def domain_xml(machine: Machine, host: HostFacts) -> str:
     """The whole domain. Raises CannotRenderError when the template cannot be had on this host."""
     root = ET.Element("domain")
     for configure in CONFIGURATORS:

@@ -33,9 +33,9 @@ from luban.render.balancer import (
 )
 
 __all__ = [
+    "AgentSettings",
     "BalancerDocument",
     "BalancerSettings",
-    "Runtime",
     "SlotLine",
     "config_map_data",
     "parse_balancer_json",
@@ -157,7 +157,7 @@ class SlotLine:
 
 
 @dataclass(frozen=True)
-class Runtime:
+class AgentSettings:
     """What only the agent beside httpd knows. Raises ValueError for a value not allowed."""
 
     folder: str
@@ -215,7 +215,7 @@ def plain_config(settings: BalancerSettings, members: Sequence[Member]) -> str:
     )
 
 
-def slotted_config(settings: BalancerSettings, slots: Iterable[SlotLine], runtime: Runtime) -> str:
+def slotted_config(settings: BalancerSettings, slots: Iterable[SlotLine], runtime: AgentSettings) -> str:
     """The configuration of an agent's httpd, with the slots in the state in which httpd must start."""
     address = runtime.listen_address or settings.listen_address
     log = f'CustomLog "{runtime.folder}/{SESSION_LOG}" luban_session env=BALANCER_SESSION_ROUTE'
@@ -373,7 +373,7 @@ def _sticky(cookie: str) -> list[str]:
     ]
 
 
-def _manager(runtime: Runtime) -> str:
+def _manager(runtime: AgentSettings) -> str:
     """The private virtual host of balancer-manager and server-status."""
     # The nonce alone protects nothing: the manager prints it to everyone who may look at it.
     require = f"Require expr \"req('{TOKEN_HEADER}') == '{runtime.secret}'\""

@@ -20,6 +20,7 @@ from luban.core.model import (
     DestroyDomain,
     EnsureDomain,
     Failure,
+    Machine,
     OrphanVM,
     Plan,
     PublishBalancer,
@@ -31,11 +32,10 @@ from luban.core.model import (
     UpdateVM,
 )
 from luban.errors import Conflict, LubanError, PermanentError
-from luban.ports import HostRef, Machine
+from luban.ports import HostRef, Ports
 from luban.render.httpd import settings_of
 from luban.runtime.publication import publication
 from luban.runtime.records import cluster_ref, vm_body, vm_status
-from luban.runtime.wiring import Ports
 
 log = structlog.get_logger(__name__)
 
@@ -59,7 +59,7 @@ def subject(action: Action) -> str:
             return f"balancer/{action.balancer}"
 
 
-def trouble_of(action: Action) -> str:
+def failure_subject(action: Action) -> str:
     """Under which name a failure is remembered: a VM that could not be created has a new name each time."""
     return "creation" if isinstance(action, CreateVM) else subject(action)
 
@@ -70,9 +70,9 @@ class Applier:
 
     ports: Ports
     on_done: Callable[[], None] = lambda: None
-    failures: dict[str, Failure] = field(default_factory=dict)
+    provision_failures: dict[str, Failure] = field(default_factory=dict)
     """By VM: why the last attempt to make its domain failed."""
-    troubles: dict[str, Failure] = field(default_factory=dict)
+    action_failures: dict[str, Failure] = field(default_factory=dict)
     """By subject: why the last of its actions failed, whatever it was."""
     _running: dict[str, asyncio.Task[None]] = field(default_factory=dict)
     _host_slots: dict[str, asyncio.Semaphore] = field(
@@ -112,7 +112,7 @@ class Applier:
     async def _chain(self, cluster: LubanCluster, chain: list[Action], bodies: Mapping[str, Mapping[str, Any]]) -> None:
         """One subject's actions in order; the first that fails ends it, the next tick plans anew."""
         for action in chain:
-            kind, about = type(action).__name__, trouble_of(action)
+            kind, about = type(action).__name__, failure_subject(action)
             try:
                 await self._one(cluster, action, bodies)
             except LubanError as error:
@@ -126,24 +126,28 @@ class Applier:
                 )
                 self._note_failure(action, error)
                 return
-            self.troubles.pop(about, None)
+            self.action_failures.pop(about, None)
             log.info("action done", cluster=str(cluster_ref(cluster)), action=kind, subject=about, why=action.reason)
             if isinstance(action, EnsureDomain):
-                self.failures.pop(action.vm.name, None)
+                self.provision_failures.pop(action.vm.name, None)
 
     def _note_failure(self, action: Action, error: LubanError) -> None:
         failure = Failure(error.reason, error.message, isinstance(error, PermanentError))
-        self.troubles[trouble_of(action)] = failure
+        self.action_failures[failure_subject(action)] = failure
         if isinstance(action, EnsureDomain):
-            self.failures[action.vm.name] = failure
+            self.provision_failures[action.vm.name] = failure
 
     def forget_others(self, names: Iterable[str]) -> None:
         """Drop what is remembered of VMs that are gone."""
         known = set(names)
-        self.failures = {name: failure for name, failure in self.failures.items() if name in known}
-        gone = [about for about in self.troubles if about.startswith("vm/") and about.removeprefix("vm/") not in known]
+        self.provision_failures = {name: failure for name, failure in self.provision_failures.items() if name in known}
+        gone = [
+            about
+            for about in self.action_failures
+            if about.startswith("vm/") and about.removeprefix("vm/") not in known
+        ]
         for about in gone:
-            del self.troubles[about]
+            del self.action_failures[about]
 
     async def _one(self, cluster: LubanCluster, action: Action, bodies: Mapping[str, Mapping[str, Any]]) -> None:
         match action:

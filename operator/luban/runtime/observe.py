@@ -24,12 +24,11 @@ from luban.core.model import (
 )
 from luban.core.state import State
 from luban.errors import LubanError
-from luban.ports import HostRef
+from luban.ports import HostRef, Ports
 from luban.render.httpd import settings_of
 from luban.runtime.host_reports import HostReports
 from luban.runtime.publication import published_of, settings_version
 from luban.runtime.records import belongs_to, cluster_ref, vm_record, with_timings
-from luban.runtime.wiring import Ports
 
 log = structlog.get_logger(__name__)
 
@@ -44,7 +43,7 @@ PROBED_PHASES = frozenset({"Booting", "Ready"})
 
 
 @dataclass(frozen=True)
-class Seen:
+class Look:
     """An observation together with the objects that it was read from."""
 
     observation: Observation
@@ -67,7 +66,7 @@ class Observer:
 
     async def observe(
         self, cluster: LubanCluster, failures: Mapping[str, Failure], troubles: Mapping[str, Failure]
-    ) -> Seen:
+    ) -> Look:
         """Look at everything. Raises LubanError only if the Kubernetes API does not answer."""
         ref = cluster_ref(cluster)
         listed = await self.ports.cluster.list_vms(ref)
@@ -81,13 +80,13 @@ class Observer:
             hosts=hosts,
             balancers=reports,
             bonds=self._bonds(cluster),
-            failures={vm.name: failures[vm.name] for vm in vms if vm.name in failures},
-            troubles=dict(troubles),
+            provision_failures={vm.name: failures[vm.name] for vm in vms if vm.name in failures},
+            action_failures=dict(troubles),
             published=published,
             settings_version=settings_version(settings_of(cluster.metadata.name, cluster.spec)),
         )
         observation = await self._with_vms_answers(cluster, observation)
-        return Seen(observation, {body["metadata"]["name"]: body for body in bodies})
+        return Look(observation, {body["metadata"]["name"]: body for body in bodies})
 
     def _bonds(self, cluster: LubanCluster) -> dict[str, BondObservation]:
         now = self.ports.clock.monotonic()

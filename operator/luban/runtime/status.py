@@ -12,7 +12,7 @@ from luban.api import names
 from luban.api.cluster import LubanCluster
 from luban.api.cluster_status import BalancerStatus, HostBond, HostStatus, LubanClusterStatus, VMCounts
 from luban.api.common import Condition
-from luban.core.model import BondObservation, ConditionState, Memory, Observation, Plan
+from luban.core.model import BondObservation, ClusterMemory, ConditionState, Observation, Plan
 from luban.core.placement import SOUND
 from luban.core.state import State
 from luban.core.times import rfc3339, seconds_of
@@ -151,9 +151,9 @@ def refused_condition(
     return _conditions(old, (spec_refused(error),), generation, now)[0].wire()
 
 
-def remembered(status: LubanClusterStatus) -> Memory:
+def remembered(status: LubanClusterStatus) -> ClusterMemory:
     """What survives a restart of the operator: the wanted number, the last scaling, the last decision."""
-    return Memory(
+    return ClusterMemory(
         decision=status.decision,
         last_scale=seconds_of(status.last_scale_time) if status.last_scale_time else None,
         desired=status.vms.desired or None,

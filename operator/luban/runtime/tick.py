@@ -11,18 +11,18 @@ import structlog
 
 from luban.api.cluster import LubanCluster
 from luban.api.cluster_status import LubanClusterStatus
-from luban.core.model import ClusterRef, ConditionState, Memory, Plan
+from luban.core.model import ClusterMemory, ClusterRef, ConditionState, Plan
 from luban.core.plan import plan
 from luban.errors import LubanError
+from luban.ports import Ports
 from luban.render.balancer import settings_of
 from luban.runtime.apply import Applier
 from luban.runtime.events import Event, bond_events, cluster_events, vm_events
 from luban.runtime.host_reports import HostReports
 from luban.runtime.metrics import Metrics
-from luban.runtime.observe import Observer, Seen
+from luban.runtime.observe import Look, Observer
 from luban.runtime.records import cluster_ref
 from luban.runtime.status import StatusWriter, build_status, remembered, spec_refused
-from luban.runtime.wiring import Ports
 
 log = structlog.get_logger(__name__)
 
@@ -42,7 +42,7 @@ class ClusterRuntime:
     cluster: LubanCluster
     reports: HostReports = field(default_factory=HostReports)
     """What node agents say about bonds."""
-    memory: Memory = field(default_factory=Memory)
+    memory: ClusterMemory = field(default_factory=ClusterMemory)
     spec_condition: ConditionState = SPEC_VALID
     finished: bool = False
 
@@ -94,7 +94,7 @@ class ClusterRuntime:
                 return FAULT_SECONDS
 
     async def _tick(self) -> float:
-        seen = await self.observer.observe(self.cluster, self.applier.failures, self.applier.troubles)
+        seen = await self.observer.observe(self.cluster, self.applier.provision_failures, self.applier.action_failures)
         self.applier.forget_others(seen.bodies)
         now = self.ports.clock.now()
         deleting = self.cluster.metadata.deletion_timestamp is not None
@@ -125,7 +125,7 @@ class ClusterRuntime:
         return self.spec_condition
 
     async def _report(
-        self, before: LubanClusterStatus, status: LubanClusterStatus, seen: Seen, made: Plan, now: float
+        self, before: LubanClusterStatus, status: LubanClusterStatus, seen: Look, made: Plan, now: float
     ) -> None:
         for event in _events(self.cluster, before, status, made, seen):
             await self._send(event)
@@ -179,7 +179,7 @@ async def _first_of(*events: asyncio.Event, seconds: float) -> None:
 
 
 def _events(
-    cluster: LubanCluster, before: LubanClusterStatus, after: LubanClusterStatus, made: Plan, seen: Seen
+    cluster: LubanCluster, before: LubanClusterStatus, after: LubanClusterStatus, made: Plan, seen: Look
 ) -> Iterator[Event]:
     """All that is worth telling about one tick."""
     yield from vm_events(made.actions, seen.bodies)

@@ -33,7 +33,7 @@ from luban.adapters.kernel_bonds.wire import (
     dump_request,
     messages,
 )
-from luban.core.bonds.host import judge
+from luban.core.bonds.host import judge_bond
 from luban.core.bonds.model import BondReading, HostReading
 from luban.errors import TemporaryError
 from tests.unit.core.bond_states import (
@@ -193,7 +193,7 @@ class TestProc:
     @given(data=mutated() | st.binary(max_size=300))
     def test_whatever_it_says_it_is_read_and_not_believed_too_much(self, data: bytes) -> None:
         reading = procfs.parse("bond0", data)
-        assert judge(reading, None, None, START).verdict not in ("Healthy", "Recovering")
+        assert judge_bond(reading, None, None, START).verdict not in ("Healthy", "Recovering")
         for port in reading.ports:
             json.dumps(port.name).encode()
             assert port.actor_state is None or 0 <= port.actor_state <= 255
@@ -204,7 +204,7 @@ class TestProc:
         data = proc_text(state)
         for end in range(0, len(data), 3):
             reading = procfs.parse("bond0", data[:end])
-            assert judge(reading, None, None, START).verdict == "Unknown"
+            assert judge_bond(reading, None, None, START).verdict == "Unknown"
 
     def test_a_number_that_is_cut_off_is_no_number(self) -> None:
         data = b"Slave Interface: eth1\nMII Status: up\nLink Failure Count: 1"
@@ -249,7 +249,7 @@ class TestTrees:
         (proc / "net/bonding/bond0").write_bytes(cut)
         for name in ("flags", "carrier", "bonding_slave/mii_status"):
             (sys / "class/net/eth2" / name).unlink()
-        judgement = judge(sysfs.read_bond(b"bond0", proc, SysNet(sys)), None, None, START)
+        judgement = judge_bond(sysfs.read_bond(b"bond0", proc, SysNet(sys)), None, None, START)
         assert (judgement.verdict, judgement.total) == ("Unknown", 2)
 
     def test_a_kernel_without_the_list_of_ports(self, tmp_path: Path) -> None:
@@ -257,11 +257,11 @@ class TestTrees:
         (sys / "class/net/bond0/bonding/slaves").unlink()
         reading = sysfs.read_bond(b"bond0", proc, SysNet(sys))
         assert [port.name for port in reading.ports] == ["eth1", "eth2"]
-        assert judge(reading, None, None, START).verdict == "Unknown"
+        assert judge_bond(reading, None, None, START).verdict == "Unknown"
 
     def test_a_host_without_bonding(self, tmp_path: Path) -> None:
         assert sysfs.bond_names(tmp_path, SysNet(tmp_path)) == []
-        assert judge(sysfs.read_bond(b"bond0", tmp_path, SysNet(tmp_path)), None, None, START).verdict == "Unknown"
+        assert judge_bond(sysfs.read_bond(b"bond0", tmp_path, SysNet(tmp_path)), None, None, START).verdict == "Unknown"
 
     def test_bonds_are_listed_by_proc_where_sys_does_not(self, tmp_path: Path) -> None:
         proc, sys = make_tree("lacp-healthy", tmp_path)
@@ -289,7 +289,7 @@ class TestTrees:
                 path.unlink()
             else:
                 path.write_bytes(data.draw(st.binary(max_size=6)))
-        found = judge(sysfs.read_bond(b"bond0", proc, SysNet(sys)), 2, None, START).verdict
+        found = judge_bond(sysfs.read_bond(b"bond0", proc, SysNet(sys)), 2, None, START).verdict
         assert state == "lacp-healthy" or found not in ("Healthy", "Recovering")
 
 
@@ -300,9 +300,9 @@ class TestFill:
         whole = from_netlink("lacp-silent-eth1-expired")
         lacking = {"actor_state": None, "partner_state": None, "churn_actor": None, "churn_partner": None}
         old = replace(whole, ports=tuple(replace(port, **lacking) for port in whole.ports))  # type: ignore[arg-type]
-        assert judge(old, None, None, START).verdict == "Unknown"
+        assert judge_bond(old, None, None, START).verdict == "Unknown"
         filled = sysfs.fill(old, from_files("lacp-silent-eth1-expired", tmp_path))
-        assert judge(filled, None, None, START).reasons == judge(whole, None, None, START).reasons
+        assert judge_bond(filled, None, None, START).reasons == judge_bond(whole, None, None, START).reasons
 
     def test_ports_are_added_only_where_some_may_be_missing(self) -> None:
         other = procfs.parse("bond0", proc_text("lacp-healthy"))
@@ -326,7 +326,7 @@ class TestWire:
         for _ in range(data.draw(st.integers(1, 5))):
             raw[data.draw(st.integers(0, len(raw) - 1))] = data.draw(st.integers(0, 255))
         for bond in bond_readings(list(links_of(bytes(raw))), nothing):
-            judge(bond, None, None, START)
+            judge_bond(bond, None, None, START)
 
     @pytest.mark.parametrize("state", ["lacp-healthy", "active-backup-healthy"])
     def test_attributes_that_are_missing(self, state: str) -> None:
@@ -341,7 +341,7 @@ class TestWire:
             links[1]["attrs"]["IFLA_LINKINFO"]["IFLA_INFO_SLAVE_DATA"] = without
             data = b"".join(link_message(link) for link in links)
             (bond,) = bond_readings(list(links_of(data)), nothing)
-            assert judge(bond, None, None, START).verdict == "Unknown", name
+            assert judge_bond(bond, None, None, START).verdict == "Unknown", name
 
     def test_a_slave_of_a_kernel_that_tells_nothing_about_slaves(self) -> None:
         links = json.loads((FOLDER / "active-backup-healthy.pyroute2.json").read_text())
@@ -349,14 +349,14 @@ class TestWire:
             del link["attrs"]["IFLA_LINKINFO"]
         found = list(links_of(b"".join(link_message(link) for link in links)))
         (bond,) = bond_readings(found, nothing)
-        assert (len(bond.ports), judge(bond, None, None, START).verdict) == (2, "Unknown")
+        assert (len(bond.ports), judge_bond(bond, None, None, START).verdict) == (2, "Unknown")
         assert relevant(found) == {link["index"] for link in links}
 
     def test_words_of_a_newer_kernel(self) -> None:
         links = json.loads((FOLDER / "lacp-healthy.pyroute2.json").read_text())
         links[0]["attrs"]["IFLA_LINKINFO"]["IFLA_INFO_DATA"]["IFLA_BOND_MODE"] = 7
         (bond,) = bond_readings(list(links_of(b"".join(link_message(link) for link in links))), nothing)
-        assert (bond.mode, judge(bond, None, None, START).verdict) == (None, "Unknown")
+        assert (bond.mode, judge_bond(bond, None, None, START).verdict) == (None, "Unknown")
 
     def test_what_stands_on_a_bond(self) -> None:
         bond = {"index": 8, "flags": 1, "attrs": {"IFLA_IFNAME": "bond0", "IFLA_MASTER": 20}}
@@ -500,7 +500,7 @@ class TestSource:
     async def test_without_netlink_the_file_systems_tell(self, source: KernelBonds) -> None:
         reading = await source.read()
         assert [bond.name for bond in reading.bonds] == ["bond0"]
-        assert judge(reading.bonds[0], None, None, START).verdict == "LACPTimeout"
+        assert judge_bond(reading.bonds[0], None, None, START).verdict == "LACPTimeout"
         with pytest.raises(TemporaryError, match="no events"):
             source.watch(lambda _reason: None)
 

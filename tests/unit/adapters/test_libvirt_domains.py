@@ -16,8 +16,8 @@ from luban.adapters.libvirt_hosts.capabilities import Abilities, read_abilities
 from luban.adapters.libvirt_hosts.domains import Directory, domain_state
 from luban.adapters.libvirt_hosts.session import Session
 from luban.api.template import VMTemplateSpec
-from luban.core.model import ClusterRef, DomainRecord
-from luban.ports import HostRef, Machine
+from luban.core.model import ClusterRef, DomainRecord, Machine
+from luban.ports import HostRef
 from luban.render.domain_mark import Mark, mark_element
 from luban.render.domain_xml import mac_address
 

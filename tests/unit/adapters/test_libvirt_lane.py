@@ -10,7 +10,7 @@ from typing import Any
 import libvirt
 import pytest
 
-from luban.adapters.libvirt_hosts.hypervisor import LibvirtHypervisor, Settings
+from luban.adapters.libvirt_hosts.hypervisor import HypervisorSettings, LibvirtHypervisor
 from luban.adapters.libvirt_hosts.lane import MAX_STUCK, Backoff, Lane, Pace
 from luban.adapters.libvirt_hosts.session import Connector, Keepalive, Session
 from luban.adapters.libvirt_hosts.undo import Undo
@@ -112,7 +112,7 @@ def daemons() -> Daemons:
 
 @pytest.fixture
 async def hypervisor(daemons: Daemons) -> AsyncIterator[LibvirtHypervisor]:
-    it = LibvirtHypervisor(Settings(read=DEADLINE, pace=AT_ONCE), opener=daemons.open)
+    it = LibvirtHypervisor(HypervisorSettings(read=DEADLINE, pace=AT_ONCE), opener=daemons.open)
     yield it
     for daemon in daemons.values():
         daemon.answers.set()
@@ -186,7 +186,9 @@ async def test_watching_connects_by_itself(hypervisor: LibvirtHypervisor, daemon
 
 
 async def test_after_a_failure_nothing_is_tried_for_a_while(daemons: Daemons) -> None:
-    hypervisor = LibvirtHypervisor(Settings(pace=Pace(first_retry=3600.0, last_retry=3600.0)), opener=daemons.open)
+    hypervisor = LibvirtHypervisor(
+        HypervisorSettings(pace=Pace(first_retry=3600.0, last_retry=3600.0)), opener=daemons.open
+    )
     daemons[SLOW.uri].refuses = True
     with pytest.raises(HostUnreachable) as first:
         await hypervisor.list_domains(SLOW, CLUSTER)
@@ -290,7 +292,7 @@ def test_a_host_that_swallows_threads_is_tried_rarely() -> None:
 
 
 async def test_a_host_that_left_every_spec_is_let_go(daemons: Daemons) -> None:
-    hypervisor = LibvirtHypervisor(Settings(idle=0.0, pace=AT_ONCE), opener=daemons.open)
+    hypervisor = LibvirtHypervisor(HypervisorSettings(idle=0.0, pace=AT_ONCE), opener=daemons.open)
     leave = hypervisor.watch(SLOW, lambda _uuid: None)
     hypervisor.watch(QUICK, lambda _uuid: None)
     for host in (SLOW, QUICK):
@@ -305,7 +307,7 @@ async def test_a_host_that_left_every_spec_is_let_go(daemons: Daemons) -> None:
 
 async def test_a_host_that_is_still_asked_keeps_its_connections(daemons: Daemons) -> None:
     """Its last VMs must be cleaned up after it left the spec."""
-    hypervisor = LibvirtHypervisor(Settings(idle=3600.0, pace=AT_ONCE), opener=daemons.open)
+    hypervisor = LibvirtHypervisor(HypervisorSettings(idle=3600.0, pace=AT_ONCE), opener=daemons.open)
     leave = hypervisor.watch(SLOW, lambda _uuid: None)
     await hypervisor.list_domains(SLOW, CLUSTER)
     leave()

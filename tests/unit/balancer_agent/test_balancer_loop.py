@@ -19,7 +19,7 @@ from luban.balancer_agent.memory import Store
 from luban.balancer_agent.metrics import Metrics
 from luban.core.model import Member, MemberState
 from luban.render.balancer import BalancerDocument, BalancerSettings, document_json, parse_balancer_json
-from luban.render.httpd import Runtime
+from luban.render.httpd import AgentSettings
 from tests.fakes.balancers import FakeHttpd
 
 PORT = 8080
@@ -61,7 +61,7 @@ class World:
 
     def restart(self) -> None:
         """An agent that knows only what is in its folder."""
-        runtime = Runtime(str(self.folder), "127.0.0.1", 9181, "ab" * 16)
+        runtime = AgentSettings(str(self.folder), "127.0.0.1", 9181, "ab" * 16)
         self.store, metrics = Store(self.folder), Metrics()
         store = self.store
         clock = lambda: self.now  # noqa: E731

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from luban.adapters.apache_httpd.manager import LiveSlot, SlotState
-from luban.balancer_agent.drain_watch import Quiet
+from luban.balancer_agent.drain_watch import DrainWatch
 from luban.balancer_agent.metrics import kind_of
-from luban.balancer_agent.report import Seen, member_reports
+from luban.balancer_agent.report import HttpdLook, member_reports
 from luban.balancer_agent.slots import (
     Facts,
     Slot,
@@ -190,19 +190,19 @@ class TestQuiet:
     """When a slot is drained."""
 
     def test_needs_a_second_and_three_looks_apart(self) -> None:
-        quiet = Quiet(closed_at=10.0)
+        quiet = DrainWatch(closed_at=10.0)
         for now in (10.0, 10.9, 11.0, 11.05, 11.25):
             quiet = quiet.after(0, now)
             assert not quiet.drained
         assert quiet.after(0, 11.5).drained
 
     def test_a_connection_begins_the_count_anew(self) -> None:
-        quiet = Quiet(0.0).after(0, 1.0).after(0, 1.25).after(1, 1.5).after(0, 1.75).after(0, 2.0)
+        quiet = DrainWatch(0.0).after(0, 1.0).after(0, 1.25).after(1, 1.5).after(0, 1.75).after(0, 2.0)
         assert not quiet.drained
         assert quiet.after(0, 2.25).drained
 
     def test_drained_stays_drained(self) -> None:
-        quiet = Quiet(0.0).after(0, 1.0).after(0, 1.25).after(0, 1.5)
+        quiet = DrainWatch(0.0).after(0, 1.0).after(0, 1.25).after(0, 1.5)
         assert quiet.after(5, 1.75).drained
 
 
@@ -214,21 +214,23 @@ class TestReports:
             Slot(1, PORT, member("a"), leaving=True),
             Slot(2, PORT, member("a", "Draining", "10.0.0.2"), settled=True),
         )
-        done = Quiet(0.0, zeros=3)
+        done = DrainWatch(0.0, zeros=3)
         connections = Counter({("10.0.0.1", PORT): 2})
-        half = member_reports(table, Seen(live_of(table), connections, {"s002": done}), ())
+        half = member_reports(table, HttpdLook(live_of(table), connections, {"s002": done}), ())
         assert [(one.address, one.in_flight, one.drained) for one in half] == [("10.0.0.2", 2, False)]
-        whole = member_reports(table, Seen(live_of(table), Counter(), {"s001": done, "s002": done}), ())
+        whole = member_reports(table, HttpdLook(live_of(table), Counter(), {"s001": done, "s002": done}), ())
         assert whole[0].drained
 
     def test_sessions_are_requests_in_flight_unless_sticky(self) -> None:
         table = (Slot(1, PORT, member("a"), settled=True, served_before=3),)
         connections = Counter({("10.0.0.1", PORT): 2})
-        plain = member_reports(table, Seen(live_of(table, ""), connections), ())[0]
-        sticky = member_reports(table, Seen(live_of(table, ""), connections, sessions={"a": 40}, sticky=True), {"a"})[0]
+        plain = member_reports(table, HttpdLook(live_of(table, ""), connections), ())[0]
+        sticky = member_reports(
+            table, HttpdLook(live_of(table, ""), connections, sessions={"a": 40}, sticky=True), {"a"}
+        )[0]
         assert (plain.state, plain.sessions, plain.served, plain.healthy) == ("Enabled", 2, 4, True)
         assert (sticky.sessions, sticky.in_flight, sticky.healthy) == (40, 2, False)
 
     def test_a_member_that_httpd_does_not_know_takes_nothing(self) -> None:
-        report = member_reports((Slot(1, PORT, member("a"), settled=True),), Seen(), ())[0]
+        report = member_reports((Slot(1, PORT, member("a"), settled=True),), HttpdLook(), ())[0]
         assert (report.state, report.drained, report.served) == ("Disabled", False, 0)

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from luban.balancer_agent import command
 from luban.balancer_agent.agent import AgentOptions
 from luban.balancer_agent.health import Check, HealthChecks
-from luban.balancer_agent.memory import Memory, Skeleton, Store, secret
+from luban.balancer_agent.memory import AgentMemory, Skeleton, Store, secret
 from luban.balancer_agent.sessions import MOST_SESSIONS, SessionWindow
 from luban.balancer_agent.slots import Slot
 from luban.balancer_agent.sources import FolderSource
@@ -157,10 +157,10 @@ class TestMemory:
 
     def test_there_and_back(self, tmp_path: Path) -> None:
         store = Store(tmp_path)
-        assert store.memory == Memory()
+        assert store.memory == AgentMemory()
         document = parse_balancer_json(document_json(SETTINGS, [Member("a", "192.0.2.1", 8080, "Enabled")]))
         table = (Slot(1, 8080, document.members[0], settled=True, served_before=7), Slot(2, 9000))
-        store.update(Memory(document, Skeleton(SETTINGS, (8080, 9000)), table))
+        store.update(AgentMemory(document, Skeleton(SETTINGS, (8080, 9000)), table))
         assert Store(tmp_path).memory == store.memory
 
     def test_the_secret_stays_and_is_ours_alone(self, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from luban.adapters.kernel_bonds.files import SysNet
 from luban.adapters.kernel_bonds.readings import bond_readings
 from luban.adapters.kernel_bonds.wire import HEADER, RTM_NEWLINK, Link, messages
 from luban.api.host import BondVerdict
-from luban.core.bonds.judge import judge
+from luban.core.bonds.judge import judge_bond
 from luban.core.bonds.model import BondReading, Judgement
 
 FOLDER = Path(__file__).resolve().parents[2] / "fixtures" / "bonding"
@@ -129,8 +129,8 @@ def links_of(data: bytes) -> Iterator[Link]:
 
 def judged_twice(reading: BondReading, later: float = 6.0) -> Judgement:
     """The judgement of a state that has lasted."""
-    first = judge(reading, None, None, START)
-    return judge(reading, None, first.memory, START + later)
+    first = judge_bond(reading, None, None, START)
+    return judge_bond(reading, None, first.memory, START + later)
 
 
 # The kernel's side of the wire, written anew from if_link.h: type, and how its value is packed.

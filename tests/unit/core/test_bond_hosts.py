@@ -10,17 +10,17 @@ from hypothesis import strategies as st
 
 from luban.api.host import MAX_BONDS, BondVerdict
 from luban.core.bonds.host import (
+    BondExpectation,
     HostJudgement,
     HostMemory,
     Route,
-    Wish,
     carrier_of_route,
     followed,
     judge_host,
+    recall_host,
 )
-from luban.core.bonds.host import recall as recall_host
-from luban.core.bonds.judge import FORGET_SECONDS, judge, recall
-from luban.core.bonds.model import SEVERITY, BondMemory, BondReading, HostReading, Settings, Sighting, is_good, rank
+from luban.core.bonds.judge import FORGET_SECONDS, judge_bond, recall_bond
+from luban.core.bonds.model import SEVERITY, BondMemory, BondReading, BondSettings, HostReading, Sighting, is_good, rank
 from tests.unit.core.bond_states import START
 from tests.unit.core.test_bond_rules import lacp, port
 
@@ -37,10 +37,10 @@ BROKEN = lacp(name="bond1", carrier=False)
 class Watched:
     """A host under a clock."""
 
-    def __init__(self, wish: Wish | None = None) -> None:
+    def __init__(self, wish: BondExpectation | None = None) -> None:
         self.now = 100.0
         self.memory = HostMemory()
-        self.wish = wish or Wish()
+        self.wish = wish or BondExpectation()
 
     def sees(self, *found: BondReading, route: str = "", after: float = 1.0, trouble: str = "") -> HostJudgement:
         """A reading, some seconds after the last one."""
@@ -61,7 +61,7 @@ class TestPrimary:
     """Which bond counts."""
 
     def test_the_named_one(self) -> None:
-        judged = Watched(Wish("bond1")).sees(*BOTH, route="bond0")
+        judged = Watched(BondExpectation("bond1")).sees(*BOTH, route="bond0")
         assert (name_of(judged), judged.chosen_by) == ("bond1", "Spec")
 
     @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ class TestPrimary:
             assert (name_of(lost), lost.verdict, lost.chosen_by) == ("bond1", "Down", "DefaultRoute")
 
     def test_another_bond_counts_when_it_had_the_route_for_the_hold(self) -> None:
-        watched = Watched(Wish(settings=Settings(hold_seconds=10.0)))
+        watched = Watched(BondExpectation(settings=BondSettings(hold_seconds=10.0)))
         watched.sees(*BOTH, route="bond1")
         assert name_of(watched.sees(BOTH[0], BROKEN, route="bond0")) == "bond1"
         assert name_of(watched.sees(BOTH[0], BROKEN, route="bond0", after=9.9)) == "bond1"
@@ -119,7 +119,7 @@ class TestPrimary:
         assert (name_of(judged), judged.verdict, len(judged.bonds)) == ("bond1", "Unknown", 2)
 
     def test_a_named_bond_is_unknown_while_nothing_can_be_read(self) -> None:
-        assert Watched(Wish("bond1")).sees(trouble="no answer").verdict == "Unknown"
+        assert Watched(BondExpectation("bond1")).sees(trouble="no answer").verdict == "Unknown"
 
     @given(
         steps=st.lists(st.tuples(st.sampled_from(["", "a", "b"]), st.floats(0.01, 4.0)), min_size=1, max_size=60),
@@ -174,7 +174,7 @@ class TestGone:
         watched = Watched()
         watched.sees(*BOTH, route="bond1")
         watched.sees(BOTH[0])
-        watched.wish = Wish("bond0")
+        watched.wish = BondExpectation("bond0")
         judged = watched.sees(BOTH[0])
         assert ([bond.reading.name for bond in judged.bonds], judged.verdict) == (["bond0"], "Healthy")
         assert set(watched.memory.bonds) == {"bond0"}
@@ -186,7 +186,7 @@ class TestGone:
         assert watched.sees().verdict == "Down", "missed from the first good reading on"
 
     def test_bonds_that_the_spec_names_and_the_kernel_never_had(self) -> None:
-        watched = Watched(Wish(bond="bond7", expected_ports={"bond7": 2, "bond8": 2}))
+        watched = Watched(BondExpectation(bond="bond7", expected_ports={"bond7": 2, "bond8": 2}))
         judged = watched.sees(lacp())
         assert {bond.reading.name: bond.verdict for bond in judged.bonds} == {
             "bond0": "Healthy",
@@ -194,7 +194,7 @@ class TestGone:
             "bond8": "Down",
         }
         assert judged.verdict == "Down"
-        watched.wish = Wish()
+        watched.wish = BondExpectation()
         assert [bond.reading.name for bond in watched.sees(lacp()).bonds] == ["bond0"], "never were there"
 
     def test_memory_stays_small(self) -> None:
@@ -221,43 +221,43 @@ class TestRecall:
 
     def test_a_hold_goes_on(self) -> None:
         before = BondMemory("Degraded", START - 500, {"Degraded": Sighting(95.0, "eth2: no carrier")})
-        judgement = judge(lacp(), None, before, 100.0, wall=START)
+        judgement = judge_bond(lacp(), None, before, 100.0, wall=START)
         assert (judgement.verdict, judgement.since) == ("Degraded", START - 500)
         assert judgement.message.startswith("eth2: no carrier (over: now Healthy")
-        assert judge(lacp(), None, judgement.memory, 105.0, wall=START + 5).verdict == "Healthy"
+        assert judge_bond(lacp(), None, judgement.memory, 105.0, wall=START + 5).verdict == "Healthy"
 
     def test_what_was_seen_meanwhile_counts_as_well(self) -> None:
         before = BondMemory("Down", START - 500, {"Down": Sighting(95.0, "dead")})
-        live = judge(lacp(), None, None, 99.0, wall=START - 1).memory
-        both = recall(live, before, 100.0)
+        live = judge_bond(lacp(), None, None, 99.0, wall=START - 1).memory
+        both = recall_bond(live, before, 100.0)
         assert (both.published, both.since) == ("Down", START - 500)
-        assert judge(lacp(), None, both, 100.0, wall=START).verdict == "Down"
-        assert judge(lacp(), None, both, 105.0, wall=START + 5).verdict == "Healthy"
+        assert judge_bond(lacp(), None, both, 100.0, wall=START).verdict == "Down"
+        assert judge_bond(lacp(), None, both, 105.0, wall=START + 5).verdict == "Healthy"
 
     def test_what_is_worse_now_is_as_old_as_it_is(self) -> None:
         before = BondMemory("Healthy", START - 500, {"Healthy": Sighting(95.0, "")})
-        live = judge(lacp(carrier=False), None, None, 99.0, wall=START - 1).memory
-        both = recall(live, before, 100.0)
+        live = judge_bond(lacp(carrier=False), None, None, 99.0, wall=START - 1).memory
+        both = recall_bond(live, before, 100.0)
         assert (both.published, both.since) == ("Down", START - 1)
 
     def test_a_lost_port_is_found_missing(self) -> None:
-        before = judge(lacp(), None, None, 95.0, wall=START - 5).memory
-        live = judge(lacp(port()), None, None, 99.0, wall=START - 1).memory
-        judgement = judge(lacp(port()), None, recall(live, before, 100.0), 100.0, wall=START)
+        before = judge_bond(lacp(), None, None, 95.0, wall=START - 5).memory
+        live = judge_bond(lacp(port()), None, None, 99.0, wall=START - 1).memory
+        judgement = judge_bond(lacp(port()), None, recall_bond(live, before, 100.0), 100.0, wall=START)
         assert (judgement.verdict, judgement.total) == ("Degraded", 2)
 
     def test_carriers_lost_meanwhile_count(self) -> None:
-        before = judge(lacp(), None, None, 95.0, wall=START - 5).memory
+        before = judge_bond(lacp(), None, None, 95.0, wall=START - 5).memory
         flapped = lacp(port(carrier_downs=9), port("eth2"))
-        live = judge(flapped, None, None, 99.0, wall=START - 1).memory
-        assert "Flapping" in judge(flapped, None, recall(live, before, 100.0), 100.0, wall=START).reasons
+        live = judge_bond(flapped, None, None, 99.0, wall=START - 1).memory
+        assert "Flapping" in judge_bond(flapped, None, recall_bond(live, before, 100.0), 100.0, wall=START).reasons
 
     def test_the_route_and_the_bonds_that_were_there(self) -> None:
         before = HostMemory(known={"bond1": None}, route=Route("bond1"))
-        live = judge_host(HostReading(START, bonds(bond0=()), ("bond0",)), Wish(), HostMemory(), 99.0).memory
+        live = judge_host(HostReading(START, bonds(bond0=()), ("bond0",)), BondExpectation(), HostMemory(), 99.0).memory
         memory = recall_host(live, before, 100.0)
         assert memory.route == Route("bond1", "bond0", 100.0)
-        judged = judge_host(HostReading(START, bonds(bond0=()), ("bond0",)), Wish(), memory, 101.0)
+        judged = judge_host(HostReading(START, bonds(bond0=()), ("bond0",)), BondExpectation(), memory, 101.0)
         assert (name_of(judged), judged.verdict) == ("bond1", "Down")
 
 

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from luban.api.host import BondMode, Churn, Mii, PortState
-from luban.core.bonds.host import HostJudgement, HostMemory, Wish, judge_host
-from luban.core.bonds.judge import judge
-from luban.core.bonds.model import SEVERITY, BondReading, HostReading, PortReading, Settings
+from luban.core.bonds.host import BondExpectation, HostJudgement, HostMemory, judge_host
+from luban.core.bonds.judge import judge_bond
+from luban.core.bonds.model import SEVERITY, BondReading, BondSettings, HostReading, PortReading
 from tests.unit.core.bond_states import START, from_netlink
 from tests.unit.core.test_bond_rules import MAC, ZERO, Watched, backup, lacp, port
 
@@ -92,7 +92,7 @@ def lacks_data(one: PortReading, reading: BondReading) -> bool:
 @given(reading=_readings, expected=st.none() | st.integers(0, 4))
 @settings(deadline=None, max_examples=500)
 def test_healthy_exactly_if_faultless(reading: BondReading, expected: int | None) -> None:
-    judgement = judge(reading, expected, None, START)
+    judgement = judge_bond(reading, expected, None, START)
     assert (judgement.verdict == "Healthy") == faultless(reading, expected)
 
 
@@ -101,7 +101,7 @@ def test_healthy_exactly_if_faultless(reading: BondReading, expected: int | None
 def test_one_bad_port_among_good_ones(bad: PortReading, ports: list[PortReading]) -> None:
     reading = lacp(*ports, replace(bad, name="eth9"))
     if not faultless(lacp(replace(bad, name="eth9")), None):
-        judgement = judge(reading, None, None, START)
+        judgement = judge_bond(reading, None, None, START)
         assert judgement.verdict not in ("Healthy", "Recovering", "None")
         assert judgement.verdict != "Down", "the others carry traffic"
 
@@ -115,7 +115,7 @@ def test_one_bad_port_among_good_ones(bad: PortReading, ports: list[PortReading]
 def test_nothing_better_is_published_than_was_found_within_the_hold(
     steps: list[tuple[BondReading, float]], expected: int | None, hold: float
 ) -> None:
-    watched, history, last = Watched(Settings(hold_seconds=hold), expected), [], None
+    watched, history, last = Watched(BondSettings(hold_seconds=hold), expected), [], None
     for reading, after in steps:
         judgement = watched.sees(reading, after)
         history.append((watched.now, judgement.found))
@@ -137,7 +137,7 @@ def test_nothing_better_is_published_than_was_found_within_the_hold(
 @given(reading=_readings, devices=st.lists(st.sampled_from(["bond0", "br0", "eth9"]), max_size=2))
 def test_a_host_has_the_verdict_of_its_bond(reading: BondReading, devices: list[str]) -> None:
     host = HostReading(START, (replace(reading, exists=True),), tuple(devices))
-    judged: HostJudgement = judge_host(host, Wish(), HostMemory(), START)
+    judged: HostJudgement = judge_host(host, BondExpectation(), HostMemory(), START)
     assert judged.verdict == judged.bonds[0].verdict
 
 
@@ -158,7 +158,7 @@ _nearly_good = st.builds(
 @settings(deadline=None, max_examples=300)
 @given(steps=st.lists(st.tuples(_nearly_good, st.floats(0.0, 3.0)), min_size=1, max_size=8))
 def test_a_port_with_missing_data_is_never_good(steps: list[tuple[BondReading, float]]) -> None:
-    watched = Watched(Settings(hold_seconds=0.0))
+    watched = Watched(BondSettings(hold_seconds=0.0))
     for reading, after in steps:
         judgement = watched.sees(reading, after)
         if any(lacks_data(one, reading) for one in reading.ports):
@@ -168,4 +168,4 @@ def test_a_port_with_missing_data_is_never_good(steps: list[tuple[BondReading, f
 def test_judging_does_not_depend_on_the_order_of_ports() -> None:
     reading = from_netlink("lacp-silent-eth1-expired")
     turned = replace(reading, ports=tuple(reversed(reading.ports)))
-    assert judge(reading, None, None, START).reasons == judge(turned, None, None, START).reasons
+    assert judge_bond(reading, None, None, START).reasons == judge_bond(turned, None, None, START).reasons

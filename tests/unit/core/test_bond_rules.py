@@ -8,15 +8,15 @@ from typing import Any
 import pytest
 
 from luban.api.host import MAX_PORTS, BondVerdict, Mii
-from luban.core.bonds.host import HostMemory, Wish, judge_host
-from luban.core.bonds.judge import FORGET_SECONDS, judge
+from luban.core.bonds.host import BondExpectation, HostMemory, judge_host
+from luban.core.bonds.judge import FORGET_SECONDS, judge_bond
 from luban.core.bonds.model import (
     BondMemory,
     BondReading,
+    BondSettings,
     HostReading,
     Judgement,
     PortReading,
-    Settings,
 )
 from tests.unit.core.bond_states import START
 
@@ -75,22 +75,22 @@ def backup(*ports: PortReading, **changed: Any) -> BondReading:
 
 def found(reading: BondReading, expected: int | None = None) -> tuple[BondVerdict, ...]:
     """Every verdict of a reading that is seen for the first time."""
-    return judge(reading, expected, None, START).reasons
+    return judge_bond(reading, expected, None, START).reasons
 
 
 class Watched:
     """A bond under a clock."""
 
-    def __init__(self, settings: Settings | None = None, expected: int | None = None) -> None:
+    def __init__(self, settings: BondSettings | None = None, expected: int | None = None) -> None:
         self.now = START
         self.memory: BondMemory | None = None
-        self.settings = settings or Settings()
+        self.settings = settings or BondSettings()
         self.expected = expected
 
     def sees(self, reading: BondReading, after: float = 0.0) -> Judgement:
         """A reading, some seconds after the last one."""
         self.now += after
-        judgement = judge(reading, self.expected, self.memory, self.now, self.settings)
+        judgement = judge_bond(reading, self.expected, self.memory, self.now, self.settings)
         self.memory = judgement.memory
         return judgement
 
@@ -99,10 +99,10 @@ class TestRules:
     """Each rule alone: what matches and what just does not."""
 
     def test_healthy(self) -> None:
-        judgement = judge(lacp(), None, None, START)
+        judgement = judge_bond(lacp(), None, None, START)
         assert (judgement.verdict, judgement.message) == ("Healthy", "2 of 2 ports carry traffic")
         assert (judgement.active, judgement.total, judgement.since) == (2, 2, START)
-        assert judge(backup(), None, None, START).message == "2 of 2 ports can carry traffic"
+        assert judge_bond(backup(), None, None, START).message == "2 of 2 ports can carry traffic"
 
     def test_no_ports(self) -> None:
         assert found(lacp(ports=())) == ("Down",)
@@ -138,13 +138,13 @@ class TestRules:
 
     def test_a_bond_that_the_kernel_keeps_down_for_its_min_links(self) -> None:
         reading = lacp(port(), port("eth2", carrier=False), min_links=2, carrier=False)
-        judgement = judge(reading, None, None, START)
+        judgement = judge_bond(reading, None, None, START)
         assert judgement.reasons == ("Down", "MinLinksNotMet", "Degraded")
         assert judgement.message == (
             "the kernel keeps the bond down, 2 links are the minimum (min_links) (eth2: no carrier), "
             "1 of 2 ports carry traffic"
         )
-        assert judge(replace(reading, min_links=1), None, None, START).message.startswith("eth2: no carrier")
+        assert judge_bond(replace(reading, min_links=1), None, None, START).message.startswith("eth2: no carrier")
 
     @pytest.mark.parametrize(("minimum", "matches"), [(0, False), (1, False), (2, True)])
     def test_min_links(self, minimum: int, matches: bool) -> None:
@@ -222,7 +222,7 @@ class TestRules:
         assert found(lacp(port(), port("eth2", **monitored))) == ("Healthy",), "normal in the first minute"
 
     def test_fewer_ports_than_expected(self) -> None:
-        judgement = judge(lacp(port()), 2, None, START)
+        judgement = judge_bond(lacp(port()), 2, None, START)
         assert (judgement.verdict, judgement.active, judgement.total) == ("Degraded", 1, 2)
         assert judgement.message == "2 ports are expected, the bond has 1, 1 of 2 ports carry traffic"
         assert found(lacp(), 2) == ("Healthy",)
@@ -237,7 +237,7 @@ class TestRules:
         assert found(reading) == ("Degraded", "Recovering")
 
     def test_a_moment_after_the_carrier_came_back(self) -> None:
-        watched = Watched(Settings(hold_seconds=0.0))
+        watched = Watched(BondSettings(hold_seconds=0.0))
         plain = backup()
         lost = replace(plain, ports=(plain.ports[0], replace(plain.ports[1], carrier=False, mii="down")))
         assert watched.sees(plain).verdict == "Healthy", "what was up at first sight does not recover"
@@ -247,14 +247,14 @@ class TestRules:
         assert watched.sees(plain, 0.02).verdict == "Healthy"
 
     def test_a_flap_between_two_readings_recovers_too(self) -> None:
-        watched = Watched(Settings(hold_seconds=0.0))
+        watched = Watched(BondSettings(hold_seconds=0.0))
         watched.sees(lacp())
         flapped = lacp(port(carrier_downs=2), port("eth2"))
         assert watched.sees(flapped, 1.0).verdict == "Recovering"
         assert watched.sees(flapped, 2.5).verdict == "Healthy"
 
     def test_no_data_comes_before_recovering(self) -> None:
-        watched = Watched(Settings(hold_seconds=0.0))
+        watched = Watched(BondSettings(hold_seconds=0.0))
         watched.sees(lacp())
         assert watched.sees(lacp(port(carrier_downs=2), port("eth2", mii=None)), 1.0).reasons == (
             "Unknown",
@@ -262,7 +262,7 @@ class TestRules:
         )
 
     def test_a_port_that_is_gone_is_missed_for_an_hour(self) -> None:
-        watched = Watched(Settings(hold_seconds=0.0))
+        watched = Watched(BondSettings(hold_seconds=0.0))
         watched.sees(lacp())
         lost = watched.sees(lacp(port()), 1.0)
         assert (lost.verdict, lost.active, lost.total) == ("Degraded", 1, 2)
@@ -272,12 +272,12 @@ class TestRules:
         assert watched.sees(lacp(port()), 1.0).verdict == "Healthy"
 
     def test_a_port_that_is_gone_is_not_missed_if_the_spec_counts_without_it(self) -> None:
-        watched = Watched(Settings(hold_seconds=0.0), expected=1)
+        watched = Watched(BondSettings(hold_seconds=0.0), expected=1)
         watched.sees(lacp())
         assert watched.sees(lacp(port()), 1.0).verdict == "Healthy"
 
     def test_a_port_that_comes_back_is_a_port_again(self) -> None:
-        watched = Watched(Settings(hold_seconds=0.0))
+        watched = Watched(BondSettings(hold_seconds=0.0))
         watched.sees(lacp())
         watched.sees(lacp(port()), 1.0)
         assert watched.sees(lacp(), 5.0).verdict == "Healthy"
@@ -285,7 +285,7 @@ class TestRules:
         assert again.verdict == "Degraded", "missed anew"
 
     def test_ports_are_not_missed_while_they_are_not_known(self) -> None:
-        watched = Watched(Settings(hold_seconds=0.0))
+        watched = Watched(BondSettings(hold_seconds=0.0))
         watched.sees(lacp())
         assert watched.sees(lacp(port(), ports_known=False), 1.0).reasons == ("Unknown",)
         assert watched.sees(lacp(), 1.0).verdict == "Healthy"
@@ -305,14 +305,14 @@ class TestRules:
         assert len(watched.memory.ports) == MAX_PORTS + 1
 
     def test_silent_paths_are_a_note_only(self) -> None:
-        judgement = judge(backup(), None, None, START)
+        judgement = judge_bond(backup(), None, None, START)
         assert (judgement.verdict, judgement.notes) == ("Healthy", ("SilentPathUnverified",))
-        assert judge(backup(arp_interval=100), None, None, START).notes == ()
-        assert judge(lacp(), None, None, START).notes == ()
+        assert judge_bond(backup(arp_interval=100), None, None, START).notes == ()
+        assert judge_bond(lacp(), None, None, START).notes == ()
 
     def test_long_lists_are_cut(self) -> None:
         ports = [port(f"eth{number}", carrier=False) for number in range(20)]
-        message = judge(lacp(port("eth99"), *ports), None, None, START).message
+        message = judge_bond(lacp(port("eth99"), *ports), None, None, START).message
         assert "and 16 more" in message
         assert message.count("no carrier") == 4
 
@@ -325,7 +325,7 @@ class TestMissingData:
     )
     def test_a_port_with_a_gap(self, name: str) -> None:
         gap: dict[str, Any] = {name: None}
-        judgement = judge(lacp(port(), port("eth2", **gap)), None, None, START)
+        judgement = judge_bond(lacp(port(), port("eth2", **gap)), None, None, START)
         assert judgement.reasons == ("Unknown",)
         assert "eth2: no data" in judgement.message
         assert [one.usable for one in judgement.ports] == [True, None]
@@ -352,11 +352,14 @@ class TestMissingData:
         assert found(lacp(ports_known=False)) == ("Unknown",)
 
     def test_a_blank_reading(self) -> None:
-        first = judge_host(HostReading(START, (lacp(),), ("bond0",)), Wish(), HostMemory(), START)
-        emptied = judge_host(HostReading(START, trouble="no answer"), Wish(), first.memory, START + 1)
+        first = judge_host(HostReading(START, (lacp(),), ("bond0",)), BondExpectation(), HostMemory(), START)
+        emptied = judge_host(HostReading(START, trouble="no answer"), BondExpectation(), first.memory, START + 1)
         assert (emptied.verdict, emptied.trouble) == ("Unknown", "no answer")
         assert [(bond.reading.name, bond.total) for bond in emptied.bonds] == [("bond0", 0)]
-        again = judge_host(HostReading(START, (lacp(),), ("bond0",)), Wish(), emptied.memory, START + 12)
+        again = judge_host(HostReading(START, (lacp(),), ("bond0",)), BondExpectation(), emptied.memory, START + 12)
         assert (again.verdict, again.bonds[0].total) == ("Healthy", 2)
-        assert judge_host(HostReading(START, trouble="no answer"), Wish(), HostMemory(), START).verdict == "Unknown"
-        assert judge_host(HostReading(START), Wish(), HostMemory(), START).verdict == "None"
+        assert (
+            judge_host(HostReading(START, trouble="no answer"), BondExpectation(), HostMemory(), START).verdict
+            == "Unknown"
+        )
+        assert judge_host(HostReading(START), BondExpectation(), HostMemory(), START).verdict == "None"

@@ -13,7 +13,7 @@ from luban.adapters.kernel_bonds.files import SysNet
 from luban.adapters.kernel_bonds.netlink import concerns
 from luban.adapters.kernel_bonds.readings import bond_readings
 from luban.adapters.kernel_bonds.wire import RTM_DELLINK, messages
-from luban.core.bonds.judge import judge
+from luban.core.bonds.judge import judge_bond
 from luban.core.bonds.model import Judgement
 from luban.core.bonds.rules import SILENT_PATH
 from tests.unit.core.bond_states import (
@@ -89,7 +89,7 @@ def test_what_the_unprivileged_read_of_proc_is_not_enough() -> None:
     reading = procfs.parse("bond0", (FOLDER / "lacp-healthy-unprivileged.proc.txt").read_bytes())
     port = reading.ports[0]
     assert (port.actor_state, port.partner_state, port.aggregator) == (None, None, 1)
-    assert judge(reading, None, None, START).verdict == "Unknown"
+    assert judge_bond(reading, None, None, START).verdict == "Unknown"
 
 
 @states
@@ -205,7 +205,7 @@ def replayed(stream: str, state: str) -> list[tuple[float, Judgement]]:
     for seconds, link in [(-10.0, links[first.index]), *events]:
         links[link.index] = link
         (reading,) = bond_readings(list(links.values()), lambda _link: (1000, "full"))
-        judgement = judge(reading, 2, memory, START + seconds)
+        judgement = judge_bond(reading, 2, memory, START + seconds)
         memory = judgement.memory
         found.append((seconds, judgement))
     return found

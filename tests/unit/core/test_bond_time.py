@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from luban.api.host import BondVerdict
-from luban.core.bonds.judge import SAMPLES, judge, recall
-from luban.core.bonds.model import SEVERITY, BondMemory, Settings
+from luban.core.bonds.judge import SAMPLES, judge_bond, recall_bond
+from luban.core.bonds.model import SEVERITY, BondMemory, BondSettings
 from tests.unit.core.bond_states import START
 from tests.unit.core.test_bond_rules import Watched, lacp, port
 
@@ -56,17 +56,17 @@ class TestTime:
         assert watched.sees(lacp(port(link_failures=4), port("eth2")), 50.0).since == START
 
     def test_since_survives_a_restart(self) -> None:
-        memory = judge(lacp(), None, None, START).memory
-        assert recall(memory, BondMemory("Healthy", START - 500), START).since == START - 500
-        assert recall(memory, BondMemory("Down", START - 500), START).since == START
-        assert recall(memory, BondMemory("Healthy", START + 500), START).since == START
+        memory = judge_bond(lacp(), None, None, START).memory
+        assert recall_bond(memory, BondMemory("Healthy", START - 500), START).since == START - 500
+        assert recall_bond(memory, BondMemory("Down", START - 500), START).since == START
+        assert recall_bond(memory, BondMemory("Healthy", START + 500), START).since == START
         unseen = BondMemory("Healthy", START - 500)
-        assert judge(lacp(), None, unseen, START).since == START - 500
-        assert judge(lacp(carrier=False), None, unseen, START).since == START
+        assert judge_bond(lacp(), None, unseen, START).since == START - 500
+        assert judge_bond(lacp(carrier=False), None, unseen, START).since == START
 
     @pytest.mark.parametrize(("downs", "verdict"), [(2, "Healthy"), (3, "Flapping")])
     def test_flapping(self, downs: int, verdict: BondVerdict) -> None:
-        watched = Watched(Settings(hold_seconds=0.0))
+        watched = Watched(BondSettings(hold_seconds=0.0))
         watched.sees(lacp(port(carrier_downs=7), port("eth2")))
         for number in range(downs):
             watched.sees(lacp(port(carrier_downs=8 + number), port("eth2")), 4.0)
@@ -76,7 +76,7 @@ class TestTime:
             assert "eth1: carrier lost 3 times within 60 s" in watched.sees(later).message
 
     def test_flapping_ends_with_its_window(self) -> None:
-        watched = Watched(Settings(hold_seconds=0.0, flapping_window_seconds=60.0))
+        watched = Watched(BondSettings(hold_seconds=0.0, flapping_window_seconds=60.0))
         watched.sees(lacp(port(carrier_downs=0), port("eth2")))
         after = lacp(port(carrier_downs=3), port("eth2"))
         watched.sees(after, 1.0)
@@ -85,23 +85,23 @@ class TestTime:
 
     def test_flaps_that_polling_misses_count(self) -> None:
         """All that one reading sees is the counter."""
-        watched = Watched(Settings(hold_seconds=0.0))
+        watched = Watched(BondSettings(hold_seconds=0.0))
         watched.sees(lacp())
         assert watched.sees(lacp(port(carrier_downs=13), port("eth2")), 1.0).verdict == "Flapping"
 
     def test_a_counter_that_begins_anew_is_no_flap(self) -> None:
-        watched = Watched(Settings(hold_seconds=0.0))
+        watched = Watched(BondSettings(hold_seconds=0.0))
         watched.sees(lacp(port(carrier_downs=40), port("eth2")))
         assert watched.sees(lacp(port(carrier_downs=0), port("eth2")), 1.0).verdict == "Healthy"
         assert watched.sees(lacp(port(carrier_downs=1), port("eth2")), 9.0).found != "Flapping"
 
     def test_another_counter_is_no_flap(self) -> None:
-        watched = Watched(Settings(hold_seconds=0.0))
+        watched = Watched(BondSettings(hold_seconds=0.0))
         watched.sees(lacp(port(carrier_downs=None, link_failures=0), port("eth2")))
         assert watched.sees(lacp(port(carrier_downs=40), port("eth2")), 1.0).verdict == "Healthy"
 
     def test_old_kernels_have_the_bonds_own_count(self) -> None:
-        watched = Watched(Settings(hold_seconds=0.0))
+        watched = Watched(BondSettings(hold_seconds=0.0))
         watched.sees(lacp(port(carrier_downs=None, link_failures=5), port("eth2")))
         last = lacp(port(carrier_downs=None, link_failures=9), port("eth2"))
         assert watched.sees(last, 1.0).verdict == "Flapping"

@@ -135,12 +135,12 @@ class TestVMs:
     def test_one_that_is_tried_again_and_again_says_why(self) -> None:
         trying = make_vm("vm-9", "Provisioning")
         failures = {"vm-9": Failure("StoragePoolFull", "pool default is full", permanent=False)}
-        condition = found(state_of((*VMS, trying), failures=failures))["VMsHealthy"]
+        condition = found(state_of((*VMS, trying), provision_failures=failures))["VMsHealthy"]
         assert (condition.reason, condition.message) == ("StoragePoolFull", "vm-9 on host-b: pool default is full")
 
     def test_a_failure_that_is_over_is_not(self) -> None:
         failures = {"vm-1": Failure("StoragePoolFull", "pool default is full", permanent=False)}
-        assert found(state_of(failures=failures))["VMsHealthy"].status is True
+        assert found(state_of(provision_failures=failures))["VMsHealthy"].status is True
 
     def test_silence_is_tolerated_for_a_while(self) -> None:
         assert found(state_of(), misses={"vm-1": MISSES_TOLERATED - 1})["VMsHealthy"].status is True

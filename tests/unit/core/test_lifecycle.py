@@ -159,13 +159,13 @@ class TestProvisioning:
         assert ensure.reason == "DomainOff"
 
     def test_a_permanent_failure_is_one_at_once(self) -> None:
-        step = taken(make_vm(phase="Provisioning"), None, failures={"vm-1": self.NO_IMAGE})
+        step = taken(make_vm(phase="Provisioning"), None, provision_failures={"vm-1": self.NO_IMAGE})
         assert step.actions == (UpdateVM("vm-1", "Failed", "ImageNotFound", self.NO_IMAGE.message),)
 
     def test_a_temporary_one_is_tried_again_until_the_startup_timeout(self) -> None:
         vm = make_vm(phase="Provisioning")
-        assert told(taken(vm, None, after=300.0, failures={"vm-1": self.NO_LUCK})) == "Provisioning: Ensure"
-        step = taken(vm, None, after=301.0, failures={"vm-1": self.NO_LUCK})
+        assert told(taken(vm, None, after=300.0, provision_failures={"vm-1": self.NO_LUCK})) == "Provisioning: Ensure"
+        step = taken(vm, None, after=301.0, provision_failures={"vm-1": self.NO_LUCK})
         assert step.actions == (UpdateVM("vm-1", "Failed", "HostBusy", "not started on host-b within 5m: cannot fork"),)
 
     @pytest.mark.parametrize(

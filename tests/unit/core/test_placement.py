@@ -11,7 +11,7 @@ import pytest
 
 from luban.api.cluster import BondPolicy, Host, HostVMs
 from luban.core.model import VMRecord
-from luban.core.placement import Bonds, Field, Occupancy, choose_victim, place, removable, spares
+from luban.core.placement import Bonds, Candidates, Occupancy, choose_victim, place, removable, spares
 from tests.fakes.simulator import make_vm
 
 
@@ -48,7 +48,7 @@ class TestFig5:
         avoid: Iterable[str] = (),
     ) -> str | None:
         silent = set(silent)
-        found = Field(hosts, counted(live, held), lambda name: name not in silent, frozenset(avoid)).best()
+        found = Candidates(hosts, counted(live, held), lambda name: name not in silent, frozenset(avoid)).best()
         return found.name if found else None
 
     def test_step_4_a_tie_goes_to_the_first(self) -> None:
@@ -102,7 +102,7 @@ class TestBonds:
 
     @staticmethod
     def chosen(live: dict[str, int], policy: BondPolicy, verdicts: dict[str, str], **more: Any) -> str | None:
-        found = Field([B, C], counted(live), lambda _: True, bonds=Bonds(policy, verdicts), **more).best()
+        found = Candidates([B, C], counted(live), lambda _: True, bonds=Bonds(policy, verdicts), **more).best()
         return found.name if found else None
 
     ORDER = (("Healthy", "Recovering", "None"), ("Degraded", "Flapping", "LACPTimeout"), ("Unknown",))
@@ -166,22 +166,22 @@ class TestReasons:
 
     def test_the_bond_decided(self) -> None:
         bonds = Bonds("Prefer", {"host-b": "Degraded", "host-c": "Healthy"})
-        found = place(Field([B, C], counted({"host-b": 1, "host-c": 2}), lambda _: True, bonds=bonds))
+        found = place(Candidates([B, C], counted({"host-b": 1, "host-c": 2}), lambda _: True, bonds=bonds))
         assert (found.host, found.by_bond) == (C, True)
         assert found.message == "host-c; not host-b: its bond is Degraded"
 
     def test_the_bond_only_agreed(self) -> None:
         bonds = Bonds("Prefer", {"host-b": "Degraded", "host-c": "Healthy"})
-        found = place(Field([B, C], counted({"host-b": 2, "host-c": 1}), lambda _: True, bonds=bonds))
+        found = place(Candidates([B, C], counted({"host-b": 2, "host-c": 1}), lambda _: True, bonds=bonds))
         assert (found.host, found.by_bond) == (C, False)
 
     def test_numbers_order_and_minimum(self) -> None:
         wide = host("host-d", low=2)
-        among = Field([B, C, wide], counted({"host-b": 1, "host-c": 1, "host-d": 1}), lambda _: True)
+        among = Candidates([B, C, wide], counted({"host-b": 1, "host-c": 1, "host-d": 1}), lambda _: True)
         assert place(among).message == (
             "host-d; not host-b: host-d is below its minimum; not host-c: host-d is below its minimum"
         )
-        among = Field([B, C, D], counted({"host-b": 1, "host-c": 1, "host-d": 2}), lambda _: True)
+        among = Candidates([B, C, D], counted({"host-b": 1, "host-c": 1, "host-d": 2}), lambda _: True)
         assert place(among).message == (
             "host-b; not host-c: it has as many VMs and stands after host-b in the spec; "
             "not host-d: it has more VMs (2, host-b 1)"
@@ -191,7 +191,7 @@ class TestReasons:
         closed = host("host-d", cordoned=True)
         used_up = host("host-e").model_copy(update={"forward_range": "127.0.17.0/24"})
         live = {"host-b": 3, "host-c": 0, "host-d": 0, "host-e": 0, "host-f": 0}
-        among = Field(
+        among = Candidates(
             [B, C, closed, used_up, host("host-f")],
             counted(live),
             lambda name: name != "host-c",

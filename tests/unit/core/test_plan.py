@@ -17,13 +17,13 @@ import pytest
 from luban.core.model import (
     Action,
     BalancerReport,
+    ClusterMemory,
     CreateVM,
     DeleteVM,
     DomainRecord,
     DomainState,
     EnsureDomain,
     Failure,
-    Memory,
     Observation,
     OrphanVM,
     Plan,
@@ -116,7 +116,7 @@ class Story:
 def planned(
     vms: Iterable[VMRecord] = (),
     *,
-    memory: Memory | None = None,
+    memory: ClusterMemory | None = None,
     now: float = EPOCH + 5.0,
     deleting: bool = False,
     silent: Iterable[str] = (),
@@ -135,7 +135,7 @@ def planned(
         sessions=dict.fromkeys(told, 40),
     )
     observation = replace(observation, **(seen or {}))
-    return plan(make_spec(**spec), CLUSTER, observation, memory or Memory(), now, deleting=deleting)
+    return plan(make_spec(**spec), CLUSTER, observation, memory or ClusterMemory(), now, deleting=deleting)
 
 
 def kinds(made: Plan) -> list[str]:
@@ -285,7 +285,7 @@ class TestRollout:
 
     def test_one_that_never_served_makes_way_before_those_that_do(self) -> None:
         vms = (*TWO, make_vm("vm-3", "Booting"))
-        made = planned(vms, memory=Memory(desired=3), template={"port": 9000}, scaling={"maxVMs": 3})
+        made = planned(vms, memory=ClusterMemory(desired=3), template={"port": 9000}, scaling={"maxVMs": 3})
         assert [it for it in made.actions if isinstance(it, DeleteVM)] == [DeleteVM("vm-3", "Outdated")]
 
     def test_growing_in_the_middle_of_it(self) -> None:
@@ -324,12 +324,12 @@ class TestRollout:
         """At maxVMs nothing else may be on its way out, except what nobody can see out."""
         stuck = make_vm("vm-3", "Draining", "host-z", deleting_since=EPOCH)
         spec: dict[str, Any] = {"template": {"port": 9000}, "scaling": {"maxVMs": 3}}
-        made = planned((*TWO, stuck), memory=Memory(desired=2), silent=["host-z"], **spec)
+        made = planned((*TWO, stuck), memory=ClusterMemory(desired=2), silent=["host-z"], **spec)
         assert [type(it) for it in made.actions if it != made.actions[-1]] == [DeleteVM]
         visible = replace(stuck, host="host-b")
         report = balancer_with({"vm-1": "Enabled", "vm-2": "Enabled", "vm-3": "Draining"}, version="v0")
         busy = replace(report, members=tuple(replace(it, drained=False) for it in report.members))
-        made = planned((*TWO, visible), memory=Memory(desired=2), seen={"balancers": (busy,)}, **spec)
+        made = planned((*TWO, visible), memory=ClusterMemory(desired=2), seen={"balancers": (busy,)}, **spec)
         assert "DeleteVM" not in kinds(made)
 
     def test_host_minima_are_kept_where_that_is_possible(self) -> None:
@@ -337,12 +337,12 @@ class TestRollout:
         hosts = [{"name": "host-b", "vms": {"min": 0}}, {"name": "host-c", "vms": {"min": 3}}]
         old = [make_vm(f"vm-{index}", host="host-c") for index in range(3)] + [make_vm("vm-3")]
         new = make_vm("vm-4", template=make_spec(template={"port": 9000}).template.spec)
-        made = planned((*old, new), memory=Memory(desired=4), hosts=hosts, template={"port": 9000})
+        made = planned((*old, new), memory=ClusterMemory(desired=4), hosts=hosts, template={"port": 9000})
         assert DeleteVM("vm-3", "Outdated") in made.actions
 
     def test_the_next_successor_comes_in_the_plan_that_lets_an_old_one_go(self) -> None:
         new = make_vm("vm-3", template=make_spec(template={"port": 9000}).template.spec)
-        made = planned((*TWO, new), memory=Memory(desired=2), template={"port": 9000})
+        made = planned((*TWO, new), memory=ClusterMemory(desired=2), template={"port": 9000})
         assert kinds(made)[:2] == ["DeleteVM", "CreateVM"]
 
     def test_labels_are_no_other_template(self) -> None:
@@ -481,28 +481,28 @@ class TestLimits:
 
     def test_those_that_leave_count_towards_max_vms(self) -> None:
         leaving = make_vm("vm-3", "Draining", deleting_since=EPOCH)
-        made = planned((*TWO, leaving), memory=Memory(desired=3), scaling={"maxVMs": 3})
+        made = planned((*TWO, leaving), memory=ClusterMemory(desired=3), scaling={"maxVMs": 3})
         assert "CreateVM" not in kinds(made)
-        assert "CreateVM" in kinds(planned((*TWO, leaving), memory=Memory(desired=3), scaling={"maxVMs": 4}))
+        assert "CreateVM" in kinds(planned((*TWO, leaving), memory=ClusterMemory(desired=3), scaling={"maxVMs": 4}))
 
     def test_and_towards_their_hosts_maximum(self) -> None:
         leaving = make_vm("vm-3", "Draining", deleting_since=EPOCH)
         hosts = [{"name": "host-b", "vms": {"max": 2}}, {"name": "host-c", "vms": {"max": 1}}]
-        made = planned((*TWO, leaving), memory=Memory(desired=3), hosts=hosts)
+        made = planned((*TWO, leaving), memory=ClusterMemory(desired=3), hosts=hosts)
         assert (made.desired, "CreateVM" in kinds(made)) == (3, False)
 
     def test_wanted_vms_that_find_no_room_are_said_to(self) -> None:
         leaving = make_vm("vm-3", "Draining", deleting_since=EPOCH)
-        made = planned((*TWO, leaving), memory=Memory(desired=3), scaling={"maxVMs": 3})
+        made = planned((*TWO, leaving), memory=ClusterMemory(desired=3), scaling={"maxVMs": 3})
         assert made.conditions[0].reason == "NoRoom"
         assert made.conditions[0].message.startswith("2 of 3 VMs serve: no room for 1 more")
 
     def test_what_serves_goes_only_if_enough_others_do(self) -> None:
         """Two wanted, three live; one boots on the host that needs it: it must serve first."""
         vms = (make_vm("vm-1"), make_vm("vm-2"), make_vm("vm-3", "Booting", "host-c"))
-        assert "DeleteVM" not in kinds(planned(vms, memory=Memory(desired=2)))
+        assert "DeleteVM" not in kinds(planned(vms, memory=ClusterMemory(desired=2)))
         booting_here = (*TWO, make_vm("vm-3", "Booting"))
-        made = planned(booting_here, memory=Memory(desired=2))
+        made = planned(booting_here, memory=ClusterMemory(desired=2))
         assert DeleteVM("vm-3", "AboveDesired") in made.actions
 
 
@@ -584,7 +584,7 @@ class TestLosses:
 
     def test_a_host_is_avoided_for_a_while_only(self) -> None:
         vms = (*TWO, make_vm("vm-3", "Provisioning"))
-        failing = planned(vms, seen={"failures": {"vm-3": NO_IMAGE}}, states={"vm-3": None})
+        failing = planned(vms, seen={"provision_failures": {"vm-3": NO_IMAGE}}, states={"vm-3": None})
         assert failing.memory.avoid == {"host-b": EPOCH + 5.0 + AVOID_SECONDS}
         later = EPOCH + 6.0 + AVOID_SECONDS
         assert planned(TWO, memory=failing.memory, now=later).memory.avoid == {}
@@ -701,7 +701,7 @@ class TestSilence:
         assert all(vm.name in condition.message for vm in story.world.vms.values())
 
     def test_misses_are_counted_only_by_probes(self) -> None:
-        missed = planned(TWO, memory=Memory(misses={"vm-1": 2, "gone": 9}), seen={"probes": {"vm-1": False}})
+        missed = planned(TWO, memory=ClusterMemory(misses={"vm-1": 2, "gone": 9}), seen={"probes": {"vm-1": False}})
         assert missed.memory.misses == {"vm-1": 3}
         unprobed = planned(TWO, memory=missed.memory)
         assert unprobed.memory.misses == {"vm-1": 3}
@@ -931,14 +931,14 @@ class TestOnePlan:
 
     def test_nothing_is_started_to_be_stopped_at_once(self) -> None:
         vms = (*TWO, make_vm("vm-3", "Provisioning"))
-        made = planned(vms, memory=Memory(desired=2), states={"vm-3": None})
+        made = planned(vms, memory=ClusterMemory(desired=2), states={"vm-3": None})
         assert made.actions == (DeleteVM("vm-3", "AboveDesired"),)
-        kept = planned(vms, memory=Memory(desired=3), states={"vm-3": None})
+        kept = planned(vms, memory=ClusterMemory(desired=3), states={"vm-3": None})
         assert [it for it in kept.actions if isinstance(it, EnsureDomain)]
 
     def test_the_balancer_is_told_in_the_plan_that_asks_a_vm_to_leave(self) -> None:
         vms = (*TWO, make_vm("vm-3"))
-        made = planned(vms, memory=Memory(desired=3), scaling={"policy": "Manual"}, replicas=2)
+        made = planned(vms, memory=ClusterMemory(desired=3), scaling={"policy": "Manual"}, replicas=2)
         delete, publish = made.actions
         assert isinstance(delete, DeleteVM)
         assert isinstance(publish, PublishBalancer)
@@ -946,7 +946,7 @@ class TestOnePlan:
 
     def test_a_vm_that_becomes_ready_is_let_in_at_once(self) -> None:
         vms = (*TWO, make_vm("vm-3", "Booting"))
-        made = planned(vms, memory=Memory(desired=3), seen={"probes": {"vm-3": True}})
+        made = planned(vms, memory=ClusterMemory(desired=3), seen={"probes": {"vm-3": True}})
         update, publish = made.actions
         assert isinstance(update, UpdateVM)
         assert isinstance(publish, PublishBalancer)
@@ -993,7 +993,7 @@ class TestWhenToLookAgain:
 
     @pytest.mark.parametrize("third", [make_vm("vm-3", "Booting"), make_vm("vm-3", "Draining", deleting_since=EPOCH)])
     def test_soon(self, third: VMRecord) -> None:
-        assert planned((*TWO, third), memory=Memory(desired=3)).requeue_after == BUSY_SECONDS
+        assert planned((*TWO, third), memory=ClusterMemory(desired=3)).requeue_after == BUSY_SECONDS
 
 
 # Golden traces: the paper's experiment as a log that can be read.

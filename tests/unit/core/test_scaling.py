@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from luban.api.cluster import LubanClusterSpec
-from luban.core.model import Memory, Observation, VMRecord
-from luban.core.scaling import Space, Verdict, judge, maximum, minimum, next_look
+from luban.core.model import ClusterMemory, Observation, VMRecord
+from luban.core.scaling import ScalingResult, Space, decide_scaling, maximum, minimum, next_look
 from luban.core.state import State
 from luban.core.times import rfc3339
 from tests.fakes.simulator import EPOCH, balancer_with, hosts_with, make_spec, make_vm
@@ -31,13 +31,13 @@ class Judge:
 
     spec: LubanClusterSpec
     count: int = 3
-    memory: Memory = field(default_factory=Memory)
+    memory: ClusterMemory = field(default_factory=ClusterMemory)
     now: float = EPOCH
     space: Space = field(default_factory=lambda: Space(has_host=True, removable=4, movable=frozenset()))
     extra: tuple[VMRecord, ...] = ()
     silent: tuple[str, ...] = ()
 
-    def __call__(self, load: int | None, after: float = 0.0) -> Verdict:
+    def __call__(self, load: int | None, after: float = 0.0) -> ScalingResult:
         """The verdict so many seconds later, with this load on every VM (None: unknown)."""
         self.now += after
         serving = [make_vm(f"vm-{index}", host=("host-b", "host-c")[index % 2]) for index in range(1, self.count + 1)]
@@ -48,14 +48,14 @@ class Judge:
             balancers=(balancer_with({vm.name: "Enabled" for vm in serving}),),
             sessions={} if load is None else {vm.name: load for vm in serving},
         )
-        verdict = judge(self.spec, State(observation), self.memory, self.now, lambda: self.space)
+        verdict = decide_scaling(self.spec, State(observation), self.memory, self.now, lambda: self.space)
         self.memory = verdict.memory
         assert verdict.memory.desired == verdict.desired
         assert verdict.memory.decision == verdict.decision
         return verdict
 
 
-def said(verdict: Verdict) -> tuple[str, str, int]:
+def said(verdict: ScalingResult) -> tuple[str, str, int]:
     return verdict.decision.verdict, verdict.decision.reason, verdict.desired
 
 
@@ -173,12 +173,13 @@ class TestCooldown:
         assert decide(CALM, after=15.0).decision.reason == "CoolingDown"
 
     def test_it_survives_a_restart(self) -> None:
-        decide = Judge(spec_with(up={"cooldown": "60s"}), memory=Memory(last_scale=EPOCH - 10, desired=3))
+        decide = Judge(spec_with(up={"cooldown": "60s"}), memory=ClusterMemory(last_scale=EPOCH - 10, desired=3))
         assert decide(BUSY).decision.reason == "CoolingDown"
 
     def test_the_later_of_both_counts(self) -> None:
         decide = Judge(
-            spec_with(up={"cooldown": "60s", "stabilizationWindow": "90s"}), memory=Memory(last_scale=EPOCH, desired=3)
+            spec_with(up={"cooldown": "60s", "stabilizationWindow": "90s"}),
+            memory=ClusterMemory(last_scale=EPOCH, desired=3),
         )
         assert decide(BUSY).decision.reason == "Stabilizing"
         decide.spec = spec_with(up={"cooldown": "120s", "stabilizationWindow": "90s"})
@@ -265,7 +266,7 @@ class TestTimeOfADecision:
     def test_and_after_a_restart(self) -> None:
         decide = Judge(spec_with(), count=6)
         old = decide(BUSY).decision
-        decide.memory = Memory(decision=old, desired=6)
+        decide.memory = ClusterMemory(decision=old, desired=6)
         assert decide(BUSY, after=60.0).decision.at == old.at
 
     def test_another_reason_is_another_state(self) -> None:
@@ -289,7 +290,7 @@ class TestWantedNumber:
 
     def test_after_a_restart_what_the_status_says(self) -> None:
         """One VM is lost just now: it is missing, not superfluous."""
-        assert Judge(spec_with(), count=3, memory=Memory(desired=4))(BETWEEN).desired == 4
+        assert Judge(spec_with(), count=3, memory=ClusterMemory(desired=4))(BETWEEN).desired == 4
 
     def test_the_spec_has_the_last_word(self) -> None:
         decide = Judge(spec_with(), count=6)
@@ -322,7 +323,7 @@ class TestStarting:
             assert said(decide(BUSY)) == ("Hold", "WarmingUp", 4), phase
 
     def test_and_for_one_that_is_not_even_created(self) -> None:
-        decide = Judge(spec_with(), memory=Memory(desired=4))
+        decide = Judge(spec_with(), memory=ClusterMemory(desired=4))
         assert decide(BUSY).decision.reason == "WarmingUp"
 
     def test_but_not_for_one_on_a_silent_host(self) -> None:
@@ -338,7 +339,7 @@ class TestStarting:
     def test_one_too_many_needs_no_host_with_room(self) -> None:
         """A surge VM serves already: wanting it costs nothing."""
         full = Space(has_host=False, removable=4, movable=frozenset())
-        decide = Judge(spec_with(), count=4, memory=Memory(desired=3), space=full)
+        decide = Judge(spec_with(), count=4, memory=ClusterMemory(desired=3), space=full)
         assert said(decide(BUSY)) == ("ScaleUp", "AllAboveUpper", 4)
         assert said(decide(BUSY, after=15.0)) == ("AtMaximum", "NoHostHasRoom", 4)
 
@@ -346,7 +347,7 @@ class TestStarting:
 def test_hosts_that_are_full_by_their_own_maxima_are_no_room() -> None:
     """maxVMs 6, but the hosts take 3: nobody wishes for a fourth again and again."""
     hosts = [{"name": "host-b", "vms": {"max": 2}}, {"name": "host-c", "vms": {"max": 1}}]
-    decide = Judge(make_spec(hosts), count=4, memory=Memory(desired=3))
+    decide = Judge(make_spec(hosts), count=4, memory=ClusterMemory(desired=3))
     assert said(decide(BUSY)) == ("AtMaximum", "NoHostHasRoom", 3)
 
 

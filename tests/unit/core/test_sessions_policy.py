@@ -8,22 +8,24 @@ from typing import Any
 import pytest
 
 from luban.api.cluster import Sessions
-from luban.core.policies.sessions import Room, Wish, decide, percent
+from luban.core.policies.sessions import Recommendation, ScalingLimits, percent, recommend
 
 PAPER = Sessions(max_per_vm=100, upper_percent=60, lower_percent=10, lower_quorum=2)
 
 
-def room(**fields: Any) -> Room:
+def room(**fields: Any) -> ScalingLimits:
     """The paper's six VMs on two hosts, two of them running, unless told otherwise."""
-    return Room(**{"total": 2, "starting": 0, "minimum": 2, "maximum": 6, "has_host": True, "removable": 4, **fields})
+    return ScalingLimits(
+        **{"total": 2, "starting": 0, "minimum": 2, "maximum": 6, "has_host": True, "removable": 4, **fields}
+    )
 
 
 def judged(
     loads: dict[str, int | None], limits: Sessions = PAPER, *, failing: Collection[str] = (), **fields: Any
-) -> Wish:
+) -> Recommendation:
     """The wish for these loads; None: unknown. N is the number of loads unless told otherwise."""
     known = {name: load for name, load in loads.items() if load is not None}
-    return decide(list(loads), known, limits, room(**{"total": len(loads), **fields}), failing=failing)
+    return recommend(list(loads), known, limits, room(**{"total": len(loads), **fields}), failing=failing)
 
 
 class TestLines10To12:

@@ -27,7 +27,7 @@ from luban.errors import PermanentError, TemporaryError
 from luban.node_agent import command
 from luban.node_agent.agent import AgentOptions, run
 from luban.node_agent.web import Web
-from luban.ports import HostReports
+from luban.ports import LubanHosts
 
 APPLY = f"fieldManager={names.NODE_AGENT_FIELD_MANAGER}&force=true"
 PATH = f"/apis/{names.API_VERSION}/lubanhosts/host-b"
@@ -64,7 +64,7 @@ def server() -> Server:
 
 
 @pytest.fixture
-async def hosts(server: Server) -> AsyncIterator[HostReports]:
+async def hosts(server: Server) -> AsyncIterator[LubanHosts]:
     """The adapter, connected to it."""
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", server.handle)
@@ -78,11 +78,11 @@ async def hosts(server: Server) -> AsyncIterator[HostReports]:
 class TestRequests:
     """What goes to the API server."""
 
-    async def test_an_object_that_is_not_there(self, server: Server, hosts: HostReports) -> None:
+    async def test_an_object_that_is_not_there(self, server: Server, hosts: LubanHosts) -> None:
         assert await hosts.read("host-b") is None
         assert [(method, path) for method, path, _ in server.seen] == [("GET", PATH)]
 
-    async def test_the_first_write_makes_the_object(self, server: Server, hosts: HostReports) -> None:
+    async def test_the_first_write_makes_the_object(self, server: Server, hosts: LubanHosts) -> None:
         answer = await hosts.write("host-b", {"agentVersion": "1"})
         assert answer["status"] == {"agentVersion": "1"}
         assert answer["spec"] == {}, "the spec is the user's: nothing of it is applied"
@@ -93,14 +93,14 @@ class TestRequests:
         ]
         assert {kind for *_, kind in server.seen} == {"application/apply-patch+yaml"}
 
-    async def test_later_ones_are_one_request(self, server: Server, hosts: HostReports) -> None:
+    async def test_later_ones_are_one_request(self, server: Server, hosts: LubanHosts) -> None:
         await hosts.write("host-b", {})
         server.seen.clear()
         await hosts.write("host-b", {"agentVersion": "2"})
         assert len(server.seen) == 1
         assert await hosts.read("host-b") == server.object
 
-    async def test_trouble(self, server: Server, hosts: HostReports) -> None:
+    async def test_trouble(self, server: Server, hosts: LubanHosts) -> None:
         server.broken = True
         with pytest.raises(TemporaryError, match=r"lubanhosts/status\.luban\.cloud host-b"):
             await hosts.write("host-b", {})

@@ -10,10 +10,10 @@ import pytest
 from luban.api.host import LubanHostStatus
 from luban.core.bonds.host import HostMemory, Route
 from luban.core.bonds.judge import FORGET_SECONDS
-from luban.core.bonds.model import Settings
+from luban.core.bonds.model import BondSettings
 from luban.core.times import rfc3339
 from luban.errors import TemporaryError
-from luban.node_agent.memory import Recollection
+from luban.node_agent.memory import RestoredMemory
 from tests.unit.core.bond_states import START
 from tests.unit.core.test_bond_rules import lacp, port
 from tests.unit.node_agent.test_node_agent import DEGRADED, DOWN, HEALTHY, World
@@ -150,7 +150,7 @@ async def test_nothing_can_be_read_after_the_restart() -> None:
 def memory(wall: float = START, **status: object) -> HostMemory:
     """What a status tells at 100 s of our clock."""
     written = LubanHostStatus.model_validate(status)
-    return Recollection(written, 100.0, wall, 60.0, Settings()).memory()
+    return RestoredMemory(written, 100.0, wall, 60.0, BondSettings()).memory()
 
 
 class TestRecollection:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from luban.api.host import MAX_BONDS, MAX_PORTS, LubanHost, LubanHostSpec
-from luban.core.bonds.host import HostMemory, Wish, judge_host
+from luban.core.bonds.host import BondExpectation, HostMemory, judge_host
 from luban.core.bonds.model import BondReading, HostReading
 from luban.node_agent.metrics import Metrics
 from luban.node_agent.reporter import Reporter
@@ -27,14 +27,14 @@ class TestStatus:
 
     @pytest.mark.parametrize("state", STATES)
     def test_every_recorded_state_makes_a_status_that_can_be_read(self, state: str) -> None:
-        judged = judge_host(HostReading(START, (from_netlink(state),)), Wish(), HostMemory(), START)
+        judged = judge_host(HostReading(START, (from_netlink(state),)), BondExpectation(), HostMemory(), START)
         status = status_of(judged, None, 3, START)
         body = {"metadata": {"name": "host-b"}, "status": json.loads(json.dumps(status.wire()))}
         assert LubanHost.parse(body).status == status
 
     def test_states_are_hexadecimal(self) -> None:
         judged = judge_host(
-            HostReading(START, (from_netlink("lacp-silent-eth1-expired"),)), Wish(), HostMemory(), START
+            HostReading(START, (from_netlink("lacp-silent-eth1-expired"),)), BondExpectation(), HostMemory(), START
         )
         first = status_of(judged, None, 0, START).bonds[0].ports[0]
         assert (first.actor_state, first.partner_state, first.usable) == ("0x8f", "0x37", False)
@@ -44,7 +44,7 @@ class TestStatus:
         ports = [port(f"eth{number:03}") for number in range(200)]
         ports[150] = replace(ports[150], carrier=False)
         bonds = [lacp(*ports, name=f"bond{number:03}") for number in range(40)]
-        judged = judge_host(HostReading(START, tuple(bonds), ("bond039",)), Wish(), HostMemory(), START)
+        judged = judge_host(HostReading(START, tuple(bonds), ("bond039",)), BondExpectation(), HostMemory(), START)
         status = status_of(judged, None, 0, START)
         assert (len(status.bonds), status.notes) == (MAX_BONDS, ("BondsOmitted",))
         assert status.bonds[-1].name == "bond039"
@@ -58,7 +58,7 @@ class TestStatus:
         ports[50] = replace(ports[50], carrier=False)
         bonds = [lacp(*ports, name=f"bond{number:03}") for number in range(40)]
         bonds[30] = replace(bonds[30], carrier=False)
-        judged = judge_host(HostReading(START, tuple(bonds), ("bond039",)), Wish(), HostMemory(), START)
+        judged = judge_host(HostReading(START, tuple(bonds), ("bond039",)), BondExpectation(), HostMemory(), START)
         status = status_of(judged, None, 0, START)
         metrics = Metrics(Reporter(FakeApi(), "host-b", VirtualClock(), lambda _: None, 60.0))
         metrics.judgement = judged
@@ -69,12 +69,14 @@ class TestStatus:
         assert {"bond030", "bond039"} <= {bond.name for bond in status.bonds}, "the worst and the one that counts"
 
     def test_control_characters_are_escaped(self) -> None:
-        judged = judge_host(HostReading(START, trouble="bad\x1b[2J\x7f\n"), Wish(), HostMemory(), START)
+        judged = judge_host(HostReading(START, trouble="bad\x1b[2J\x7f\n"), BondExpectation(), HostMemory(), START)
         assert status_of(judged, None, 0, START).conditions[0].message == r"bad\x1b[2J\x7f\x0a"
 
     def test_long_messages_are_cut(self) -> None:
         reading = lacp(*(port("x" * 400 + str(number), carrier=False) for number in range(4)))
-        status = status_of(judge_host(HostReading(START, (reading,)), Wish(), HostMemory(), START), None, 0, START)
+        status = status_of(
+            judge_host(HostReading(START, (reading,)), BondExpectation(), HostMemory(), START), None, 0, START
+        )
         assert len(status.bonds[0].message) == 1024
         assert {len(one.name) for one in status.bonds[0].ports} == {64}
 
@@ -91,7 +93,9 @@ class TestStatus:
         ],
     )
     def test_speed(self, reading: BondReading, speed: int | None) -> None:
-        status = status_of(judge_host(HostReading(START, (reading,)), Wish(), HostMemory(), START), None, 0, START)
+        status = status_of(
+            judge_host(HostReading(START, (reading,)), BondExpectation(), HostMemory(), START), None, 0, START
+        )
         assert status.bond is not None
         assert status.bond.speed == speed
 
@@ -100,7 +104,7 @@ class TestStatus:
         wish = wish_of(LubanHostSpec.model_validate(spec))
         assert (wish.bond, dict(wish.expected_ports)) == ("bond1", {"bond1": 2})
         assert (wish.settings.hold_seconds, wish.settings.flapping_window_seconds) == (10.0, 120.0)
-        assert wish_of(LubanHostSpec()) == Wish(), "the spec's defaults are the rules' own"
+        assert wish_of(LubanHostSpec()) == BondExpectation(), "the spec's defaults are the rules' own"
 
 
 class TestSchedule:

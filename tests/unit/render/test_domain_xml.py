@@ -22,9 +22,9 @@ from pydantic import BaseModel
 
 from luban.api.common import Quantity
 from luban.api.template import VMTemplateSpec
-from luban.core.model import ClusterRef
+from luban.core.model import ClusterRef, Machine
 from luban.render.domain_mark import METADATA_TAG, Mark, mark_element, parse_mark
-from luban.render.domain_xml import DomainSpec, HostFacts, domain_xml, mac_address
+from luban.render.domain_xml import HostFacts, domain_xml, mac_address
 from luban.render.seed import seed_documents
 from luban.render.volume_xml import overlay_xml, seed_xml
 from luban.render.xml_tree import CannotRenderError
@@ -35,12 +35,11 @@ UUID = "6f4a1f5e-9f0b-4f6e-8c3d-0123456789ab"
 IMAGE = {"volume": "luban-web.qcow2"}
 
 
-def spec(address: str = "", **template: Any) -> DomainSpec:
+def spec(address: str = "", **template: Any) -> Machine:
     """A machine of the template with these fields."""
-    return DomainSpec(
+    return Machine(
         uuid=UUID,
-        name="shop_luban-x7",
-        vm="luban-x7",
+        name="luban-x7",
         cluster=ClusterRef("shop", "luban", "0c1f6f0e-3a53-4d57-9a3a-aaaaaaaaaaaa"),
         template=VMTemplateSpec.model_validate({"image": IMAGE, **template}),
         forward_address=address,
@@ -53,7 +52,7 @@ def facts(**changes: Any) -> HostFacts:
 
 
 KERNEL_BOOT = {"kernelVolume": "vmlinuz", "initrdVolume": "initrd.img", "kernelArgs": "root=/dev/vda quiet"}
-FEATURES: dict[str, tuple[DomainSpec, HostFacts]] = {
+FEATURES: dict[str, tuple[Machine, HostFacts]] = {
     "defaults": (spec(), facts()),
     "kvm": (spec(), facts(kvm=True)),
     "software-emulation-wanted": (spec(domain={"virtType": "QEMU"}), facts(kvm=True)),

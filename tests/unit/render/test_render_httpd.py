@@ -21,8 +21,8 @@ from luban.api.cluster import LubanClusterSpec
 from luban.core.model import Member
 from luban.render.balancer import check_member, route_of, slots_for
 from luban.render.httpd import (
+    AgentSettings,
     BalancerSettings,
-    Runtime,
     SlotLine,
     config_map_data,
     parse_balancer_json,
@@ -39,7 +39,7 @@ MEMBERS = (
     Member("shop-b", "192.0.2.12", 8080, "Draining", 40),
     Member("shop-c", "2001:db8::13", 8080, "Disabled"),
 )
-RUNTIME = Runtime("/run/luban", "127.0.0.1", 9181, "0123456789abcdef" * 2)
+RUNTIME = AgentSettings("/run/luban", "127.0.0.1", 9181, "0123456789abcdef" * 2)
 SLOTS = (
     SlotLine("s001", 8080, "shop-a", ""),
     SlotLine("s002", 8080, "shop-b", "DN", 40),

@@ -22,19 +22,19 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class Verdict(NamedTuple):
+class Translation(NamedTuple):
     """Class and reason of the error that a libvirt error becomes."""
 
     error: type[LubanError]
     reason: str
 
 
-UNREACHABLE = Verdict(HostUnreachable, "HostUnreachable")
-REFUSED = Verdict(PermanentError, "DomainRefused")
-NO_NETWORK = Verdict(PermanentError, "NetworkNotFound")
-FULL = Verdict(PermanentError, "StoragePoolFull")
-START_FAILED = Verdict(TemporaryError, "StartFailed")
-CALL_FAILED = Verdict(TemporaryError, "LibvirtError")
+UNREACHABLE = Translation(HostUnreachable, "HostUnreachable")
+REFUSED = Translation(PermanentError, "DomainRefused")
+NO_NETWORK = Translation(PermanentError, "NetworkNotFound")
+FULL = Translation(PermanentError, "StoragePoolFull")
+START_FAILED = Translation(TemporaryError, "StartFailed")
+CALL_FAILED = Translation(TemporaryError, "LibvirtError")
 
 _GONE = frozenset(
     {
@@ -57,7 +57,7 @@ _BY_CODE = {
     libvirt.VIR_ERR_RPC: UNREACHABLE,
     libvirt.VIR_ERR_INVALID_CONN: UNREACHABLE,
     libvirt.VIR_ERR_NO_NETWORK: NO_NETWORK,
-    libvirt.VIR_ERR_NO_STORAGE_POOL: Verdict(PermanentError, "PoolNotFound"),
+    libvirt.VIR_ERR_NO_STORAGE_POOL: Translation(PermanentError, "PoolNotFound"),
     libvirt.VIR_ERR_CONFIG_UNSUPPORTED: REFUSED,
     libvirt.VIR_ERR_XML_ERROR: REFUSED,
     libvirt.VIR_ERR_XML_DETAIL: REFUSED,
@@ -82,7 +82,7 @@ def _says_full(error: libvirt.libvirtError) -> bool:
     return _errno(error) == errno.ENOSPC or any(words in str(error) for words in _NO_SPACE)
 
 
-def _verdict(error: libvirt.libvirtError, otherwise: Verdict) -> Verdict:
+def _verdict(error: libvirt.libvirtError, otherwise: Translation) -> Translation:
     by_domain = _BY_DOMAIN.get(error.get_error_domain())
     if by_domain is not None:
         return by_domain
@@ -94,14 +94,16 @@ def _verdict(error: libvirt.libvirtError, otherwise: Verdict) -> Verdict:
     return _BY_CODE.get(error.get_error_code(), otherwise)
 
 
-def translate(error: libvirt.libvirtError, host: HostRef, doing: str, otherwise: Verdict = CALL_FAILED) -> LubanError:
+def translate(
+    error: libvirt.libvirtError, host: HostRef, doing: str, otherwise: Translation = CALL_FAILED
+) -> LubanError:
     """Our error for libvirt's. `doing` says in words what was tried; libvirt's own message follows."""
     verdict = _verdict(error, otherwise)
     return verdict.error(verdict.reason, f"host {host.name}: {doing}: {_TIMESTAMP.sub('', str(error))}")
 
 
 @contextmanager
-def doing(host: HostRef, what: str, otherwise: Verdict = CALL_FAILED) -> Iterator[None]:
+def doing(host: HostRef, what: str, otherwise: Translation = CALL_FAILED) -> Iterator[None]:
     """Translate whatever libvirt raises inside."""
     try:
         yield

@@ -17,9 +17,9 @@ from luban.adapters.libvirt_hosts.domains import Directory
 from luban.adapters.libvirt_hosts.events import EVENT_LOOP, Watchers
 from luban.adapters.libvirt_hosts.lane import Lane, Pace
 from luban.adapters.libvirt_hosts.session import Connector, Keepalive, Opener, Session
-from luban.core.model import ClusterRef, DomainRecord
+from luban.core.model import ClusterRef, DomainRecord, Machine
 from luban.errors import LubanError
-from luban.ports import HostRef, Machine
+from luban.ports import HostRef
 
 T = TypeVar("T")
 POOL_REFRESH = 60.0
@@ -27,7 +27,7 @@ POOL_REFRESH = 60.0
 
 
 @dataclass(frozen=True)
-class Settings:
+class HypervisorSettings:
     """Deadlines in seconds, and what a pool must have free."""
 
     call: float = 10.0
@@ -52,7 +52,7 @@ class _Host:
     Each lane has its own connection and thread and serialises its calls.
     """
 
-    def __init__(self, host: HostRef, settings: Settings, opener: Opener) -> None:
+    def __init__(self, host: HostRef, settings: HypervisorSettings, opener: Opener) -> None:
         self.ref = host
         self.watchers = Watchers()
         self.directory = Directory()
@@ -85,9 +85,9 @@ class _Host:
 class LibvirtHypervisor:
     """Implements ports.Hypervisor. To be made and used on one asyncio loop."""
 
-    def __init__(self, settings: Settings | None = None, opener: Opener = libvirt.open) -> None:
+    def __init__(self, settings: HypervisorSettings | None = None, opener: Opener = libvirt.open) -> None:
         """`opener` opens a connection to a URI; tests give another one."""
-        self._settings = settings or Settings()
+        self._settings = settings or HypervisorSettings()
         self._opener = opener
         self._hosts: dict[HostRef, _Host] = {}
         self._listening = False
@@ -107,13 +107,11 @@ class LibvirtHypervisor:
         known = self._host(host)
         if known.abilities is None:
             known.abilities = await known.changes.call(read_abilities, "read capabilities", self._settings.abilities)
-        order = provision.Order(
-            machine=machine,
-            abilities=known.abilities,
+        precaution = provision.Precaution(
             min_free_bytes=self._settings.min_free_bytes,
             refresh_pool=known.refresh_due(machine.template.image.pool),
         )
-        job = partial(provision.ensure_running, order=order)
+        job = partial(provision.ensure_running, machine=machine, abilities=known.abilities, precaution=precaution)
         await self._change(host, job, f"make domain {machine.domain_name!r}")
 
     async def shutdown(self, host: HostRef, uuid: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import libvirt
 
@@ -19,29 +19,26 @@ from luban.adapters.libvirt_hosts.domains import (
 )
 from luban.adapters.libvirt_hosts.errors import refused
 from luban.adapters.libvirt_hosts.session import Session
-from luban.adapters.libvirt_hosts.storage import Pool, delete_volumes
+from luban.adapters.libvirt_hosts.storage import BaseImage, Pool, delete_volumes
 from luban.adapters.libvirt_hosts.undo import Undo
-from luban.ports import Machine
-from luban.render.domain_xml import DomainSpec, HostFacts, domain_xml
+from luban.core.model import Machine
+from luban.render.domain_xml import HostFacts, domain_xml
 from luban.render.seed import seed_documents
 from luban.render.xml_tree import CannotRenderError
 
 
 @dataclass(frozen=True)
-class Order:
-    """A VM to be made."""
+class Precaution:
+    """What is looked at before anything is made."""
 
-    machine: Machine
-    abilities: Abilities
     min_free_bytes: int
-    """Free space without which nothing is begun."""
+    """Free space of the pool without which nothing is begun."""
     refresh_pool: bool
     """Have the pool counted anew before its free space is judged."""
 
 
-def ensure_running(session: Session, order: Order) -> None:
+def ensure_running(session: Session, machine: Machine, abilities: Abilities, precaution: Precaution) -> None:
     """Overlay, seed and domain as far as they are missing, then start. What a failed attempt made is unmade."""
-    machine = order.machine
     existing = session.domain(machine.uuid)
     if existing is None:
         require_name_is_free(session, machine.domain_name)
@@ -51,11 +48,12 @@ def ensure_running(session: Session, order: Order) -> None:
             return
     _require_connection(session, machine)
     pool = Pool(session, machine.template.image.pool)
-    if order.refresh_pool:
-        pool.refresh()
+    sources = _sources(pool, machine, precaution)
     with Undo(session.host.name) as undo:
-        facts = _make_volumes(session, pool, order, undo)
-        _define_and_start(session, machine, facts, existing, undo)
+        facts = _make_volumes(session, pool, machine, sources, undo)
+        _define_and_start(
+            session, machine, replace(facts, kvm=abilities.kvm, emulation=abilities.emulation), existing, undo
+        )
 
 
 def _require_connection(session: Session, machine: Machine) -> None:
@@ -64,24 +62,39 @@ def _require_connection(session: Session, machine: Machine) -> None:
         require_network(session, network.source)
 
 
-def _make_volumes(session: Session, pool: Pool, order: Order, undo: Undo) -> HostFacts:
-    machine = order.machine
-    image = machine.template.image
-    base = pool.base_image(image.volume)
+@dataclass(frozen=True)
+class _Sources:
+    """What a VM is made from: paths on the host. Empty: not asked for."""
+
+    base: BaseImage
+    kernel: str
+    initrd: str
+
+
+def _sources(pool: Pool, machine: Machine, precaution: Precaution) -> _Sources:
+    """Look everything up before anything is made. Raises LubanError for what is missing, or if space is."""
+    if precaution.refresh_pool:
+        pool.refresh()
     boot = machine.template.domain.kernel_boot
-    kernel = pool.path_of(boot.kernel_volume) if boot else ""
-    initrd = pool.path_of(boot.initrd_volume) if boot and boot.initrd_volume else ""
-    pool.require_space(order.min_free_bytes)
+    found = _Sources(
+        base=pool.base_image(machine.template.image.volume),
+        kernel=pool.path_of(boot.kernel_volume) if boot else "",
+        initrd=pool.path_of(boot.initrd_volume) if boot and boot.initrd_volume else "",
+    )
+    pool.require_space(precaution.min_free_bytes)
+    return found
+
+
+def _make_volumes(session: Session, pool: Pool, machine: Machine, sources: _Sources, undo: Undo) -> HostFacts:
     session.proceed()
-    overlay = pool.ensure_overlay(machine.overlay_volume, base, image.size.bytes, undo)
+    overlay = pool.ensure_overlay(machine.overlay_volume, sources.base, machine.template.image.size.bytes, undo)
     session.proceed()
     return HostFacts(
-        kvm=order.abilities.kvm,
-        emulation=order.abilities.emulation,
+        kvm=False,
         overlay_path=overlay,
         seed_path=_make_seed(pool, machine, undo),
-        kernel_path=kernel,
-        initrd_path=initrd,
+        kernel_path=sources.kernel,
+        initrd_path=sources.initrd,
     )
 
 
@@ -105,16 +118,8 @@ def _define_and_start(
 
 
 def _render(session: Session, machine: Machine, facts: HostFacts) -> str:
-    spec = DomainSpec(
-        uuid=machine.uuid,
-        name=machine.domain_name,
-        vm=machine.name,
-        cluster=machine.cluster,
-        template=machine.template,
-        forward_address=machine.forward_address,
-    )
     try:
-        return domain_xml(spec, facts)
+        return domain_xml(machine, facts)
     except CannotRenderError as error:
         raise refused(session.host, machine.domain_name, str(error)) from error
 

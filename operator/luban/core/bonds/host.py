@@ -10,20 +10,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from luban.api.host import MAX_BONDS, BondVerdict, ChosenBy
-from luban.core.bonds.judge import DEFAULTS, FORGET_SECONDS, judge
-from luban.core.bonds.judge import recall as recall_bond
-from luban.core.bonds.model import SEVERITY, BondMemory, BondReading, Gone, HostReading, Judgement, Settings
+from luban.core.bonds.judge import DEFAULTS, FORGET_SECONDS, judge_bond, recall_bond
+from luban.core.bonds.model import SEVERITY, BondMemory, BondReading, BondSettings, Gone, HostReading, Judgement
 
 
 @dataclass(frozen=True)
-class Wish:
+class BondExpectation:
     """What the spec says about a host."""
 
     bond: str = ""
     """Name of the bond that matters; empty: the one with the default route."""
     expected_ports: Mapping[str, int] = field(default_factory=dict)
     """Number of ports by bond."""
-    settings: Settings = DEFAULTS
+    settings: BondSettings = DEFAULTS
 
 
 @dataclass(frozen=True)
@@ -71,7 +70,7 @@ class HostJudgement:
 
 
 def judge_host(
-    reading: HostReading, wish: Wish, memory: HostMemory, now: float, wall: float | None = None
+    reading: HostReading, wish: BondExpectation, memory: HostMemory, now: float, wall: float | None = None
 ) -> HostJudgement:
     """Judge all bonds, those included that the spec names or memory knows and the kernel does not have.
 
@@ -83,7 +82,9 @@ def judge_host(
     for name in {*known, *wish.expected_ports, *([wish.bond] if wish.bond else [])} - bonds.keys():
         bonds[name] = _absent(name, known.get(name), trouble=bool(reading.trouble))
     judged = {
-        name: judge(bonds[name], wish.expected_ports.get(name), memory.bonds.get(name), now, wish.settings, wall=wall)
+        name: judge_bond(
+            bonds[name], wish.expected_ports.get(name), memory.bonds.get(name), now, wish.settings, wall=wall
+        )
         for name in sorted(bonds)
     }
     route = memory.route if memory.route.bond in judged else Route()
@@ -122,7 +123,7 @@ def followed(before: Route, carrier: str, now: float, hold: float) -> Route:
     return Route(carrier) if now - since >= hold else Route(before.bond, carrier, since)
 
 
-def recall(live: HostMemory, before: HostMemory, now: float, settings: Settings = DEFAULTS) -> HostMemory:
+def recall_host(live: HostMemory, before: HostMemory, now: float, settings: BondSettings = DEFAULTS) -> HostMemory:
     """`live` memory with what was known before a restart."""
     bonds = {name: recall_bond(live.bonds.get(name), memory, now, settings) for name, memory in before.bonds.items()}
     route = before.route if before.route.bond else live.route
@@ -142,7 +143,7 @@ def without_gone(memory: HostMemory) -> HostMemory:
 
 
 def _known(
-    before: Mapping[str, Gone | None], reading: HostReading, wish: Wish, now: float, wall: float
+    before: Mapping[str, Gone | None], reading: HostReading, wish: BondExpectation, now: float, wall: float
 ) -> dict[str, Gone | None]:
     """The bonds that are or were there. One that is gone is forgotten after a while, or when the spec names another."""
     if reading.trouble:

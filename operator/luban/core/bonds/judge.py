@@ -17,12 +17,12 @@ from luban.core.bonds.model import (
     SEVERITY,
     BondMemory,
     BondReading,
+    BondSettings,
     Counted,
     Gone,
     Judgement,
     PortMemory,
     PortReading,
-    Settings,
     Sighting,
 )
 from luban.core.bonds.rules import History, Match, matches, mismatch, notes, port_judgement
@@ -35,17 +35,17 @@ FORGET_SECONDS = 3600.0
 """How long a bond or a port that is gone is missed, if the spec does not say that it need not be there."""
 SAMPLES = 32
 """Values of a counter that are kept for one window: one port's memory stays small however fast it flaps."""
-DEFAULTS = Settings()
+DEFAULTS = BondSettings()
 HELD = " (over: now "
 """Begins what is added to the message of a verdict that is held."""
 
 
-def judge(
+def judge_bond(
     reading: BondReading,
     expected_ports: int | None,
     memory: BondMemory | None,
     now: float,
-    settings: Settings = DEFAULTS,
+    settings: BondSettings = DEFAULTS,
     *,
     wall: float | None = None,
 ) -> Judgement:
@@ -78,7 +78,9 @@ def judge(
     )
 
 
-def recall(live: BondMemory | None, before: BondMemory, now: float, settings: Settings = DEFAULTS) -> BondMemory:
+def recall_bond(
+    live: BondMemory | None, before: BondMemory, now: float, settings: BondSettings = DEFAULTS
+) -> BondMemory:
     """Memory with what was known before a restart: verdicts that still count, how old they are, and missing ports.
 
     `live` is what was seen since; None: nothing.
@@ -96,12 +98,12 @@ def recall(live: BondMemory | None, before: BondMemory, now: float, settings: Se
     )
 
 
-def counting(seen: Mapping[BondVerdict, Sighting], now: float, settings: Settings) -> dict[BondVerdict, Sighting]:
+def counting(seen: Mapping[BondVerdict, Sighting], now: float, settings: BondSettings) -> dict[BondVerdict, Sighting]:
     """The verdicts that were found so recently that they still count."""
     return {name: one for name, one in seen.items() if now - one.last < max(settings.hold_seconds, one.keep)}
 
 
-def _message(primary: Match, verdict: BondVerdict, sighting: Sighting, settings: Settings) -> str:
+def _message(primary: Match, verdict: BondVerdict, sighting: Sighting, settings: BondSettings) -> str:
     if verdict == primary.verdict:
         return primary.message
     seconds = max(settings.hold_seconds, sighting.keep)
@@ -122,7 +124,7 @@ def _ports_after(
     expected: int | None,
     before: Mapping[str, PortMemory],
     now: Gone,
-    settings: Settings,
+    settings: BondSettings,
 ) -> dict[str, PortMemory]:
     """Memory of the ports after this reading, those included that are gone. `now` is when one is missed first."""
     ports = {port.name: _remember(port, before.get(port.name), now.at, settings) for port in reading.ports}
@@ -154,7 +156,9 @@ def _since(before: float | None, holds: bool, now: float) -> float | None:
     return now if before is None else before
 
 
-def _history(ports: Mapping[str, PortMemory], mismatch_since: float | None, now: float, settings: Settings) -> History:
+def _history(
+    ports: Mapping[str, PortMemory], mismatch_since: float | None, now: float, settings: BondSettings
+) -> History:
     counts = ((name, _downs_within(port, now, settings)) for name, port in ports.items())
     return History(
         mismatch_lasts=mismatch_since is not None and now - mismatch_since >= MISMATCH_SECONDS,
@@ -167,7 +171,7 @@ def _recovers(port: PortMemory, now: float) -> bool:
     return bool(port.carrier) and port.carrier_up_at is not None and now - port.carrier_up_at < RECOVERY_SECONDS
 
 
-def _remember(port: PortReading, before: PortMemory | None, now: float, settings: Settings) -> PortMemory:
+def _remember(port: PortReading, before: PortMemory | None, now: float, settings: BondSettings) -> PortMemory:
     """Memory of a port after this reading."""
     counter, count = _downs_counter(port)
     if before is None:
@@ -210,7 +214,7 @@ def _counted(downs: tuple[Counted, ...], count: int, now: float, window: float) 
     return [*kept[:-1], latest] if crowded else [*kept, latest]
 
 
-def _downs_within(port: PortMemory, now: float, settings: Settings) -> int:
+def _downs_within(port: PortMemory, now: float, settings: BondSettings) -> int:
     """How often the carrier went within the window."""
     if not port.downs:
         return 0

@@ -108,7 +108,7 @@ class HostReading:
 
 
 @dataclass(frozen=True)
-class Settings:
+class BondSettings:
     """How readings are judged."""
 
     hold_seconds: float = 10.0

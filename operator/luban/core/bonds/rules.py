@@ -21,9 +21,9 @@ from luban.core.bonds.model import (
     IN_SYNC,
     NO_PARTNER,
     BondReading,
+    BondSettings,
     PortJudgement,
     PortReading,
-    Settings,
 )
 
 NAMED_PORTS = 4
@@ -60,7 +60,7 @@ class _Case:
     ports: tuple[PortJudgement, ...]
     total: int
     history: History
-    settings: Settings
+    settings: BondSettings
 
     def count(self, usable: bool | None) -> int:
         """Ports that are usable, are not, or may be (None)."""
@@ -185,7 +185,7 @@ def mismatch(bond: BondReading) -> tuple[PortReading, ...]:
 
 
 def matches(
-    bond: BondReading, ports: tuple[PortJudgement, ...], total: int, history: History, settings: Settings
+    bond: BondReading, ports: tuple[PortJudgement, ...], total: int, history: History, settings: BondSettings
 ) -> tuple[Match, ...]:
     """Every rule that matches, the most important first; Healthy alone if none does."""
     case = _Case(bond, ports, total, history, settings)

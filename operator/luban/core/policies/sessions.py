@@ -9,14 +9,14 @@ from typing import Literal
 from luban.api.cluster import Sessions
 from luban.api.cluster_status import DecisionInput
 
-Verdict = Literal["ScaleUp", "ScaleDown", "Hold", "AtMaximum"]
+PolicyVerdict = Literal["ScaleUp", "ScaleDown", "Hold", "AtMaximum"]
 
 
 @dataclass(frozen=True)
-class Wish:
+class Recommendation:
     """What a policy would do now, before windows and cooldowns. `delta` VMs are to be added (negative: removed)."""
 
-    verdict: Verdict
+    verdict: PolicyVerdict
     reason: str
     message: str
     delta: int = 0
@@ -24,7 +24,7 @@ class Wish:
 
 
 @dataclass(frozen=True)
-class Room:
+class ScalingLimits:
     """What else the policy needs to know about the cluster."""
 
     total: int
@@ -68,14 +68,14 @@ def load_inputs(serving: Sequence[str], sessions: Mapping[str, int], limits: Ses
     )
 
 
-def decide(
+def recommend(
     serving: Sequence[str],
     sessions: Mapping[str, int],
     limits: Sessions,
-    room: Room,
+    room: ScalingLimits,
     *,
     failing: Collection[str] = (),
-) -> Wish:
+) -> Recommendation:
     """Compare every serving VM with both thresholds and say what to do.
 
     Line 4 of the figure prints `>=` for the lower threshold; prose and experiment say at or below, which holds here.
@@ -87,56 +87,64 @@ def decide(
     return replace(_judge([item for item in inputs if item.vm not in failing], failing, limits, room), inputs=inputs)
 
 
-def _judge(inputs: Sequence[DecisionInput], failing: Collection[str], limits: Sessions, room: Room) -> Wish:
+def _judge(
+    inputs: Sequence[DecisionInput], failing: Collection[str], limits: Sessions, room: ScalingLimits
+) -> Recommendation:
     if not inputs:
-        return Wish("Hold", "NothingServes", "no VM serves yet, so there is no load to judge")
+        return Recommendation("Hold", "NothingServes", "no VM serves yet, so there is no load to judge")
     unknown = [item for item in inputs if item.sessions is None]
     if 2 * len(unknown) > len(inputs):
-        return Wish("Hold", "LoadUnknown", f"sessions of {_names(unknown)} are unknown")
+        return Recommendation("Hold", "LoadUnknown", f"sessions of {_names(unknown)} are unknown")
     exceed = [item for item in inputs if exceeds(item.sessions, limits)]
     if 100 * len(exceed) >= limits.upper_quorum_percent * len(inputs):
         return _grow(exceed, limits, room)
     below = [item for item in inputs if falls_below(item.sessions, limits)]
     if len(below) >= limits.lower_quorum:
         return _if_all_is_known(_shrink(below, limits, room), unknown, failing)
-    return Wish("Hold", *_why_hold(inputs, limits))
+    return Recommendation("Hold", *_why_hold(inputs, limits))
 
 
-def _grow(exceed: Sequence[DecisionInput], limits: Sessions, room: Room) -> Wish:
+def _grow(exceed: Sequence[DecisionInput], limits: Sessions, room: ScalingLimits) -> Recommendation:
     """Lines 7-12: all exceed, or the share that the quorum asks for."""
     loads = f"{_figures(exceed, limits)}: {_all_or_share(limits)} at or above {limits.upper_percent} %"
     if room.total >= room.maximum:
-        return Wish("AtMaximum", "MaxVMs", f"{loads}, but maxVMs {room.maximum} is reached")
+        return Recommendation("AtMaximum", "MaxVMs", f"{loads}, but maxVMs {room.maximum} is reached")
     if not room.has_host:
-        return Wish("AtMaximum", "NoHostHasRoom", f"{loads}, but no host can take another VM")
+        return Recommendation("AtMaximum", "NoHostHasRoom", f"{loads}, but no host can take another VM")
     if room.starting:
-        return Wish("Hold", "WarmingUp", f"{loads}; of {room.total} wanted VMs {room.starting} do not serve yet")
-    return Wish("ScaleUp", "AllAboveUpper", loads, min(room.up_step, room.maximum - room.total))
+        return Recommendation(
+            "Hold", "WarmingUp", f"{loads}; of {room.total} wanted VMs {room.starting} do not serve yet"
+        )
+    return Recommendation("ScaleUp", "AllAboveUpper", loads, min(room.up_step, room.maximum - room.total))
 
 
-def _shrink(below: Sequence[DecisionInput], limits: Sessions, room: Room) -> Wish:
+def _shrink(below: Sequence[DecisionInput], limits: Sessions, room: ScalingLimits) -> Recommendation:
     """Lines 13-17: enough VMs are idle. A VM that does not serve yet holds nothing up: it would be the first to go."""
     loads = f"{_figures(below, limits)}: at or below {limits.lower_percent} %"
     if room.total <= room.minimum:
-        return Wish("Hold", "MinVMs", f"{loads}, but the minimum of {room.minimum} VMs is reached")
+        return Recommendation("Hold", "MinVMs", f"{loads}, but the minimum of {room.minimum} VMs is reached")
     delta = min(room.down_step, room.total - room.minimum, room.removable)
     if delta < 1 or not _may_go(below, limits, room):
-        return Wish("Hold", "HostMinimum", f"{loads}, but no host with an idle VM is above its vms.min")
-    return Wish("ScaleDown", "EnoughBelowLower", loads, -delta)
+        return Recommendation("Hold", "HostMinimum", f"{loads}, but no host with an idle VM is above its vms.min")
+    return Recommendation("ScaleDown", "EnoughBelowLower", loads, -delta)
 
 
-def _if_all_is_known(wish: Wish, unknown: Sequence[DecisionInput], failing: Collection[str]) -> Wish:
+def _if_all_is_known(
+    wish: Recommendation, unknown: Sequence[DecisionInput], failing: Collection[str]
+) -> Recommendation:
     """The wish to shrink, or why not: VMs whose load nobody knows may be the busy ones."""
     if wish.delta == 0:
         return wish
     if unknown:
-        return Wish("Hold", "LoadUnknown", f"{wish.message}, but sessions of {_names(unknown)} are unknown")
+        return Recommendation("Hold", "LoadUnknown", f"{wish.message}, but sessions of {_names(unknown)} are unknown")
     if failing:
-        return Wish("Hold", "NotAnswering", f"{wish.message}, but {', '.join(sorted(failing))} fails its health check")
+        return Recommendation(
+            "Hold", "NotAnswering", f"{wish.message}, but {', '.join(sorted(failing))} fails its health check"
+        )
     return wish
 
 
-def _may_go(below: Sequence[DecisionInput], limits: Sessions, room: Room) -> bool:
+def _may_go(below: Sequence[DecisionInput], limits: Sessions, room: ScalingLimits) -> bool:
     """The prose of lines 13-17, which is the reading of `lowerQuorum` 1: the idle VM's own host must run another."""
     if limits.lower_quorum > 1 or room.movable is None:
         return True
