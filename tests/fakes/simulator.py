@@ -47,10 +47,12 @@ from luban.core.model import (
     UpdateVM,
     VMRecord,
 )
+from luban.core.phases import PROBED
 from luban.core.plan import plan
 from luban.core.state import State
+from luban.core.times import Now
 from luban.runtime.apply import subject
-from luban.runtime.observe import PROBED_PHASES, balancer_sessions
+from luban.runtime.observe import balancer_sessions
 
 EPOCH = 1_700_000_000.0
 """Where virtual time starts: seconds since the epoch."""
@@ -208,7 +210,15 @@ class World:
     log: list[str] = field(default_factory=list)
     _uids: int = 0
 
+    clock_set: float = 0.0
+    """By how much somebody set the time of day, in seconds."""
+
     # Time.
+
+    @property
+    def moment(self) -> Now:
+        """The time on both clocks of an operator."""
+        return Now(wall=self.now + self.clock_set, monotonic=self.now)
 
     def advance(self, seconds: float) -> None:
         """Let time pass, in steps short enough for what follows from each other."""
@@ -288,7 +298,7 @@ class World:
         probes = {
             vm.name: self.answers(vm) and not self.probes_lost
             for vm in state.live
-            if vm.phase in PROBED_PHASES and state.runs(vm) and state.address(vm)
+            if vm.phase in PROBED and state.runs(vm) and state.address(vm)
         }
         sessions = {} if self.metrics_lost else balancer_sessions(state)
         return replace(observation, probes=probes, sessions=sessions)
@@ -502,7 +512,7 @@ class Operator:
         """Observe and plan, and do nothing."""
         world = self.world
         observation = world.observe(self.provision_failures)
-        return plan(world.spec, CLUSTER, observation, self.memory, world.now, deleting=world.deleting)
+        return plan(world.spec, CLUSTER, observation, self.memory, world.moment, deleting=world.deleting)
 
     def tick(self, *, dice: random.Random | None = None, killed_after: int | None = None, told: bool = True) -> Plan:
         """Observe, plan, apply, report. `dice`: mixes the chains of actions, as concurrency does.

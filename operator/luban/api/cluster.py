@@ -159,6 +159,9 @@ class Behavior(Model):
     """Shrinking."""
 
 
+PolicyName = Literal["Sessions", "Manual"]
+
+
 class Scaling(Model):
     """When to add and when to remove VMs."""
 
@@ -179,7 +182,7 @@ class Scaling(Model):
     """VMs that run at most."""
     interval: Duration = Duration("15s")
     """Time between two looks at the load (the paper polls every 5m)."""
-    policy: Literal["Sessions", "Manual"] = "Sessions"
+    policy: PolicyName = "Sessions"
     """Sessions: by session thresholds. Manual: spec.replicas, so `kubectl scale` decides."""
     sessions: Sessions = Sessions()
     """Thresholds of the Sessions policy."""

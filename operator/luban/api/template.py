@@ -144,6 +144,24 @@ class VMTemplateSpec(Model):
     """Seconds between the ACPI power button and a hard stop."""
 
 
+IN_PLACE_FIELDS = frozenset(
+    {"readiness_probe", "startup_timeout", "failed_retention", "termination_grace_period_seconds"}
+)
+"""Fields of a template that make no other machine: they hold for existing VMs as soon as the spec changes. A change of any
+other field rolls out."""
+
+
+def rolls_out(old: VMTemplateSpec, new: VMTemplateSpec) -> bool:
+    """Whether a VM of the old template must be replaced by one of the new."""
+    fields = VMTemplateSpec.model_fields.keys() - IN_PLACE_FIELDS
+    return any(getattr(old, name) != getattr(new, name) for name in fields)
+
+
+def in_place(old: VMTemplateSpec, new: VMTemplateSpec) -> VMTemplateSpec:
+    """The old template with what holds for existing VMs at once."""
+    return old.model_copy(update={name: getattr(new, name) for name in IN_PLACE_FIELDS})
+
+
 LabelValue = Annotated[str, Field(max_length=63, pattern=r"^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$")]
 
 

@@ -10,7 +10,7 @@ from pydantic.alias_generators import to_camel
 from luban.api.common import DNS_LABEL, Model, ObjectMeta, StatusModel, remedy, rules
 from luban.api.template import VMTemplateSpec
 
-Phase = Literal["Pending", "Provisioning", "Booting", "Ready", "Draining", "Stopping", "Failed", "Lost"]
+Phase = Literal["Pending", "Provisioning", "Booting", "Ready", "Paused", "Draining", "Stopping", "Failed", "Lost"]
 
 
 class LubanVMSpec(Model):
@@ -65,7 +65,7 @@ class LubanVMStatus(StatusModel):
 
     phase: Phase = "Pending"
     """Pending: to be made. Provisioning: overlay and domain are being made. Booting: started, not ready yet.
-    Ready: answers its probe. Draining: takes no new requests. Stopping: shutting down. Failed: did not start.
+    Ready: answers its probe. Paused: its domain is paused, so it does not serve. Draining: takes no new requests. Stopping: shutting down. Failed: did not start.
     Lost: stopped by itself."""
     reason: str = ""
     """CamelCase reason of the phase."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from luban.api.cluster import BondPolicy
 from luban.api.cluster_status import Decision, Placement
-from luban.core.model import BondObservation, ClusterPhase, ConditionState, VMRecord
+from luban.core.model import BondObservation, ClusterPhase, ConditionState, Setback, VMRecord
 from luban.core.placement import SOUND, UNKNOWN
 from luban.core.state import State
 
@@ -20,37 +21,40 @@ NO_ROOM = "no room for {} more; next VM: {}"
 LEAVING = "once those that are leaving are gone"
 
 
-def conditions_of(
-    state: State,
-    decision: Decision,
-    desired: int,
-    misses: dict[str, int],
-    *,
-    policy: BondPolicy = "Ignore",
-    hosts: Sequence[str] = (),
-    missing: int = 0,
-    outdated: int = 0,
-    placement: Placement | None = None,
-    strays: Sequence[str] = (),
-) -> tuple[ConditionState, ...]:
-    """All conditions but SpecValid, which the runtime knows, in a stable order.
+@dataclass(frozen=True)
+class Situation:
+    """What the conditions are about."""
 
-    `policy`, `hosts`: of the spec. `missing`: how many wanted VMs find no room. `outdated`: live VMs that must make
-    way for others. `placement`: where the next would go.
-    `strays`: domains that no LubanVM stands for, in words.
-    """
+    state: State
+    decision: Decision
+    desired: int
+    misses: Mapping[str, int] = field(default_factory=dict)
+    """By VM: readiness probes missed in a row."""
+    policy: BondPolicy = "Ignore"
+    hosts: tuple[str, ...] = ()
+    """Of the spec."""
+    missing: int = 0
+    """How many wanted VMs are not being made."""
+    outdated: int = 0
+    """Live VMs that must make way for others."""
+    placement: Placement | None = None
+    """Where the next VM would go."""
+    strays: tuple[str, ...] = ()
+    """Domains that no LubanVM stands for, in words."""
+    setbacks: Mapping[str, Setback] = field(default_factory=dict)
+    """By cause: what fails again and again."""
+
+
+def conditions_of(it: Situation) -> tuple[ConditionState, ...]:
+    """All conditions but SpecValid, which the runtime knows, in a stable order."""
     parts = (
-        _hosts_reachable(state),
-        _vms_healthy(state, misses, strays),
-        _balancers_ready(state),
-        _load_known(state),
-        bonds_healthy(policy, hosts, state.observation.bonds),
+        _hosts_reachable(it.state),
+        _vms_healthy(it),
+        _balancers_ready(it.state),
+        _load_known(it.state),
+        bonds_healthy(it.policy, it.hosts, it.state.observation.bonds),
     )
-    return (
-        _ready(state, decision, desired, outdated=outdated, no_room=_no_room(missing, placement), parts=parts),
-        *parts,
-        _at_maximum(decision),
-    )
+    return (_ready(it, parts), *parts, _at_maximum(it.decision))
 
 
 def phase_of(state: State, desired: int, conditions: tuple[ConditionState, ...]) -> ClusterPhase:
@@ -59,36 +63,27 @@ def phase_of(state: State, desired: int, conditions: tuple[ConditionState, ...])
         return "Pending"
     if any(it.status is False and it.type in {"HostsReachable", "VMsHealthy", "BalancersReady"} for it in conditions):
         return "Degraded"
-    settled = len(state.serving) == desired and not state.starting and not state.draining
+    settled = len(state.answering) == desired and not state.starting and not state.draining
     return "Ready" if settled else "Progressing"
 
 
-def _ready(
-    state: State,
-    decision: Decision,
-    desired: int,
-    *,
-    outdated: int,
-    no_room: str,
-    parts: tuple[ConditionState, ...],
-) -> ConditionState:
-    if decision.reason == "Deleting":
-        return ConditionState("Ready", False, "Deleting", decision.message)
-    serving = len(state.serving)
-    message = f"{serving} of {desired} VMs serve" + (f", {outdated} to be replaced" if outdated else "")
-    if serving >= desired:
+def _ready(it: Situation, parts: tuple[ConditionState, ...]) -> ConditionState:
+    """Who answers counts, not who is called Ready."""
+    if it.decision.reason == "Deleting":
+        return ConditionState("Ready", False, "Deleting", it.decision.message)
+    answering = len(it.state.answering)
+    message = f"{answering} of {it.desired} VMs answer" + (f", {it.outdated} to be replaced" if it.outdated else "")
+    if answering >= it.desired:
         return ConditionState("Ready", True, "AllServing", message)
-    broken = next((it for it in parts if it.status is False and it.type not in {"LoadKnown", "BondsHealthy"}), None)
+    broken = next((one for one in parts if one.status is False and one.type not in {"LoadKnown", "BondsHealthy"}), None)
     if broken is not None:
         return ConditionState("Ready", False, broken.reason, f"{message}: {broken.message}")
-    if no_room:
-        return ConditionState("Ready", False, "NoRoom", f"{message}: {no_room}")
+    if it.missing > 0 and not it.setbacks:
+        return ConditionState("Ready", False, "NoRoom", f"{message}: {_no_room(it.missing, it.placement)}")
     return ConditionState("Ready", False, "Starting", message)
 
 
 def _no_room(missing: int, placement: Placement | None) -> str:
-    if missing <= 0:
-        return ""
     return NO_ROOM.format(missing, placement.message if placement and not placement.host else LEAVING)
 
 
@@ -100,24 +95,45 @@ def _hosts_reachable(state: State) -> ConditionState:
     return ConditionState("HostsReachable", False, "HostUnreachable", message)
 
 
-def _vms_healthy(state: State, misses: dict[str, int], strays: Sequence[str]) -> ConditionState:
-    failed = state.failed
-    if failed:
-        message = "; ".join(f"{vm.name} on {vm.host}: {vm.message}" for vm in failed)
-        return ConditionState("VMsHealthy", False, failed[0].reason or "VMFailed", message)
+def _vms_healthy(it: Situation) -> ConditionState:
+    """The first that is wrong, most telling first."""
+    state = it.state
+    if state.failed:
+        message = "; ".join(f"{vm.name} on {vm.host}: {vm.message}" for vm in state.failed)
+        return _unhealthy(state.failed[0].reason or "VMFailed", f"{message}{_patience(it.setbacks)}")
+    if state.paused:
+        message = "; ".join(f"{vm.name}: {vm.message}" for vm in state.paused)
+        return _unhealthy("DomainPaused", message)
     trying = [vm for vm in state.starting if vm.name in state.observation.provision_failures]
     if trying:
         return _failing(state, trying)
     if (stuck := _stuck(state, "vm/", "creation", "domain/")) is not None:
-        return ConditionState("VMsHealthy", False, *stuck)
-    silent = sorted(name for name, count in misses.items() if count >= MISSES_TOLERATED)
+        return _unhealthy(*stuck)
+    again = [cause for cause, setback in sorted(it.setbacks.items()) if setback.count > 1]
+    if again:
+        return _unhealthy("BackingOff", f"VMs fail again and again: {', '.join(again)}{_patience(it.setbacks)}")
+    return _answers(it)
+
+
+def _answers(it: Situation) -> ConditionState:
+    silent = sorted({name for name, count in it.misses.items() if count >= MISSES_TOLERATED} | it.state.not_answering)
     if silent:
         message = f"{', '.join(silent)}: no answer to the readiness probe; httpd sends nothing there meanwhile"
-        return ConditionState("VMsHealthy", False, "NotAnswering", message)
-    if strays:
-        message = f"{', '.join(strays)}: of this cluster, but no LubanVM stands for it, so it {STRAY_REMEDY}"
-        return ConditionState("VMsHealthy", False, "StrayDomain", message)
+        return _unhealthy("NotAnswering", message)
+    if it.strays:
+        message = f"{', '.join(it.strays)}: of this cluster, but no LubanVM stands for it, so it {STRAY_REMEDY}"
+        return _unhealthy("StrayDomain", message)
     return ConditionState("VMsHealthy", True, "AllHealthy")
+
+
+def _unhealthy(reason: str, message: str) -> ConditionState:
+    return ConditionState("VMsHealthy", False, reason, message)
+
+
+def _patience(setbacks: Mapping[str, Setback]) -> str:
+    """How often it was tried in vain, in words that change as rarely as that."""
+    count = max((it.count for it in setbacks.values()), default=0)
+    return f"; failed {count} times in a row, so the next try waits; a change of the spec tries at once" * (count > 1)
 
 
 def _stuck(state: State, *kinds: str) -> tuple[str, str] | None:
@@ -155,6 +171,8 @@ def _balancers_ready(state: State) -> ConditionState:
 
 def _load_known(state: State) -> ConditionState:
     unknown = [vm.name for vm in state.serving if vm.name not in state.observation.sessions]
+    if state.serving and not state.answering:
+        return ConditionState("LoadKnown", False, "NothingAnswers", "no VM answers, so nobody knows the load")
     if not unknown:
         return ConditionState("LoadKnown", True, "AllKnown")
     return ConditionState("LoadKnown", False, "SessionsUnknown", f"sessions of {', '.join(unknown)} are unknown")

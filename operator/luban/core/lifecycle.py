@@ -1,7 +1,4 @@
-"""The life of one VM: what its intent and what is observed of it ask for next.
-
-    Pending -> Provisioning -> Booting -> Ready -> Draining -> Stopping -> gone
-                          \\-> Failed         \\-> Lost
+"""The life of one VM: what its intent and what is observed of it ask for next. Its phases stand in phases.py.
 
 A VM leaves by deletion of its LubanVM; the finalizer keeps the object until the domain and its volumes are gone, so
 every step below can be taken again by an operator that was killed in the middle of it.
@@ -12,10 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from luban.api.vm import Phase
+from luban.core import phases
+from luban.core.drain import DrainProgress, DrainTimes, progress
 from luban.core.model import (
     Action,
     DeleteVM,
     DestroyDomain,
+    DomainRecord,
     EnsureDomain,
     ReleaseVM,
     RemoveDomain,
@@ -26,11 +26,21 @@ from luban.core.model import (
 from luban.core.state import State
 
 OFF_STATES = frozenset({"Off", "Crashed"})
+PAUSED_SECONDS = 60.0
+"""So long a paused VM may stay so; then it has failed."""
 DRAIN_TIMEOUT = "DrainTimeout"
-CUT_OFF_SECONDS = 10.0
-"""After balancer.drain.timeout the balancers have so long to disable the VM for its sticky sessions too."""
-NEVER_SERVED = frozenset({"Pending", "Provisioning", "Booting", "Failed"})
-PAST_DRAINING = frozenset({"Stopping", "Lost"})
+PAUSE_REASONS = {
+    "IOError": "by QEMU: its disk cannot be written (storage pool full, or an I/O error)",
+    "User": "by somebody on the host (virsh suspend)",
+    "Watchdog": "by its watchdog",
+    "Crashed": "because the guest panicked",
+    "Migration": "for a migration",
+    "Saving": "to save its memory",
+    "Dumping": "for a core dump",
+    "Snapshot": "for a snapshot",
+    "StartingUp": "while it starts",
+}
+"""libvirt's reasons for a pause, in words."""
 
 
 @dataclass(frozen=True)
@@ -41,24 +51,32 @@ class Step:
     actions: tuple[Action, ...] = ()
 
 
-def next_step(vm: VMRecord, state: State, *, now: float, drain_timeout: float) -> Step:
-    """The next step of one VM.
+def next_step(vm: VMRecord, state: State, times: DrainTimes, now: float, *, may_start: bool = True) -> Step:
+    """The next step of one VM. `vm.phase_since` and `now`: seconds on the clock that nobody sets.
 
-    `drain_timeout` in seconds. A VM whose host does not answer stays as it is: missing data never removes anything.
+    `may_start`: False while its host has no room for one more domain. A VM whose host does not answer stays as it is:
+    missing data never removes anything.
     """
     if vm.deleting_since is not None:
-        return _leave(vm, state, now=now, drain_timeout=drain_timeout)
-    if not state.reachable(vm.host):
+        return _leave(vm, state, progress(vm, state, times, now), now)
+    if not state.reachable(vm.host) or (vm.phase in phases.UNSTARTED and not may_start and not state.runs(vm)):
         return Step(vm.phase)
+    return _live_on(vm, state, now)
+
+
+def _live_on(vm: VMRecord, state: State, now: float) -> Step:
+    """The next step of a VM that nobody asks to leave."""
     match vm.phase:
         case "Pending" | "Provisioning":
             return _provision(vm, state, now)
         case "Booting":
             return _boot(vm, state, now)
-        case "Failed" | "Lost":
-            return _retire(vm, now)
         case "Ready" | "Draining" | "Stopping":
             return _serve(vm, state)
+        case "Paused":
+            return _paused(vm, state, now)
+        case "Failed" | "Lost":
+            return _retire(vm, now)
 
 
 def _enter(vm: VMRecord, state: State, phase: Phase, reason: str, message: str = "") -> UpdateVM:
@@ -101,31 +119,75 @@ def _why_not_started(vm: VMRecord, state: State) -> tuple[str, str]:
 
 def _boot(vm: VMRecord, state: State, now: float) -> Step:
     if not state.runs(vm):
-        return _fail(
-            vm,
-            state,
-            "DomainStopped",
-            f"the domain stopped on {vm.host} before it was ready: see its console",
-        )
+        message = f"the domain {_ended(state.domain(vm))} on {vm.host} before it was ready: see its console"
+        return _fail(vm, state, "DomainStopped", message)
+    if _is_paused(vm, state):
+        return _pause(vm, state)
     if state.observation.probes.get(vm.name):
         return Step("Ready", (_enter(vm, state, "Ready", "ProbeAnswered"),))
-    if now - vm.phase_since > vm.template.startup_timeout.seconds:
+    if now - vm.phase_since > vm.template.startup_timeout.seconds and not _awaits_probe(vm, state):
         where = state.address(vm) or "an address that is not known"
         message = f"no answer to its readiness probe on {where} within {vm.template.startup_timeout}"
         return _fail(vm, state, "StartupTimeout", message)
     return Step("Booting", _refresh(vm, state))
 
 
+def _awaits_probe(vm: VMRecord, state: State) -> bool:
+    """Whether a probe of our own is still under way: only one that was answered or timed out says anything."""
+    return bool(state.address(vm)) and vm.name not in state.observation.probes
+
+
+def _is_paused(vm: VMRecord, state: State) -> bool:
+    domain = state.domain(vm)
+    return domain is not None and domain.state == "Paused"
+
+
+def _pause(vm: VMRecord, state: State) -> Step:
+    """It does not serve while it is paused, whoever did it."""
+    return Step("Paused", (_enter(vm, state, "Paused", "DomainPaused", _why_paused(vm, state)),))
+
+
+def _why_paused(vm: VMRecord, state: State) -> str:
+    domain = state.domain(vm)
+    reason = domain.reason if domain is not None else ""
+    words = PAUSE_REASONS.get(reason, "for a reason that libvirt does not know")
+    return f"the domain is paused on {vm.host}, {words}; to go on: virsh -c {vm.host_uri} resume {vm.uid}"
+
+
+def _paused(vm: VMRecord, state: State, now: float) -> Step:
+    if not state.runs(vm):
+        return _lose(vm, state)
+    if not _is_paused(vm, state):
+        # Whether it answers again is asked as of one that boots.
+        return Step("Booting", (_enter(vm, state, "Booting", "Resumed", _awaited(vm)),))
+    if now - vm.phase_since > PAUSED_SECONDS:
+        return _fail(vm, state, "DomainPaused", f"{_why_paused(vm, state)} (paused for over {PAUSED_SECONDS:.0f} s)")
+    return Step("Paused", _refresh(vm, state))
+
+
 def _serve(vm: VMRecord, state: State) -> Step:
     if not state.runs(vm):
-        domain = state.domain(vm)
-        what = "crashed" if domain is not None and domain.state == "Crashed" else "stopped by itself"
-        message = f"the domain {what} on {vm.host}; a new VM takes its place"
-        return Step("Lost", (_enter(vm, state, "Lost", "DomainStopped", message), DeleteVM(vm.name, "DomainStopped")))
+        return _lose(vm, state)
+    if _is_paused(vm, state):
+        return _pause(vm, state)
     if vm.phase != "Ready":
         # Nobody asks it to leave: someone else wrote this phase.
         return Step("Ready", (_enter(vm, state, "Ready", "NotDeleted"),))
     return Step("Ready", _refresh(vm, state))
+
+
+def _lose(vm: VMRecord, state: State) -> Step:
+    """Its domain ended by itself: another VM takes its place."""
+    domain = state.domain(vm)
+    reason = "DomainCrashed" if domain is not None and domain.state == "Crashed" else "DomainStopped"
+    message = f"the domain {_ended(domain)} on {vm.host}; a new VM takes its place"
+    return Step("Lost", (_enter(vm, state, "Lost", reason, message), DeleteVM(vm.name, reason)))
+
+
+def _ended(domain: DomainRecord | None) -> str:
+    if domain is None:
+        return "is gone"
+    return "crashed" if domain.state == "Crashed" else "stopped by itself"
 
 
 def _refresh(vm: VMRecord, state: State) -> tuple[Action, ...]:
@@ -146,40 +208,27 @@ def _retire(vm: VMRecord, now: float) -> Step:
     return Step(vm.phase, (DeleteVM(vm.name, vm.reason or vm.phase),))
 
 
-def _leave(vm: VMRecord, state: State, *, now: float, drain_timeout: float) -> Step:
+def _leave(vm: VMRecord, state: State, drain: DrainProgress, now: float) -> Step:
     """Drain, stop, remove, let go: one step nearer each time."""
     if not vm.has_finalizer:
         return Step(vm.phase)
-    drains = vm.phase not in PAST_DRAINING and must_drain(vm, state)
     if not state.reachable(vm.host):
-        return Step("Draining", _begin_drain(vm, state)) if drains else Step(vm.phase)
+        return Step("Draining", _begin_drain(vm, state)) if drain.needed else Step(vm.phase)
     domain = state.domain(vm)
     if domain is None or domain.state in OFF_STATES:
         return Step(vm.phase, _remove(vm))
     if vm.phase == "Stopping":
-        return _force_off(vm, now)
-    if drains and not state.drained(vm) and not _waited(vm, now, drain_timeout + CUT_OFF_SECONDS):
-        late = _waited(vm, now, drain_timeout)
-        return Step("Draining", _cut_off(vm, state) if late else _begin_drain(vm, state))
-    why = _why_stopped(vm, state, drains)
-    return Step("Stopping", (ShutdownDomain(vm, why), _enter(vm, state, "Stopping", why)))
+        return _stop(vm, domain, now)
+    if not drain.over:
+        return Step("Draining", _cut_off(vm, state) if drain.cut_off else _begin_drain(vm, state))
+    why = _why_stopped(drain)
+    return Step("Stopping", (_enter(vm, state, "Stopping", why), *_power_button(vm, domain, why)))
 
 
-def must_drain(vm: VMRecord, state: State) -> bool:
-    """Whether requests may be in flight on it. A balancer may know it even before its status says Ready."""
-    return vm.phase not in NEVER_SERVED or state.may_get_requests(vm)
-
-
-def _waited(vm: VMRecord, now: float, timeout: float) -> bool:
-    """Whether it has been draining for too long. The clock starts with the phase, not with the deletion: nobody may
-    have been there to drain it."""
-    return vm.phase == "Draining" and now - vm.phase_since > timeout
-
-
-def _why_stopped(vm: VMRecord, state: State, drains: bool) -> str:
-    if not drains:
+def _why_stopped(drain: DrainProgress) -> str:
+    if not drain.needed:
         return "NeverServed"
-    return "Drained" if state.drained(vm) else DRAIN_TIMEOUT
+    return "Drained" if drain.drained else DRAIN_TIMEOUT
 
 
 def _begin_drain(vm: VMRecord, state: State) -> tuple[Action, ...]:
@@ -195,10 +244,19 @@ def _cut_off(vm: VMRecord, state: State) -> tuple[Action, ...]:
     return (_enter(vm, state, "Draining", DRAIN_TIMEOUT, "not drained in balancer.drain.timeout: cut off"),)
 
 
-def _force_off(vm: VMRecord, now: float) -> Step:
-    if now - vm.phase_since < vm.template.termination_grace_period_seconds:
-        return Step("Stopping")
-    return Step("Stopping", (DestroyDomain(vm, "GracePeriodOver"),))
+def _power_button(vm: VMRecord, domain: DomainRecord, why: str) -> tuple[Action, ...]:
+    """A guest that does not run cannot hear the ACPI power button."""
+    return (ShutdownDomain(vm, why),) if domain.state == "Running" else ()
+
+
+def _stop(vm: VMRecord, domain: DomainRecord, now: float) -> Step:
+    """The grace period runs whatever the power button answers. What is paused has its plug pulled at once."""
+    waited = now - vm.phase_since
+    if waited >= vm.template.termination_grace_period_seconds or domain.state == "Paused":
+        why = "DomainPaused" if domain.state == "Paused" else "GracePeriodOver"
+        return Step("Stopping", (DestroyDomain(vm, why),))
+    # At first sight: whoever wrote the phase may have died before the button was pressed.
+    return Step("Stopping", _power_button(vm, domain, vm.reason or "Stopping") if waited <= 0 else ())
 
 
 def _remove(vm: VMRecord) -> tuple[Action, ...]:

@@ -5,26 +5,31 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from luban.api.cluster import LubanClusterSpec
-from luban.core.lifecycle import DRAIN_TIMEOUT
+from luban.api.vm import Phase
 from luban.core.load_factors import adaptive_factors
-from luban.core.model import Member, MemberState, VMRecord
+from luban.core.model import Action, Member, MemberState, PublishBalancer, VMRecord
 from luban.core.state import State
+from luban.core.steps import Steps
 
 
 def wanted_members(
     spec: LubanClusterSpec,
     state: State,
-    phases: Mapping[str, str],
+    steps: Steps,
     leaving: frozenset[str],
     current: Mapping[str, Member],
 ) -> tuple[Member, ...]:
     """The members of a balancer, by name.
 
-    `phases`: phase of each VM from this plan on. `leaving`: VMs that this plan deletes. `current`: members as
-    published. A VM that still boots is listed as Disabled as soon as its address is known, so that letting it in
-    later is a single cheap change.
+    `steps`: what each VM does in this plan. `leaving`: VMs that this plan deletes. `current`: members as published. A
+    VM that still boots is listed as Disabled as soon as its address is known, so that letting it in later is a single
+    cheap change.
     """
-    states = {vm.name: member_state(vm, phases[vm.name], vm.name in leaving) for vm in state.vms}
+    phases = steps.phases
+    states = {
+        vm.name: member_state(vm, phases[vm.name], leaving=vm.name in leaving, cut_off=vm.name in steps.cut_off)
+        for vm in state.vms
+    }
     factors = _factors(spec, state, states, current)
     return tuple(
         Member(vm.name, address, vm.template.port, member, factors.get(vm.name, 1))
@@ -33,19 +38,19 @@ def wanted_members(
     )
 
 
-def member_state(vm: VMRecord, phase: str, leaving: bool) -> MemberState | None:
+def member_state(vm: VMRecord, phase: Phase, *, leaving: bool, cut_off: bool) -> MemberState | None:
     """How balancers treat a VM that enters `phase`; None: not at all."""
     out = leaving or vm.deleting_since is not None
     match phase:
-        case "Provisioning" | "Booting":
+        case "Provisioning" | "Booting" | "Paused":
             return None if out else "Disabled"
         case "Ready":
             return "Draining" if out else "Enabled"
         case "Draining":
-            return "Disabled" if vm.reason == DRAIN_TIMEOUT else "Draining"
+            return "Disabled" if cut_off else "Draining"
         case "Stopping":
             return "Disabled" if vm.was_ready else None
-        case _:
+        case "Pending" | "Failed" | "Lost":
             return None
 
 
@@ -66,3 +71,22 @@ def _factors(
 
 def _takes_requests(member: Member | None) -> bool:
     return member is not None and member.state == "Enabled"
+
+
+def publications(
+    spec: LubanClusterSpec, state: State, steps: Steps, leaving: frozenset[str] = frozenset()
+) -> tuple[Action, ...]:
+    """A write for every balancer whose ConfigMap says something else. `leaving`: VMs that this plan deletes."""
+    observation = state.observation
+    actions: list[Action] = []
+    for balancer in observation.balancers:
+        published = observation.published.get(balancer.name)
+        current = {member.name: member for member in published.members} if published else {}
+        members = wanted_members(spec, state, steps, leaving, current)
+        if published is None:
+            actions.append(PublishBalancer(balancer.name, members, "NotPublished"))
+        elif published.members != members:
+            actions.append(PublishBalancer(balancer.name, members, "MembersChanged"))
+        elif published.settings_version != observation.settings_version:
+            actions.append(PublishBalancer(balancer.name, members, "SettingsChanged"))
+    return tuple(actions)

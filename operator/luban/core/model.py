@@ -1,6 +1,7 @@
-"""What the decisions look at (Observation), what they remember (Memory) and what they ask for (Plan, Action).
+"""What the decisions look at (Observation), what they remember (ClusterMemory), what they ask for (Plan, Action).
 
-All times are seconds since the epoch. All types are frozen: a plan is a value that can be compared and printed.
+All times are seconds on a clock that nobody sets, unless they are named otherwise. All types are frozen: a plan is a
+value that can be compared and printed.
 """
 
 from __future__ import annotations
@@ -73,9 +74,12 @@ class VMRecord:
     host_uri: str
     template: VMTemplateSpec
     created: float
+    """Creation time, in seconds since the epoch: for order alone."""
     phase: Phase = "Pending"
     phase_since: float = 0.0
+    """Since when this process has seen it in its phase; `plan` fills it in."""
     deleting_since: float | None = None
+    """Deletion time, in seconds since the epoch; None: nobody asked for it."""
     address: str = ""
     planned_address: str = ""
     balancers: tuple[str, ...] = ()
@@ -95,6 +99,8 @@ class DomainRecord:
     state: DomainState
     address: str = ""
     """Address as libvirt knows it (forward, DHCP lease, guest agent); empty: not known yet."""
+    reason: str = ""
+    """Why it is in this state, as libvirt tells it: IOError, User, Crashed, ...; empty: not known."""
 
 
 @dataclass(frozen=True)
@@ -212,6 +218,24 @@ class Failure:
 
 
 @dataclass(frozen=True)
+class Entered:
+    """When a VM was first seen in its phase."""
+
+    phase: Phase
+    since: float
+
+
+@dataclass(frozen=True)
+class Setback:
+    """VMs of a cluster fail for one cause again and again."""
+
+    count: int
+    """How often in a row."""
+    retry_at: float
+    """Until then no VM is made."""
+
+
+@dataclass(frozen=True)
 class ClusterMemory:
     """What one tick tells the next. Lost on a restart, except what the runtime reads back from the status."""
 
@@ -221,16 +245,28 @@ class ClusterMemory:
     """How many VMs the policy last settled on."""
     evaluated: float | None = None
     """When the policy was last asked."""
+    eligible: float | None = None
+    """When a wish that waits may be carried out."""
     up_since: float | None = None
     """Since when the policy wishes to grow without a break."""
     down_since: float | None = None
     """Since when the policy wishes to shrink without a break."""
+    shrinking: frozenset[str] = frozenset()
+    """VMs that the last scale-down asked to leave. Those that are still there were not asked in the end."""
     misses: dict[str, int] = field(default_factory=dict)
     """By VM: readiness probes missed in a row since it was Ready."""
     avoid: dict[str, float] = field(default_factory=dict)
     """By host: time until which a VM that failed there is not placed there again, if another host can take it."""
     strays: dict[str, float] = field(default_factory=dict)
     """By uuid: since when a domain stands there without a LubanVM."""
+    entered: dict[str, Entered] = field(default_factory=dict)
+    """By VM: since when it is in its phase."""
+    closed: dict[str, float] = field(default_factory=dict)
+    """By VM on its way out: since when no balancer sends it anything new."""
+    silent: dict[str, float] = field(default_factory=dict)
+    """By host: since when it does not answer."""
+    setbacks: dict[str, Setback] = field(default_factory=dict)
+    """By cause (the reason of the failure)."""
 
 
 @dataclass(frozen=True)

@@ -2,41 +2,30 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
 
 from luban.api.cluster import LubanClusterSpec
-from luban.api.cluster_status import Decision, Placement
-from luban.core.conditions import conditions_of, phase_of
-from luban.core.lifecycle import Step, next_step
-from luban.core.members import wanted_members
-from luban.core.model import (
-    Action,
-    ClusterMemory,
-    DeleteVM,
-    Observation,
-    OrphanVM,
-    Plan,
-    PublishBalancer,
-    RemoveBalancer,
-    RemoveStray,
-    UpdateVM,
-    VMRecord,
-)
-from luban.core.rollout import Snapshot, vms_to_create, vms_to_delete
-from luban.core.scaling import decide_scaling, next_look
+from luban.api.cluster_status import Placement
+from luban.api.vm import Phase
+from luban.core import drain
+from luban.core.conditions import Situation, conditions_of, phase_of
+from luban.core.deletion import BUSY_SECONDS, plan_deletion
+from luban.core.lifecycle import Step
+from luban.core.members import publications
+from luban.core.model import Action, ClusterMemory, CreateVM, DeleteVM, Entered, Observation, Plan
+from luban.core.rollout import vms_to_create, vms_to_delete
+from luban.core.scaling import Room, ScalingResult, decide_scaling, next_look
+from luban.core.setbacks import setbacks_after
+from luban.core.snapshot import Snapshot
 from luban.core.state import State
-from luban.core.times import rfc3339
+from luban.core.steps import Steps, state_after, steps_of
+from luban.core.strays import STRAY_SECONDS, remove_strays, strays_in_words, strays_since
+from luban.core.times import Now
 
-BUSY_SECONDS = 1.0
-"""Time to the next look while something is on its way."""
 CALM_SECONDS = 5.0
 """Time to the next look at VMs' readiness in a calm cluster."""
-STRAY_SECONDS = 300.0
-"""So long a domain that no LubanVM stands for lives on, out of the balancers: time to see what went wrong."""
-STRAY_NOTICE_SECONDS = 15.0
-"""So long nothing is said of it: a host's picture may be some seconds old."""
 AVOID_SECONDS = 300.0
 """So long a host where a VM failed is the last choice for the next one."""
 
@@ -46,83 +35,123 @@ def plan(
     cluster: str,
     observation: Observation,
     memory: ClusterMemory,
-    now: float,
+    now: Now,
     *,
     deleting: bool = False,
 ) -> Plan:
     """Decide one tick of one cluster.
 
-    `cluster`: its name. `now`: seconds since the epoch. `deleting`: the LubanCluster has a deletion timestamp.
+    `cluster`: its name. `deleting`: the LubanCluster has a deletion timestamp. Whatever waits is counted on the clock
+    that nobody sets, from the moment at which this process saw it begin.
     Applying the plan and observing again gives a plan without actions, unless something else changed.
     """
-    state = State(observation)
+    memory, state = _on_our_clock(memory, observation, now.monotonic)
     if deleting:
-        return _plan_deletion(spec, state, memory, now)
-    steps = _steps(spec, state, now)
-    after = _after(state, steps, now)
-    memory = _remember(state, steps, memory, now)
-    snapshot = Snapshot(spec, after, memory, now)
-    verdict = decide_scaling(spec, after, memory, now, snapshot.space)
-    leaving = vms_to_delete(snapshot, verdict.desired)
-    steps = _without_steps_of(state, steps, leaving)
-    arriving, later = vms_to_create(_without(snapshot, leaving), cluster, verdict.desired)
-    placement = _placement(later)
-    wanted = (
-        *_flatten(steps),
+        return plan_deletion(spec, state, memory, now)
+    steps = _own_steps(spec, state, memory, now.monotonic)
+    memory = _remember(state, steps, memory, now.monotonic)
+    snapshot = Snapshot(spec, state_after(state, steps, now.monotonic), memory, now.monotonic)
+    result = decide_scaling(spec, snapshot.state, memory, now, _room(snapshot))
+    leaving = vms_to_delete(snapshot, result.desired)
+    arriving, later = vms_to_create(snapshot.without_all(it.name for it in leaving), cluster, result.desired)
+    wanted = _actions(snapshot, state, steps, leaving, arriving)
+    memory = _close_memory(result, leaving, steps, state, now.monotonic)
+    strays = strays_in_words(state, memory, now.monotonic)
+    return _conclude(snapshot, later, replace(result, memory=memory), wanted, strays)
+
+
+def _own_steps(spec: LubanClusterSpec, state: State, memory: ClusterMemory, now: float) -> Steps:
+    barred = Snapshot(spec, state, memory, now).may_not_start
+    return steps_of(spec, state, memory, now, may_not_start=barred)
+
+
+def _actions(
+    snapshot: Snapshot, state: State, steps: Steps, leaving: Sequence[DeleteVM], arriving: Sequence[CreateVM]
+) -> tuple[Action, ...]:
+    names = frozenset(it.name for it in leaving)
+    staying = steps.without(state, names)
+    return (
+        *staying.actions,
         *leaving,
         *arriving,
-        *_publish(spec, after, steps, frozenset(it.name for it in leaving)),
-        *_remove_strays(spec, state, memory, now - STRAY_SECONDS),
+        *publications(snapshot.spec, snapshot.state, staying, names),
+        *remove_strays(snapshot.spec, state, snapshot.memory, snapshot.now - STRAY_SECONDS),
     )
+
+
+def _conclude(
+    snapshot: Snapshot, later: Snapshot, result: ScalingResult, wanted: tuple[Action, ...], strays: tuple[str, ...]
+) -> Plan:
+    """The plan with what is told of it. `later`: the snapshot once its VMs are created and asked to leave."""
+    spec, after, memory = snapshot.spec, snapshot.state, result.memory
     actions = () if spec.paused else wanted
-    missing = verdict.desired - (len(after.live) - len(leaving) + len(arriving))
+    placement = _placement(later)
     conditions = conditions_of(
-        after,
-        verdict.decision,
-        verdict.desired,
-        verdict.memory.misses,
-        policy=spec.bond_policy,
-        hosts=[host.name for host in spec.hosts],
-        missing=missing,
-        outdated=len(later.outdated_live),
-        placement=placement,
-        strays=[
-            f"domain {domain.name} on {host}"
-            for host, domain in state.strays
-            if memory.strays.get(domain.uuid, now) <= now - STRAY_NOTICE_SECONDS
-        ],
+        Situation(
+            state=after,
+            decision=result.decision,
+            desired=result.desired,
+            misses=memory.misses,
+            policy=spec.bond_policy,
+            hosts=tuple(host.name for host in spec.hosts),
+            missing=result.desired - len(later.state.live),
+            outdated=len(later.outdated_live),
+            placement=placement,
+            strays=strays,
+            setbacks=memory.setbacks,
+        )
     )
     return Plan(
         actions=actions,
-        decision=verdict.decision,
+        decision=result.decision,
         conditions=conditions,
         placement=placement,
-        phase="Paused" if spec.paused else phase_of(after, verdict.desired, conditions),
-        desired=verdict.desired,
-        memory=replace(verdict.memory, strays=_strays_since(state, memory, now)),
-        requeue_after=_requeue(spec, after, actions, verdict.memory, now),
+        phase="Paused" if spec.paused else phase_of(after, result.desired, conditions),
+        desired=result.desired,
+        memory=memory,
+        requeue_after=_requeue(spec, after, actions, memory, snapshot.now),
     )
 
 
-def _steps(spec: LubanClusterSpec, state: State, now: float) -> dict[str, Step]:
-    timeout = spec.balancer.drain.timeout.seconds
-    return {vm.name: next_step(vm, state, now=now, drain_timeout=timeout) for vm in state.vms}
+def _on_our_clock(memory: ClusterMemory, observation: Observation, now: float) -> tuple[ClusterMemory, State]:
+    """Note what begins now, and give each VM the time since which this process has seen it in its phase."""
+    entered = {vm.name: _entered(memory.entered.get(vm.name), vm.phase, now) for vm in observation.vms}
+    state = State(
+        replace(observation, vms=tuple(replace(vm, phase_since=entered[vm.name].since) for vm in observation.vms))
+    )
+    closed = {
+        vm.name: memory.closed.get(vm.name, now)
+        for vm in state.draining
+        if vm.phase == "Draining" and drain.closed(vm, state)
+    }
+    silent = {host.name: memory.silent.get(host.name, now) for host in observation.hosts if not host.reachable}
+    setbacks = {} if memory.silent.keys() - silent.keys() else memory.setbacks
+    return replace(memory, entered=entered, closed=closed, silent=silent, setbacks=setbacks), state
 
 
-def _after(state: State, steps: dict[str, Step], now: float) -> State:
-    """The state as it will be when the VMs' own steps are taken."""
-    return State(replace(state.observation, vms=tuple(_advance(vm, steps[vm.name], now) for vm in state.vms)))
+def _entered(before: Entered | None, phase: Phase, now: float) -> Entered:
+    return before if before is not None and before.phase == phase else Entered(phase, now)
 
 
-def _advance(vm: VMRecord, step: Step, now: float) -> VMRecord:
-    """The VM as its step leaves it."""
-    leaving = now if vm.deleting_since is None and _deletes(step) else vm.deleting_since
-    update = next((action for action in step.actions if isinstance(action, UpdateVM)), None)
-    if update is None and (step.phase, leaving) == (vm.phase, vm.deleting_since):
-        return vm
-    if update is None:
-        return replace(vm, phase=step.phase, deleting_since=leaving)
-    return replace(vm, phase=step.phase, deleting_since=leaving, reason=update.reason, message=update.message)
+def _room(snapshot: Snapshot) -> Room:
+    def can_shrink_to(desired: int) -> bool:
+        return len(snapshot.state.live) - len(vms_to_delete(snapshot, desired)) <= desired
+
+    return Room(snapshot.limits, can_shrink_to)
+
+
+def _close_memory(
+    result: ScalingResult, leaving: Sequence[DeleteVM], steps: Steps, state: State, now: float
+) -> ClusterMemory:
+    """What the next tick shall know of this one."""
+    shrinks = result.decision.verdict == "ScaleDown" and result.memory.evaluated == now
+    entered = {vm.name: _entered(result.memory.entered.get(vm.name), steps.of[vm.name].phase, now) for vm in state.vms}
+    return replace(
+        result.memory,
+        shrinking=frozenset(it.name for it in leaving) if shrinks else frozenset(),
+        strays=strays_since(state, result.memory, now),
+        entered=entered,
+    )
 
 
 def _placement(snapshot: Snapshot) -> Placement:
@@ -136,25 +165,15 @@ def _placement(snapshot: Snapshot) -> Placement:
     return Placement(host=found.host.name if found.host else "", reason=reason, message=found.message)
 
 
-def _deletes(step: Step) -> bool:
-    return any(isinstance(action, DeleteVM) for action in step.actions)
-
-
-def _without_steps_of(state: State, steps: dict[str, Step], leaving: list[DeleteVM]) -> dict[str, Step]:
-    """The steps without those of VMs that this plan asks to leave: nothing is started to be stopped at once."""
-    phases = {vm.name: vm.phase for vm in state.vms}
-    return steps | {it.name: Step(phases[it.name]) for it in leaving}
-
-
-def _remember(state: State, steps: dict[str, Step], memory: ClusterMemory, now: float) -> ClusterMemory:
+def _remember(state: State, steps: Steps, memory: ClusterMemory, now: float) -> ClusterMemory:
     """Update what is counted: hosts to avoid, probes missed. A VM that was not probed keeps its count."""
-    failing = {vm.host: now + AVOID_SECONDS for vm in state.vms if _fails_now(vm.phase, steps[vm.name])}
+    failing = {vm.host: now + AVOID_SECONDS for vm in state.vms if _fails_now(vm.phase, steps.of[vm.name])}
     avoid = {host: until for host, until in memory.avoid.items() if until > now} | failing
     probes = state.observation.probes
     misses = {
         vm.name: count for vm in state.ready if (count := _count(memory.misses.get(vm.name, 0), probes.get(vm.name)))
     }
-    return replace(memory, avoid=avoid, misses=misses)
+    return replace(memory, avoid=avoid, misses=misses, setbacks=setbacks_after(memory.setbacks, state, steps.of, now))
 
 
 def _count(misses: int, answer: bool | None) -> int:
@@ -167,54 +186,6 @@ def _fails_now(phase: str, step: Step) -> bool:
     return phase != "Failed" and step.phase == "Failed"
 
 
-def _without(snapshot: Snapshot, leaving: list[DeleteVM]) -> Snapshot:
-    by_name = {vm.name: vm for vm in snapshot.state.vms}
-    for action in leaving:
-        snapshot = snapshot.without(by_name[action.name])
-    return snapshot
-
-
-def _flatten(steps: dict[str, Step]) -> tuple[Action, ...]:
-    return tuple(action for step in steps.values() for action in step.actions)
-
-
-def _publish(
-    spec: LubanClusterSpec, state: State, steps: dict[str, Step], leaving: frozenset[str]
-) -> tuple[Action, ...]:
-    """A write for every balancer whose ConfigMap says something else."""
-    observation = state.observation
-    phases = {name: step.phase for name, step in steps.items()}
-    actions: list[Action] = []
-    for balancer in observation.balancers:
-        published = observation.published.get(balancer.name)
-        current = {member.name: member for member in published.members} if published else {}
-        members = wanted_members(spec, state, phases, leaving, current)
-        if published is None:
-            actions.append(PublishBalancer(balancer.name, members, "NotPublished"))
-        elif published.members != members:
-            actions.append(PublishBalancer(balancer.name, members, "MembersChanged"))
-        elif published.settings_version != observation.settings_version:
-            actions.append(PublishBalancer(balancer.name, members, "SettingsChanged"))
-    return tuple(actions)
-
-
-def _strays_since(state: State, memory: ClusterMemory, now: float) -> dict[str, float]:
-    return {domain.uuid: memory.strays.get(domain.uuid, now) for _, domain in state.strays}
-
-
-def _remove_strays(spec: LubanClusterSpec, state: State, memory: ClusterMemory, until: float) -> tuple[Action, ...]:
-    """Remove domains that stood without a LubanVM from `until` or before, and in every tick since.
-
-    Never at the first sighting, which could be a call that came late. `until` is minutes ago, unless the cluster goes.
-    """
-    uris = {host.name: host.uri for host in spec.hosts}
-    return tuple(
-        RemoveStray(host, uris[host], domain.uuid, "NoLubanVM")
-        for host, domain in state.strays
-        if host in uris and memory.strays.get(domain.uuid, math.inf) <= until
-    )
-
-
 def _requeue(
     spec: LubanClusterSpec, state: State, actions: tuple[Action, ...], memory: ClusterMemory, now: float
 ) -> float:
@@ -222,57 +193,3 @@ def _requeue(
     if not spec.paused and (actions or state.starting or state.draining):
         return BUSY_SECONDS
     return min(CALM_SECONDS, max(BUSY_SECONDS, next_look(spec, memory, now)))
-
-
-def _plan_deletion(spec: LubanClusterSpec, state: State, memory: ClusterMemory, now: float) -> Plan:
-    """The cluster is being deleted: let every VM go (or live on without us), then the balancers' ConfigMaps."""
-    actions = (
-        _orphan_all(spec, state, now) if spec.deletion_policy == "Orphan" else _delete_all(spec, state, memory, now)
-    )
-    left = sum(vm.has_finalizer for vm in state.vms)
-    message = f"the cluster is being deleted, deletionPolicy {spec.deletion_policy}: {left} VMs left"
-    decision = Decision(
-        at=memory.decision.at if memory.decision and memory.decision.reason == "Deleting" else rfc3339(now),
-        verdict="Hold",
-        reason="Deleting",
-        message=message,
-    )
-    return Plan(
-        actions=actions,
-        decision=decision,
-        conditions=conditions_of(
-            state, decision, 0, {}, policy=spec.bond_policy, hosts=[host.name for host in spec.hosts]
-        ),
-        placement=None,
-        phase="Deleting",
-        desired=0,
-        memory=replace(memory, decision=decision, desired=0, strays=_strays_since(state, memory, now)),
-        requeue_after=BUSY_SECONDS,
-        finished=not actions and not left and (spec.deletion_policy == "Orphan" or not state.strays),
-    )
-
-
-def _orphan_all(spec: LubanClusterSpec, state: State, now: float) -> tuple[Action, ...]:
-    """Let VMs live on without us. Those that were asked to leave before leave first: it takes the balancers."""
-    steps = _steps(spec, state, now)
-    leaving = {vm.name: steps[vm.name] for vm in state.draining if vm.has_finalizer}
-    if not leaving and not _publishes_unknown(state):
-        return tuple(OrphanVM(vm.name, "Orphan") for vm in state.vms if vm.has_finalizer)
-    standing = {vm.name: Step(vm.phase) for vm in state.vms} | leaving
-    return (*_flatten(leaving), *_publish(spec, state, standing, frozenset()))
-
-
-def _publishes_unknown(state: State) -> bool:
-    """Whether a balancer is told of a VM that is not there any more."""
-    known = {vm.name for vm in state.vms}
-    published = state.observation.published.values()
-    return any(member.name not in known for content in published for member in content.members)
-
-
-def _delete_all(spec: LubanClusterSpec, state: State, memory: ClusterMemory, now: float) -> tuple[Action, ...]:
-    if not state.vms and not state.strays:
-        return tuple(RemoveBalancer(name, "ClusterDeleted") for name in sorted(state.observation.published))
-    leaving = [DeleteVM(vm.name, "ClusterDeleted") for vm in state.vms if vm.deleting_since is None]
-    steps = _without_steps_of(state, _steps(spec, state, now), leaving)
-    publications = _publish(spec, state, steps, frozenset(it.name for it in leaving))
-    return (*_flatten(steps), *leaving, *publications, *_remove_strays(spec, state, memory, now))

@@ -1,4 +1,4 @@
-"""From a policy's wish to a wanted number of VMs: windows, cooldowns, pauses, and the decision with its reasons."""
+"""From a policy's recommendation to a wanted number of VMs: windows, cooldowns, pauses, and the decision."""
 
 from __future__ import annotations
 
@@ -9,24 +9,23 @@ from typing import Literal
 from luban.api.cluster import LubanClusterSpec
 from luban.api.cluster_status import Decision
 from luban.core.model import ClusterMemory
-from luban.core.policies.sessions import Recommendation, ScalingLimits, recommend
+from luban.core.policies import policy_of
+from luban.core.policies.base import PolicyInput, Recommendation, ScalingLimits
 from luban.core.state import State
-from luban.core.times import rfc3339, seconds_of
+from luban.core.times import Now, rfc3339
 
 STANDING = frozenset({"Hold", "AtMaximum"})
 """Verdicts that describe a state and so keep the time at which it began."""
 
 
 @dataclass(frozen=True)
-class Space:
-    """What the hosts can take and give."""
+class Room:
+    """What the hosts can take and give, asked only when it matters."""
 
-    has_host: bool
-    """Whether any host can take another VM."""
-    removable: int
-    """VMs that can go without leaving a host below its own minimum."""
-    movable: frozenset[str]
-    """Names of the serving ones among them."""
+    limits: Callable[[int], ScalingLimits]
+    """Limits around a wanted number of VMs."""
+    can_shrink_to: Callable[[int], bool]
+    """Whether all that is above a lower wanted number could be asked to leave in this very tick."""
 
 
 @dataclass(frozen=True)
@@ -38,15 +37,24 @@ class ScalingResult:
     memory: ClusterMemory
 
 
-def decide_scaling(
-    spec: LubanClusterSpec, state: State, memory: ClusterMemory, now: float, space: Callable[[], Space]
-) -> ScalingResult:
-    """Ask the policy if its interval has passed; otherwise the last decision stands. `space`: asked only then."""
+def decide_scaling(spec: LubanClusterSpec, state: State, memory: ClusterMemory, now: Now, room: Room) -> ScalingResult:
+    """Ask the policy if its interval has passed; otherwise the last decision stands."""
+    policy = policy_of(spec.scaling.policy)
     desired = _previous_desired(spec, state, memory)
-    if not _due(spec, memory, now) and memory.decision is not None and spec.scaling.policy != "Manual":
+    memory = replace(memory, shrinking=frozenset())
+    if not policy.immediate and not _due(spec, memory, now.monotonic) and memory.decision is not None:
         return ScalingResult(memory.decision, desired, replace(memory, desired=desired))
-    wish = _wish(spec, state, desired, space)
-    return _settle(spec, wish, desired, replace(memory, evaluated=now), now)
+    wish = policy.recommend(
+        PolicyInput(
+            spec=spec,
+            desired=desired,
+            serving=[vm.name for vm in state.serving],
+            sessions=state.observation.sessions,
+            sick=state.not_answering,
+            limits=lambda: room.limits(desired),
+        )
+    )
+    return _settle(spec, wish, desired, replace(memory, evaluated=now.monotonic), now=now, room=room)
 
 
 def next_look(spec: LubanClusterSpec, memory: ClusterMemory, now: float) -> float:
@@ -54,14 +62,26 @@ def next_look(spec: LubanClusterSpec, memory: ClusterMemory, now: float) -> floa
     if memory.evaluated is None:
         return 0.0
     due = memory.evaluated + spec.scaling.interval.seconds
-    eligible = _eligible(memory)
-    return max(0.0, (due if eligible is None else min(due, eligible)) - now)
+    return max(0.0, (due if memory.eligible is None else min(due, memory.eligible)) - now)
 
 
 def _previous_desired(spec: LubanClusterSpec, state: State, memory: ClusterMemory) -> int:
-    """The wanted number before this decision: what was settled on, or what lives, within the spec's limits."""
+    """The wanted number before this decision: what was settled on, or what lives, within the spec's limits.
+
+    A scale-down that was not carried out is none any more: the load may be another by now, so it is asked again.
+    """
     last = memory.desired if memory.desired is not None else len(state.live)
-    return _within(spec, last)
+    return _within(spec, last + _not_carried_out(spec, state, memory, last))
+
+
+def _not_carried_out(spec: LubanClusterSpec, state: State, memory: ClusterMemory, last: int) -> int:
+    """How many VMs that the last scale-down meant are still there."""
+    if policy_of(spec.scaling.policy).immediate:
+        return 0
+    if memory.evaluated is None and memory.decision is not None and memory.decision.verdict == "ScaleDown":
+        # Another process decided it, and may have died before it asked anybody to leave.
+        return max(0, len(state.ready) - last)
+    return sum(vm.name in memory.shrinking for vm in state.live)
 
 
 def _within(spec: LubanClusterSpec, wanted: int) -> int:
@@ -80,72 +100,38 @@ def maximum(spec: LubanClusterSpec) -> int:
 
 
 def _due(spec: LubanClusterSpec, memory: ClusterMemory, now: float) -> bool:
-    """Whether the interval has passed, or a wish that waited has become eligible, or the clock was set back."""
-    if memory.evaluated is None or not 0 <= now - memory.evaluated < spec.scaling.interval.seconds:
+    """Whether the interval has passed, or a wish that waited has become eligible."""
+    if memory.evaluated is None or now - memory.evaluated >= spec.scaling.interval.seconds:
         return True
-    eligible = _eligible(memory)
-    return eligible is not None and eligible <= now
-
-
-def _eligible(memory: ClusterMemory) -> float | None:
-    at = memory.decision.eligible_at if memory.decision is not None else None
-    return seconds_of(at) if at is not None else None
-
-
-def _wish(spec: LubanClusterSpec, state: State, desired: int, space: Callable[[], Space]) -> Recommendation:
-    if spec.scaling.policy == "Manual":
-        return _manual(spec, desired)
-    serving, sessions = [vm.name for vm in state.serving], state.observation.sessions
-    room = _room(spec, state, desired, space())
-    return recommend(serving, sessions, spec.scaling.sessions, room, failing=state.failing)
-
-
-def _room(spec: LubanClusterSpec, state: State, desired: int, space: Space) -> ScalingLimits:
-    """One that starts on a host which does not answer may never serve: growing does not wait for it."""
-    coming = sum(state.reachable(vm.host) for vm in (*state.starting, *state.failed))
-    missing = max(0, desired - len(state.live))
-    return ScalingLimits(
-        total=desired,
-        starting=coming + missing,
-        minimum=minimum(spec),
-        maximum=spec.scaling.max_vms,
-        has_host=desired < maximum(spec) and (space.has_host or len(state.live) > desired),
-        up_step=spec.scaling.behavior.scale_up.step,
-        down_step=spec.scaling.behavior.scale_down.step,
-        removable=space.removable,
-        movable=space.movable,
-    )
-
-
-def _manual(spec: LubanClusterSpec, desired: int) -> Recommendation:
-    """spec.replicas decides, within minVMs and maxVMs."""
-    if spec.replicas is None:
-        return Recommendation("Hold", "Manual", f"spec.replicas is not set, so {desired} VMs stay")
-    wanted = _within(spec, spec.replicas)
-    message = f"spec.replicas asks for {spec.replicas} VMs"
-    if wanted != spec.replicas:
-        message += f", kept within {minimum(spec)} and {maximum(spec)}: {wanted}"
-    if wanted == desired:
-        return Recommendation("Hold", "Manual", message)
-    return Recommendation("ScaleUp" if wanted > desired else "ScaleDown", "Manual", message, wanted - desired)
+    return memory.eligible is not None and memory.eligible <= now
 
 
 def _settle(
-    spec: LubanClusterSpec, wish: Recommendation, desired: int, memory: ClusterMemory, now: float
+    spec: LubanClusterSpec, wish: Recommendation, desired: int, memory: ClusterMemory, *, now: Now, room: Room
 ) -> ScalingResult:
     """Hold a wish back until its window and cooldown are over; then it becomes the wanted number."""
-    memory = _track(wish, memory, now)
+    memory = _track(wish, memory, now.monotonic)
     if wish.delta == 0:
         return _close(wish, desired, memory, now)
+    if (held := _kept_back(spec, wish)) is not None:
+        return _close(held, desired, memory, now)
+    eligible, waiting = _eligible_at(spec, wish, memory, now.monotonic)
+    if waiting and eligible > now.monotonic:
+        words = f"waiting until {rfc3339(now.wall_of(eligible))}"
+        return _close(_held(wish, waiting, words), desired, memory, now, eligible)
+    wanted = _within(spec, desired + wish.delta)
+    if wish.delta < 0 and not policy_of(spec.scaling.policy).immediate and not room.can_shrink_to(wanted):
+        return _close(_held(wish, "NotSettled", "no VM can go before the others answer"), desired, memory, now)
+    return _close(wish, wanted, replace(memory, last_scale=now.monotonic, up_since=None, down_since=None), now)
+
+
+def _kept_back(spec: LubanClusterSpec, wish: Recommendation) -> Recommendation | None:
+    """The wish as the user's own switches hold it; None: they do not."""
     if spec.paused:
-        return _close(_held(wish, "Paused", "spec.paused is set"), desired, memory, now)
+        return _held(wish, "Paused", "spec.paused is set")
     if wish.delta < 0 and spec.scaling.pause_scale_in:
-        return _close(_held(wish, "ScaleInPaused", "scaling.pauseScaleIn is set"), desired, memory, now)
-    eligible, waiting = _eligible_at(spec, wish, memory, now)
-    if waiting and eligible > now:
-        return _close(_held(wish, waiting, f"waiting until {rfc3339(eligible)}"), desired, memory, now, eligible)
-    scaled = replace(memory, last_scale=now, up_since=None, down_since=None)
-    return _close(wish, _within(spec, desired + wish.delta), scaled, now)
+        return _held(wish, "ScaleInPaused", "scaling.pauseScaleIn is set")
+    return None
 
 
 def _held(wish: Recommendation, reason: str, why: str) -> Recommendation:
@@ -165,8 +151,8 @@ def _track(wish: Recommendation, memory: ClusterMemory, now: float) -> ClusterMe
 def _eligible_at(
     spec: LubanClusterSpec, wish: Recommendation, memory: ClusterMemory, now: float
 ) -> tuple[float, Literal["Stabilizing", "CoolingDown", ""]]:
-    """Earliest time for the wish, and what it waits for. Manual wishes wait for nothing."""
-    if spec.scaling.policy == "Manual":
+    """Earliest time for the wish, and what it waits for. An immediate policy waits for nothing."""
+    if policy_of(spec.scaling.policy).immediate:
         return now, ""
     growing = wish.delta > 0
     behavior = spec.scaling.behavior.scale_up if growing else spec.scaling.behavior.scale_down
@@ -177,16 +163,16 @@ def _eligible_at(
 
 
 def _close(
-    wish: Recommendation, desired: int, memory: ClusterMemory, now: float, eligible: float | None = None
+    wish: Recommendation, desired: int, memory: ClusterMemory, now: Now, eligible: float | None = None
 ) -> ScalingResult:
     last = memory.decision
     same = last is not None and (last.verdict, last.reason) == (wish.verdict, wish.reason) and wish.verdict in STANDING
     decision = Decision(
-        at=last.at if same and last is not None else rfc3339(now),
+        at=last.at if same and last is not None else rfc3339(now.wall),
         verdict=wish.verdict,
         reason=wish.reason,
         message=wish.message,
         inputs=wish.inputs,
-        eligible_at=rfc3339(eligible) if eligible is not None else None,
+        eligible_at=rfc3339(now.wall_of(eligible)) if eligible is not None else None,
     )
-    return ScalingResult(decision, desired, replace(memory, desired=desired, decision=decision))
+    return ScalingResult(decision, desired, replace(memory, desired=desired, decision=decision, eligible=eligible))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
+from luban.core import phases
 from luban.core.model import (
     BalancerReport,
     DomainRecord,
@@ -14,7 +15,6 @@ from luban.core.model import (
     VMRecord,
 )
 
-STARTING_PHASES = frozenset({"Pending", "Provisioning", "Booting"})
 RUNNING_STATES = frozenset({"Running", "Paused", "ShuttingDown"})
 
 
@@ -32,7 +32,7 @@ class State:
     @cached_property
     def live(self) -> tuple[VMRecord, ...]:
         """VMs that count towards the wanted number: not on their way out and not lost."""
-        return tuple(vm for vm in self.vms if vm.deleting_since is None and vm.phase != "Lost")
+        return tuple(vm for vm in self.vms if vm.deleting_since is None and vm.phase not in phases.HOLDS_NOTHING)
 
     @cached_property
     def strays(self) -> tuple[tuple[str, DomainRecord], ...]:
@@ -67,13 +67,15 @@ class State:
 
     @cached_property
     def starting(self) -> tuple[VMRecord, ...]:
-        """Live, not serving yet, and not failed."""
-        return tuple(vm for vm in self.live if vm.name not in self.serving_names and vm.phase != "Failed")
+        """Live and on their way to serve: not failed, and not paused."""
+        return tuple(
+            vm for vm in self.live if vm.name not in self.serving_names and vm.phase not in ("Failed", "Paused")
+        )
 
     @cached_property
     def booting(self) -> tuple[VMRecord, ...]:
         """Live, and never ready so far: nobody misses one that goes."""
-        return tuple(vm for vm in self.live if vm.phase in STARTING_PHASES)
+        return tuple(vm for vm in self.live if vm.phase in phases.STARTING)
 
     @cached_property
     def draining(self) -> tuple[VMRecord, ...]:
@@ -84,6 +86,11 @@ class State:
     def failed(self) -> tuple[VMRecord, ...]:
         """Failed and kept for inspection."""
         return tuple(vm for vm in self.live if vm.phase == "Failed")
+
+    @cached_property
+    def paused(self) -> tuple[VMRecord, ...]:
+        """Live, and somebody or something paused their domain."""
+        return tuple(vm for vm in self.live if vm.phase == "Paused")
 
     @cached_property
     def hosts(self) -> dict[str, HostObservation]:
@@ -109,6 +116,11 @@ class State:
         """Where the VM serves, from the freshest source that knows; empty: nobody knows yet."""
         domain = self.domain(vm)
         return (domain.address if domain else "") or vm.address or vm.planned_address
+
+    @cached_property
+    def balancers_answer(self) -> bool:
+        """Whether every balancer says what it does."""
+        return all(balancer.reachable for balancer in self.observation.balancers)
 
     def member(self, balancer: BalancerReport, vm: VMRecord) -> MemberReport | None:
         """A balancer's word on a VM."""
@@ -145,35 +157,52 @@ class State:
         return bool(self.attachments(vm))
 
     @cached_property
-    def failing(self) -> frozenset[str]:
-        """Names of serving VMs that no balancer finds healthy. If all seem to be so, the checks may be what fails."""
-        names = frozenset(vm.name for vm in self.serving if self._fails(vm))
-        return names if names != self.serving_names else frozenset()
+    def answering(self) -> frozenset[str]:
+        """Names of those that serve and, as far as anybody knows, answer. What only is called Ready is not enough."""
+        return frozenset(vm.name for vm in self.serving if self._answers(vm))
 
-    def _fails(self, vm: VMRecord) -> bool:
-        reports = [balancer for balancer in self.observation.balancers if balancer.reachable]
-        words = [member.healthy for it in reports if (member := self.member(it, vm)) and member.state == "Enabled"]
-        return bool(words) and not any(words)
+    @cached_property
+    def not_answering(self) -> frozenset[str]:
+        """Names of those that serve, but of whom nobody knows that they answer."""
+        return self.serving_names - self.answering
 
-    def may_get_requests(self, vm: VMRecord) -> bool:
-        """Whether a balancer was told to send requests to the VM, or is seen to do so."""
-        return self.attached(vm) or any(vm.name in enabled for enabled in self._published.values())
+    @cached_property
+    def sick(self) -> frozenset[str]:
+        """Names of those that serve and are known not to answer: nobody loses anything if they go.
 
-    def drained(self, vm: VMRecord) -> bool:
-        """Whether every balancer is known to have nothing in flight on the VM and to send nothing new."""
-        return all(self._drained_from(balancer, vm) for balancer in self.observation.balancers)
+        If no VM seems to answer, the balancers' checks may be what fails: then our own probes must say the same.
+        """
+        suspects = frozenset(vm.name for vm in self.serving if self._known_sick(vm))
+        if self.answering:
+            return suspects
+        probes = self.observation.probes
+        return frozenset(vm.name for vm in self.serving if vm.name in suspects and not probes.get(vm.name, True))
 
-    def _drained_from(self, balancer: BalancerReport, vm: VMRecord) -> bool:
-        """Draining is final. Disabled or unknown may be the word of a balancer that was told to enable the VM since,
-        so it counts only from one that carried out what it was told last."""
-        if not balancer.reachable:
+    def _answers(self, vm: VMRecord) -> bool:
+        """The balancers' health checks decide; where no balancer says anything, our own probe does."""
+        if self._known_sick(vm):
             return False
-        member = self.member(balancer, vm)
-        if member is not None and (member.state == "Enabled" or not member.drained):
-            return False
-        return (member is not None and member.state == "Draining") or self._told_to_stop(balancer, vm)
+        return any(self._health(vm)) or self.observation.probes.get(vm.name, False)
 
-    def _told_to_stop(self, balancer: BalancerReport, vm: VMRecord) -> bool:
+    def _known_sick(self, vm: VMRecord) -> bool:
+        words = self._health(vm)
+        return (bool(words) and not any(words)) or (self.reachable(vm.host) and not self._is_running(vm))
+
+    def _is_running(self, vm: VMRecord) -> bool:
+        domain = self.domain(vm)
+        return domain is not None and domain.state == "Running"
+
+    def _health(self, vm: VMRecord) -> list[bool]:
+        """What each balancer that answers and sends requests to the VM says of it."""
+        members = (self.member(it, vm) for it in self.observation.balancers if it.reachable)
+        return [member.healthy for member in members if member is not None and member.state == "Enabled"]
+
+    def told_to_enable(self, vm: VMRecord) -> bool:
+        """Whether a balancer's ConfigMap tells it to send requests to the VM."""
+        return any(vm.name in enabled for enabled in self._published.values())
+
+    def told_to_stop(self, balancer: BalancerReport, vm: VMRecord) -> bool:
+        """Whether the balancer carried out a ConfigMap that does not tell it to send requests to the VM."""
         published = self.observation.published.get(balancer.name)
         in_force = published is not None and published.version == balancer.applied
         return in_force and vm.name not in self._published[balancer.name]

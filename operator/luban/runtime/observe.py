@@ -22,6 +22,7 @@ from luban.core.model import (
     Published,
     VMRecord,
 )
+from luban.core.phases import PROBED
 from luban.core.state import State
 from luban.errors import LubanError
 from luban.ports import HostRef, Ports
@@ -39,7 +40,6 @@ HOST_MEMORY_SECONDS = 5.0
 two while it destroys a domain. After that it is unreachable."""
 PROBE_PATIENCE_SECONDS = 0.5
 """A tick waits so long for the VMs' answers; what comes later counts in a later tick."""
-PROBED_PHASES = frozenset({"Booting", "Ready"})
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ class Observer:
 
     async def _probes(self, state: State) -> dict[str, bool]:
         """Ask all VMs that could answer, at the same time; whoever has not answered yet is missing."""
-        wanted = [vm for vm in state.live if vm.phase in PROBED_PHASES and state.runs(vm) and state.address(vm)]
+        wanted = [vm for vm in state.live if vm.phase in PROBED and state.runs(vm) and state.address(vm)]
         tasks = {vm.name: self._asked.get(vm.name) or asyncio.ensure_future(self._probe(state, vm)) for vm in wanted}
         if tasks:
             await asyncio.wait(tasks.values(), timeout=PROBE_PATIENCE_SECONDS)

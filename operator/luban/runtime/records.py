@@ -9,7 +9,7 @@ from typing import Any
 from luban.api import names
 from luban.api.cluster import LubanCluster
 from luban.api.common import ObjectMeta
-from luban.api.template import VMTemplateSpec
+from luban.api.template import VMTemplateSpec, in_place
 from luban.api.vm import LubanVM, LubanVMSpec, LubanVMStatus, PhaseTransition
 from luban.core.model import ClusterRef, CreateVM, UpdateVM, VMRecord
 from luban.core.times import rfc3339, seconds_of
@@ -28,7 +28,6 @@ def vm_record(body: dict[str, Any]) -> VMRecord:
         template=vm.spec.template,
         created=created,
         phase=vm.status.phase,
-        phase_since=seconds_of(transitions[-1].at) if transitions else created,
         deleting_since=seconds_of(vm.metadata.deletion_timestamp) if vm.metadata.deletion_timestamp else None,
         address=vm.status.address,
         planned_address=vm.spec.address,
@@ -40,14 +39,9 @@ def vm_record(body: dict[str, Any]) -> VMRecord:
     )
 
 
-TIMINGS = ("readiness_probe", "startup_timeout", "failed_retention", "termination_grace_period_seconds")
-"""Fields of the template that make no other machine: they hold for existing VMs as soon as the spec changes."""
-
-
 def with_timings(record: VMRecord, template: VMTemplateSpec) -> VMRecord:
     """The record with the probe and the timeouts that the cluster's spec asks for now."""
-    update = {name: getattr(template, name) for name in TIMINGS}
-    return replace(record, template=record.template.model_copy(update=update))
+    return replace(record, template=in_place(record.template, template))
 
 
 def belongs_to(body: Mapping[str, Any], cluster: ObjectMeta) -> bool:

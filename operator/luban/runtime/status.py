@@ -15,26 +15,26 @@ from luban.api.common import Condition
 from luban.core.model import BondObservation, ClusterMemory, ConditionState, Observation, Plan
 from luban.core.placement import SOUND
 from luban.core.state import State
-from luban.core.times import rfc3339, seconds_of
+from luban.core.times import Now, rfc3339, seconds_of
 
 VOLATILE_SECONDS = 30.0
 """Figures that move all the time (sessions) are refreshed in the status at most so often; they live in the metrics."""
 
 
 def build_status(
-    cluster: LubanCluster, observation: Observation, plan: Plan, extra: Sequence[ConditionState], now: float
+    cluster: LubanCluster, observation: Observation, plan: Plan, extra: Sequence[ConditionState], now: Now
 ) -> LubanClusterStatus:
     """The status that belongs to a plan. `extra`: conditions that only the runtime knows (SpecValid)."""
     state = State(observation)
     before = cluster.status
-    serving, balancers = len(state.serving), _balancers(observation)
+    answering, balancers = len(state.answering), _balancers(observation)
     return LubanClusterStatus(
         observed_generation=cluster.metadata.generation,
         phase=plan.phase,
-        replicas=serving,
+        replicas=answering,
         selector=f"{names.LABEL_CLUSTER}={cluster.metadata.name}",
         vms=_counts(state, plan.desired),
-        summary=f"{serving}/{plan.desired}",
+        summary=f"{answering}/{plan.desired}",
         hosts=_hosts(observation),
         bond_summary=_bond_summary(cluster, observation),
         balancers=balancers,
@@ -42,15 +42,15 @@ def build_status(
         sessions=_sessions(state),
         decision=plan.decision,
         placement=plan.placement,
-        last_scale_time=rfc3339(plan.memory.last_scale) if plan.memory.last_scale is not None else None,
-        conditions=_conditions(before.conditions, (*plan.conditions, *extra), cluster.metadata.generation, now),
+        last_scale_time=rfc3339(now.wall_of(plan.memory.last_scale)) if plan.memory.last_scale is not None else None,
+        conditions=_conditions(before.conditions, (*plan.conditions, *extra), cluster.metadata.generation, now.wall),
     )
 
 
 def _counts(state: State, desired: int) -> VMCounts:
     return VMCounts(
         desired=desired,
-        serving=len(state.serving),
+        serving=len(state.answering),
         starting=len(state.starting),
         draining=len(state.draining),
         failed=len(state.failed),
@@ -151,11 +151,11 @@ def refused_condition(
     return _conditions(old, (spec_refused(error),), generation, now)[0].wire()
 
 
-def remembered(status: LubanClusterStatus) -> ClusterMemory:
+def remembered(status: LubanClusterStatus, now: Now) -> ClusterMemory:
     """What survives a restart of the operator: the wanted number, the last scaling, the last decision."""
     return ClusterMemory(
         decision=status.decision,
-        last_scale=seconds_of(status.last_scale_time) if status.last_scale_time else None,
+        last_scale=now.monotonic_of(seconds_of(status.last_scale_time)) if status.last_scale_time else None,
         desired=status.vms.desired or None,
     )
 

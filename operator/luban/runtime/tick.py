@@ -13,6 +13,7 @@ from luban.api.cluster import LubanCluster
 from luban.api.cluster_status import LubanClusterStatus
 from luban.core.model import ClusterMemory, ClusterRef, ConditionState, Plan
 from luban.core.plan import plan
+from luban.core.times import Now
 from luban.errors import LubanError
 from luban.ports import Ports
 from luban.render.balancer import settings_of
@@ -51,12 +52,15 @@ class ClusterRuntime:
         self.wake = asyncio.Event()
         self.applier = Applier(self.ports, on_done=self.wake.set)
         self.writer = StatusWriter(self.cluster.status.wire())
-        self.memory = remembered(self.cluster.status)
+        self.memory = remembered(self.cluster.status, self._moment())
 
     @property
     def ref(self) -> ClusterRef:
         """Which cluster."""
         return cluster_ref(self.cluster)
+
+    def _moment(self) -> Now:
+        return Now(self.ports.clock.now(), self.ports.clock.monotonic())
 
     def update(self, body: dict[str, Any]) -> None:
         """Take over a changed LubanCluster object. A spec that cannot be read leaves the last good one in force."""
@@ -72,7 +76,7 @@ class ClusterRuntime:
             self.cluster = parsed.model_copy(update={"status": self.cluster.status})
             self.spec_condition = SPEC_VALID
             if changed:
-                self.memory = replace(self.memory, evaluated=None)
+                self.memory = replace(self.memory, evaluated=None, setbacks={})
         self.wake.set()
 
     async def tick(self) -> float:
@@ -96,16 +100,17 @@ class ClusterRuntime:
     async def _tick(self) -> float:
         seen = await self.observer.observe(self.cluster, self.applier.provision_failures, self.applier.action_failures)
         self.applier.forget_others(seen.bodies)
-        now = self.ports.clock.now()
+        moment = self._moment()
+        now = moment.wall
         deleting = self.cluster.metadata.deletion_timestamp is not None
         made = plan(
-            self.cluster.spec, self.cluster.metadata.name, seen.observation, self.memory, now, deleting=deleting
+            self.cluster.spec, self.cluster.metadata.name, seen.observation, self.memory, moment, deleting=deleting
         )
         # Whatever of this plan is carried out below, the next one must not take it back.
         self.memory = made.memory
         self.metrics.record(self.ref, seen.observation, made, now)
         before = self.cluster.status
-        status = build_status(self.cluster, seen.observation, made, (self._spec_condition(),), now)
+        status = build_status(self.cluster, seen.observation, made, (self._spec_condition(),), moment)
         if _scaled(before, status):
             # Before the first VM is made or let go: a successor that is put in our place must want the same number.
             await self._write(status, now)

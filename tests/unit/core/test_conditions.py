@@ -9,7 +9,7 @@ import pytest
 
 from luban.api.cluster import BondPolicy
 from luban.api.cluster_status import Decision, Placement
-from luban.core.conditions import LEAVING, MISSES_TOLERATED, NO_ROOM, conditions_of, phase_of
+from luban.core.conditions import LEAVING, MISSES_TOLERATED, NO_ROOM, Situation, conditions_of, phase_of
 from luban.core.model import (
     BalancerReport,
     BondObservation,
@@ -64,26 +64,26 @@ def found(
     misses: dict[str, int] | None = None,
     policy: BondPolicy = "Prefer",
 ) -> dict[str, ConditionState]:
-    conditions = conditions_of(state, decision, desired, misses or {}, policy=policy, hosts=HOSTS)
+    conditions = conditions_of(Situation(state, decision, desired, misses=misses or {}, policy=policy, hosts=HOSTS))
     assert [it.type for it in conditions] == ORDER
     assert all(it.reason for it in conditions)
     return {it.type: it for it in conditions}
 
 
 def phase(state: State, *, desired: int = 2) -> str:
-    return phase_of(state, desired, conditions_of(state, HOLD, desired, {}))
+    return phase_of(state, desired, conditions_of(Situation(state, HOLD, desired)))
 
 
 def test_all_is_well() -> None:
     conditions = found(state_of())
     assert {name: it.status for name, it in conditions.items()} == dict.fromkeys(ORDER, True) | {"AtMaximum": False}
-    assert conditions["Ready"].message == "2 of 2 VMs serve"
+    assert conditions["Ready"].message == "2 of 2 VMs answer"
     assert phase(state_of()) == "Ready"
 
 
 class TestReady:
     def test_one_is_missing(self) -> None:
-        assert found(state_of(), desired=3)["Ready"] == ConditionState("Ready", False, "Starting", "2 of 3 VMs serve")
+        assert found(state_of(), desired=3)["Ready"] == ConditionState("Ready", False, "Starting", "2 of 3 VMs answer")
 
     def test_more_than_wanted_is_ready(self) -> None:
         assert found(state_of(), desired=1)["Ready"].status is True
@@ -91,20 +91,20 @@ class TestReady:
     def test_what_is_broken_is_why(self) -> None:
         ready = found(state_of(silent=["host-c"]), desired=3)["Ready"]
         assert (ready.status, ready.reason) == (False, "HostUnreachable")
-        assert ready.message == "2 of 3 VMs serve: host-c: no answer"
+        assert ready.message == "2 of 3 VMs answer: host-c: no answer"
 
     def test_an_unknown_load_is_not(self) -> None:
         assert found(state_of(sessions={}), desired=3)["Ready"].reason == "Starting"
 
     def test_no_room_is_why_where_nothing_is_broken(self) -> None:
-        ready = conditions_of(state_of(), HOLD, 4, {}, missing=2)[0]
-        assert (ready.reason, ready.message) == ("NoRoom", f"2 of 4 VMs serve: {NO_ROOM.format(2, LEAVING)}")
-        assert conditions_of(state_of(silent=["host-c"]), HOLD, 4, {}, missing=2)[0].reason == "HostUnreachable"
+        ready = conditions_of(Situation(state_of(), HOLD, 4, missing=2))[0]
+        assert (ready.reason, ready.message) == ("NoRoom", f"2 of 4 VMs answer: {NO_ROOM.format(2, LEAVING)}")
+        assert conditions_of(Situation(state_of(silent=["host-c"]), HOLD, 4, missing=2))[0].reason == "HostUnreachable"
 
     def test_no_room_says_why_host_by_host(self) -> None:
         nowhere = Placement(host="", reason="NoRoom", message="nowhere; not host-b: it is cordoned")
-        ready = conditions_of(state_of(), HOLD, 4, {}, missing=2, placement=nowhere)[0]
-        assert ready.message == "2 of 4 VMs serve: no room for 2 more; next VM: nowhere; not host-b: it is cordoned"
+        ready = conditions_of(Situation(state_of(), HOLD, 4, missing=2, placement=nowhere))[0]
+        assert ready.message == "2 of 4 VMs answer: no room for 2 more; next VM: nowhere; not host-b: it is cordoned"
 
     def test_a_cluster_that_is_deleted_is_never_ready(self) -> None:
         decision = Decision(at="", verdict="Hold", reason="Deleting", message="2 VMs left")

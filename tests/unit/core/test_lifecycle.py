@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
 from luban.api.vm import Phase
-from luban.core.lifecycle import CUT_OFF_SECONDS, DRAIN_TIMEOUT, Step, must_drain, next_step
+from luban.core.drain import CUT_OFF_SECONDS, SILENCE_SECONDS, DrainTimes, must_drain
+from luban.core.lifecycle import DRAIN_TIMEOUT, PAUSED_SECONDS, Step, next_step
 from luban.core.model import (
     BalancerReport,
+    DomainRecord,
     DomainState,
     EnsureDomain,
     Failure,
+    HostObservation,
     MemberState,
     Observation,
     RemoveDomain,
@@ -53,9 +56,13 @@ def taken(
     balancer: BalancerReport | None = None,
     published: MemberState | None = None,
     version: str = "v1",
+    closed: bool = True,
     **seen: Any,
 ) -> Step:
-    """The step of a VM whose domain is in this state, so many seconds after its phase began."""
+    """The step of a VM whose domain is in this state, so many seconds after its phase began.
+
+    `closed`: the balancers confirmed then that they send nothing new.
+    """
     state = MEMBER.get(vm.phase)
     report = balancer or balancer_with({vm.name: state} if state else {})
     told = published or state
@@ -66,7 +73,8 @@ def taken(
         published=published_with({vm.name: told} if told else {}, version=version),
         **seen,
     )
-    return next_step(vm, State(observation), now=vm.phase_since + after, drain_timeout=30.0)
+    times = DrainTimes(30.0, closed_since=vm.phase_since if closed else None)
+    return next_step(vm, State(observation), times, vm.phase_since + after)
 
 
 def told(step: Step) -> str:
@@ -81,54 +89,60 @@ def in_flight(vm: VMRecord, state: MemberState = "Draining") -> BalancerReport:
     return replace(report, members=tuple(replace(it, drained=False, in_flight=1) for it in report.members))
 
 
-# Columns: no domain, Running, Paused, ShuttingDown, Off, Crashed; last: the host does not answer.
-LIVING: dict[Phase, tuple[str, str, str]] = {
-    # absent, off or crashed · it runs · silence
-    "Pending": ("Provisioning: Update Ensure", "Booting: Update", "Pending"),
-    "Provisioning": ("Provisioning: Ensure", "Booting: Update", "Provisioning"),
-    "Booting": ("Failed: Update", "Booting", "Booting"),
-    "Ready": ("Lost: Update Delete", "Ready", "Ready"),
-    "Draining": ("Lost: Update Delete", "Ready: Update", "Draining"),
-    "Stopping": ("Lost: Update Delete", "Ready: Update", "Stopping"),
-    "Failed": ("Failed", "Failed", "Failed"),
-    "Lost": ("Lost: Delete", "Lost: Delete", "Lost"),
+# Columns: absent, off or crashed · it runs · paused · the host does not answer.
+LIVING: dict[Phase, tuple[str, str, str, str]] = {
+    "Pending": ("Provisioning: Update Ensure", "Booting: Update", "Booting: Update", "Pending"),
+    "Provisioning": ("Provisioning: Ensure", "Booting: Update", "Booting: Update", "Provisioning"),
+    "Booting": ("Failed: Update", "Booting", "Paused: Update", "Booting"),
+    "Ready": ("Lost: Update Delete", "Ready", "Paused: Update", "Ready"),
+    "Paused": ("Lost: Update Delete", "Booting: Update", "Paused", "Paused"),
+    "Draining": ("Lost: Update Delete", "Ready: Update", "Paused: Update", "Draining"),
+    "Stopping": ("Lost: Update Delete", "Ready: Update", "Paused: Update", "Stopping"),
+    "Failed": ("Failed", "Failed", "Failed", "Failed"),
+    "Lost": ("Lost: Delete", "Lost: Delete", "Lost: Delete", "Lost"),
 }
-LEAVING: dict[Phase, tuple[str, str, str]] = {
-    "Pending": ("Pending: Remove Release", "Stopping: Shutdown Update", "Pending"),
-    "Provisioning": ("Provisioning: Remove Release", "Stopping: Shutdown Update", "Provisioning"),
-    "Booting": ("Booting: Remove Release", "Stopping: Shutdown Update", "Booting"),
-    "Ready": ("Ready: Remove Release", "Draining: Update", "Draining: Update"),
-    "Draining": ("Draining: Remove Release", "Draining", "Draining"),
-    "Stopping": ("Stopping: Remove Release", "Stopping", "Stopping"),
-    "Failed": ("Failed: Remove Release", "Stopping: Shutdown Update", "Failed"),
-    "Lost": ("Lost: Remove Release", "Stopping: Shutdown Update", "Lost"),
+STOPS = "Stopping: Update Shutdown"
+LEAVING: dict[Phase, tuple[str, str, str, str]] = {
+    "Pending": ("Pending: Remove Release", STOPS, "Stopping: Update", "Pending"),
+    "Provisioning": ("Provisioning: Remove Release", STOPS, "Stopping: Update", "Provisioning"),
+    "Booting": ("Booting: Remove Release", STOPS, "Stopping: Update", "Booting"),
+    "Ready": ("Ready: Remove Release", "Draining: Update", "Draining: Update", "Draining: Update"),
+    "Paused": ("Paused: Remove Release", STOPS, "Stopping: Update", "Draining: Update"),
+    "Draining": ("Draining: Remove Release", "Draining", "Draining", "Draining"),
+    "Stopping": ("Stopping: Remove Release", "Stopping", "Stopping: Destroy", "Stopping"),
+    "Failed": ("Failed: Remove Release", STOPS, "Stopping: Update", "Failed"),
+    "Lost": ("Lost: Remove Release", STOPS, "Stopping: Update", "Lost"),
 }
-RUNNING = ("Running", "Paused", "ShuttingDown")
+
+
+def column(row: tuple[str, str, str, str], domain: DomainState | None) -> str:
+    """What a table says of a domain in this state, on a host that answers."""
+    return row[2] if domain == "Paused" else row[1] if domain in ("Running", "ShuttingDown") else row[0]
 
 
 class TestEveryState:
     """Phase by domain state by what the host says: nothing is left to chance."""
 
-    @pytest.mark.parametrize("phase", LIVING)
+    @pytest.mark.parametrize("phase", get_args(Phase))
     @pytest.mark.parametrize("domain", SEEN)
     def test_one_that_lives(self, phase: Phase, domain: DomainState | None) -> None:
-        gone, runs, _ = LIVING[phase]
-        assert told(taken(make_vm(phase=phase), domain)) == (runs if domain in RUNNING else gone)
+        assert told(taken(make_vm(phase=phase), domain)) == column(LIVING[phase], domain)
 
-    @pytest.mark.parametrize("phase", LEAVING)
+    @pytest.mark.parametrize("phase", get_args(Phase))
     @pytest.mark.parametrize("domain", SEEN)
     def test_one_that_leaves(self, phase: Phase, domain: DomainState | None) -> None:
-        gone, runs, _ = LEAVING[phase]
         vm = make_vm(phase=phase, deleting_since=EPOCH)
         step = taken(vm, domain, balancer=in_flight(vm) if phase == "Draining" else None)
-        assert told(step) == (runs if domain in RUNNING else gone)
+        expected = column(LEAVING[phase], domain)
+        # A guest that shuts down has heard the button.
+        assert told(step) == (expected.removesuffix(" Shutdown") if domain == "ShuttingDown" else expected)
 
     @pytest.mark.parametrize("phase", LIVING)
     @pytest.mark.parametrize("leaves", [False, True])
     def test_silence(self, phase: Phase, leaves: bool) -> None:
         """What the host would say does not matter when it says nothing; only draining needs no host."""
         vm = make_vm(phase=phase, deleting_since=EPOCH if leaves else None)
-        expected = (LEAVING if leaves else LIVING)[phase][2]
+        expected = (LEAVING if leaves else LIVING)[phase][3]
         assert {told(taken(vm, domain, silent=True, after=10_000.0)) for domain in SEEN} == {expected}
 
     @pytest.mark.parametrize("phase", LEAVING)
@@ -205,8 +219,10 @@ class TestBooting:
         assert told(taken(self.VM, after=301.0, probes={"vm-1": True})) == "Ready: Update"
 
     def test_the_startup_timeout(self) -> None:
-        assert told(taken(self.VM, after=300.0)) == "Booting"
-        (update,) = taken(self.VM, after=300.5).actions
+        missed = {"vm-1": False}
+        assert told(taken(self.VM, after=300.0, probes=missed)) == "Booting"
+        assert told(taken(self.VM, after=300.5)) == "Booting", "its probe is still under way"
+        (update,) = taken(self.VM, after=300.5, probes=missed).actions
         assert isinstance(update, UpdateVM)
         assert (update.phase, update.reason) == ("Failed", "StartupTimeout")
         assert update.message == f"no answer to its readiness probe on {address_of('vm-1')} within 5m"
@@ -214,7 +230,7 @@ class TestBooting:
     def test_a_domain_that_stops_names_its_host(self) -> None:
         (update,) = taken(self.VM, "Crashed").actions
         assert isinstance(update, UpdateVM)
-        assert update.message == "the domain stopped on host-b before it was ready: see its console"
+        assert update.message == "the domain crashed on host-b before it was ready: see its console"
 
 
 class TestReady:
@@ -237,18 +253,51 @@ class TestReady:
         assert taken(self.VM, probes={"vm-1": False}, after=10_000.0) == Step("Ready")
 
     @pytest.mark.parametrize(
-        ("domain", "word"), [("Off", "stopped by itself"), ("Crashed", "crashed"), (None, "stopped")]
+        ("domain", "reason", "word"),
+        [
+            ("Off", "DomainStopped", "stopped by itself"),
+            ("Crashed", "DomainCrashed", "crashed"),
+            (None, "DomainStopped", "is gone"),
+        ],
     )
-    def test_one_that_stopped_is_lost(self, domain: DomainState | None, word: str) -> None:
+    def test_one_that_stopped_is_lost(self, domain: DomainState | None, reason: str, word: str) -> None:
         update, delete = taken(self.VM, domain).actions
         assert isinstance(update, UpdateVM)
-        assert (update.phase, update.reason) == ("Lost", "DomainStopped")
+        assert (update.phase, update.reason) == ("Lost", reason)
         assert f"the domain {word}" in update.message
-        assert delete.reason == "DomainStopped"
+        assert delete.reason == reason
 
     def test_a_phase_that_someone_else_wrote_is_put_right(self) -> None:
         step = taken(make_vm(phase="Stopping"))
         assert step.actions == (UpdateVM("vm-1", "Ready", "NotDeleted", "", address_of("vm-1")),)
+
+
+class TestPaused:
+    """Paused by QEMU (pool full, I/O error), by somebody, by anything: it does not serve, and says so."""
+
+    VM = make_vm(phase="Paused")
+
+    def test_why(self) -> None:
+        state = State(Observation(vms=(make_vm(),), hosts=(paused_host(make_vm(), "IOError"),)))
+        (update,) = next_step(make_vm(), state, DrainTimes(30.0), EPOCH).actions
+        assert isinstance(update, UpdateVM)
+        assert (update.phase, update.reason) == ("Paused", "DomainPaused")
+        assert "storage pool full, or an I/O error" in update.message
+        assert "virsh -c qemu+tls://host-b/system resume uid-vm-1" in update.message
+
+    def test_it_may_be_resumed_for_a_while(self) -> None:
+        assert told(taken(self.VM, "Paused", after=PAUSED_SECONDS)) == "Paused"
+        (update,) = taken(self.VM, "Paused", after=PAUSED_SECONDS + 1).actions
+        assert isinstance(update, UpdateVM)
+        assert (update.phase, update.reason) == ("Failed", "DomainPaused")
+
+    def test_then_it_must_answer_again(self) -> None:
+        assert told(taken(self.VM, "Running", probes={"vm-1": True})) == "Booting: Update"
+
+
+def paused_host(vm: VMRecord, reason: str) -> HostObservation:
+    """A host on which the VM's domain is paused."""
+    return HostObservation(vm.host, True, domains={vm.uid: DomainRecord(vm.uid, vm.name, "Paused", reason=reason)})
 
 
 class TestFailedAndLost:
@@ -284,7 +333,7 @@ class TestDraining:
         assert taken(self.DRAINS, after=29.0, balancer=in_flight(self.DRAINS)) == Step("Draining")
 
     def test_then_the_button(self) -> None:
-        button, update = taken(self.DRAINS).actions
+        update, button = taken(self.DRAINS).actions
         assert button == ShutdownDomain(self.DRAINS, "Drained")
         assert isinstance(update, UpdateVM)
         assert (update.phase, update.reason) == ("Stopping", "Drained")
@@ -311,8 +360,9 @@ class TestDraining:
     def test_a_silent_balancer_is_waited_for_until_then(self) -> None:
         silent = BalancerReport(BALANCER, reachable=False)
         vm = replace(self.DRAINS, balancers=(BALANCER,), reason=DRAIN_TIMEOUT)
-        assert taken(vm, after=39.0, balancer=silent) == Step("Draining")
-        assert told(taken(vm, after=41.0, balancer=silent)) == "Stopping: Shutdown Update"
+        unsure = {"balancer": silent, "closed": False}
+        assert taken(vm, after=39.0 + SILENCE_SECONDS, **unsure) == Step("Draining")
+        assert told(taken(vm, after=41.0 + SILENCE_SECONDS, **unsure)) == STOPS
 
     def test_the_clock_starts_with_the_draining_not_with_the_deletion(self) -> None:
         """Deleted while no operator was there: it still gets its time."""
@@ -334,7 +384,7 @@ class TestDraining:
         for members in (nobody, closed):
             report = balancer_with(members, version="v3")
             step = taken(self.DRAINS, balancer=report, published="Draining", version="v3")
-            assert told(step) == "Stopping: Shutdown Update"
+            assert told(step) == STOPS
 
     def test_what_a_silent_balancer_said_last_is_not_believed(self) -> None:
         stale = replace(balancer_with({"vm-1": "Draining"}), reachable=False)
@@ -346,15 +396,15 @@ class TestDraining:
 
     def test_without_a_balancer_nothing_is_in_flight(self) -> None:
         observation = Observation(vms=(self.LEAVES,), hosts=hosts_with([self.LEAVES]))
-        step = next_step(self.LEAVES, State(observation), now=EPOCH, drain_timeout=30.0)
-        assert told(step) == "Stopping: Shutdown Update"
+        step = next_step(self.LEAVES, State(observation), DrainTimes(30.0), EPOCH)
+        assert told(step) == STOPS
 
     def test_a_vm_that_is_enabled_already_is_drained_whatever_its_status_says(self) -> None:
         """Killed between the balancer's ConfigMap and the status: Booting, and yet it serves."""
         vm = make_vm(phase="Booting", deleting_since=EPOCH)
         assert told(taken(vm, published="Enabled")) == "Draining: Update"
         assert told(taken(vm, balancer=balancer_with({"vm-1": "Enabled"}))) == "Draining: Update"
-        assert told(taken(vm)) == "Stopping: Shutdown Update"
+        assert told(taken(vm)) == STOPS
 
     @pytest.mark.parametrize("phase", ["Pending", "Provisioning", "Booting", "Failed"])
     def test_those_that_never_served_need_not_drain(self, phase: Phase) -> None:

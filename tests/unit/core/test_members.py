@@ -8,13 +8,20 @@ import pytest
 
 from luban.api.cluster import LubanClusterSpec
 from luban.api.vm import Phase
-from luban.core.lifecycle import DRAIN_TIMEOUT
+from luban.core.lifecycle import Step
 from luban.core.members import member_state, wanted_members
 from luban.core.model import Member, Observation, VMRecord
 from luban.core.state import State
+from luban.core.steps import Steps
 from tests.fakes.simulator import EPOCH, address_of, balancer_with, hosts_with, make_spec, make_vm
 
-STAYS = {"Provisioning": "Disabled", "Booting": "Disabled", "Ready": "Enabled", "Draining": "Draining"}
+STAYS = {
+    "Provisioning": "Disabled",
+    "Booting": "Disabled",
+    "Paused": "Disabled",
+    "Ready": "Enabled",
+    "Draining": "Draining",
+}
 LEAVES = {"Ready": "Draining", "Draining": "Draining", "Stopping": "Disabled"}
 
 
@@ -32,12 +39,17 @@ def members(
     found = wanted_members(
         spec or make_spec(),
         State(observation),
-        {vm.name: vm.phase for vm in vms} | (phases or {}),
+        steps({vm.name: vm.phase for vm in vms} | (phases or {})),
         frozenset(leaving),
         {member.name: member for member in current},
     )
     assert [it.name for it in found] == sorted(it.name for it in found)
     return {it.name: it for it in found}
+
+
+def steps(phases: dict[str, Phase]) -> Steps:
+    """Steps that lead to these phases."""
+    return Steps({name: Step(phase) for name, phase in phases.items()})
 
 
 def enabled(name: str, factor: int) -> Member:
@@ -50,25 +62,25 @@ class TestStates:
     @pytest.mark.parametrize("phase", get_args(Phase))
     def test_one_that_stays(self, phase: Phase) -> None:
         stays = STAYS | {"Stopping": "Disabled"}
-        assert member_state(make_vm(phase=phase), phase, leaving=False) == stays.get(phase)
+        assert member_state(make_vm(phase=phase), phase, leaving=False, cut_off=False) == stays.get(phase)
 
     @pytest.mark.parametrize("phase", get_args(Phase))
     def test_one_that_leaves(self, phase: Phase) -> None:
         vm = make_vm(phase=phase, deleting_since=EPOCH)
-        assert member_state(vm, phase, leaving=False) == LEAVES.get(phase)
+        assert member_state(vm, phase, leaving=False, cut_off=False) == LEAVES.get(phase)
 
     @pytest.mark.parametrize("phase", get_args(Phase))
     def test_one_that_is_asked_to_leave_now(self, phase: Phase) -> None:
         """At once, in the same plan: not a request more than needed."""
-        assert member_state(make_vm(phase=phase), phase, leaving=True) == LEAVES.get(phase)
+        assert member_state(make_vm(phase=phase), phase, leaving=True, cut_off=False) == LEAVES.get(phase)
 
     def test_one_that_drained_for_too_long_gets_nothing_at_all(self) -> None:
-        vm = make_vm(phase="Draining", deleting_since=EPOCH, reason=DRAIN_TIMEOUT)
-        assert member_state(vm, "Draining", leaving=False) == "Disabled"
+        vm = make_vm(phase="Draining", deleting_since=EPOCH)
+        assert member_state(vm, "Draining", leaving=False, cut_off=True) == "Disabled"
 
     def test_one_that_was_never_ready_does_not_come_back_to_be_stopped(self) -> None:
         vm = make_vm(phase="Stopping", deleting_since=EPOCH, was_ready=False)
-        assert member_state(vm, "Stopping", leaving=False) is None
+        assert member_state(vm, "Stopping", leaving=False, cut_off=False) is None
 
 
 class TestMembers:
@@ -82,18 +94,18 @@ class TestMembers:
     def test_nobody_without_an_address(self) -> None:
         vm = make_vm(phase="Booting", address="")
         observation = Observation(vms=(vm,), hosts=hosts_with([vm], {"vm-1": None}))
-        assert wanted_members(make_spec(), State(observation), {"vm-1": "Booting"}, frozenset(), {}) == ()
+        assert wanted_members(make_spec(), State(observation), steps({"vm-1": "Booting"}), frozenset(), {}) == ()
 
     def test_a_planned_address_is_listed_before_there_is_a_domain(self) -> None:
         vm = make_vm(phase="Provisioning", planned_address="127.0.17.2")
         observation = Observation(vms=(vm,), hosts=hosts_with([vm], {"vm-1": None}))
-        (member,) = wanted_members(make_spec(), State(observation), {"vm-1": "Provisioning"}, frozenset(), {})
+        (member,) = wanted_members(make_spec(), State(observation), steps({"vm-1": "Provisioning"}), frozenset(), {})
         assert (member.address, member.state) == ("127.0.17.2", "Disabled")
 
     def test_a_vm_on_a_silent_host_stays_a_member(self) -> None:
         vm = make_vm()
         observation = Observation(vms=(vm,), hosts=hosts_with([vm], silent=["host-b"]))
-        (member,) = wanted_members(make_spec(), State(observation), {"vm-1": "Ready"}, frozenset(), {})
+        (member,) = wanted_members(make_spec(), State(observation), steps({"vm-1": "Ready"}), frozenset(), {})
         assert (member.address, member.state) == (address_of("vm-1"), "Enabled")
 
     def test_the_port_is_the_vms_own_not_the_specs(self) -> None:

@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from luban.core.deletion import BUSY_SECONDS
+from luban.core.drain import SILENCE_SECONDS
 from luban.core.model import (
     Action,
     BalancerReport,
@@ -23,6 +25,7 @@ from luban.core.model import (
     DomainRecord,
     DomainState,
     EnsureDomain,
+    Entered,
     Failure,
     Observation,
     OrphanVM,
@@ -33,9 +36,12 @@ from luban.core.model import (
     UpdateVM,
     VMRecord,
 )
-from luban.core.plan import AVOID_SECONDS, BUSY_SECONDS, CALM_SECONDS, STRAY_SECONDS, plan
+from luban.core.plan import AVOID_SECONDS, CALM_SECONDS, plan
 from luban.core.rollout import MAX_SURGE
+from luban.core.snapshot import GIVEN_UP_SECONDS
 from luban.core.state import State
+from luban.core.strays import STRAY_SECONDS
+from luban.core.times import Now
 from tests.fakes.simulator import (
     BALANCER,
     CLUSTER,
@@ -113,6 +119,18 @@ class Story:
         return next(vm for vm in self.world.vms.values() if vm.host == host)
 
 
+def at(now: float) -> Now:
+    """A moment at which both clocks agree."""
+    return Now(now, now)
+
+
+def seen_before(vms: Iterable[VMRecord], memory: ClusterMemory | None = None) -> ClusterMemory:
+    """Memory of a process that has seen each VM since its phase began, and every balancer confirm what it was told."""
+    entered = {vm.name: Entered(vm.phase, vm.phase_since) for vm in vms}
+    closed = {vm.name: vm.phase_since for vm in vms if vm.phase == "Draining"}
+    return replace(memory or ClusterMemory(), entered=entered, closed=closed)
+
+
 def planned(
     vms: Iterable[VMRecord] = (),
     *,
@@ -135,7 +153,7 @@ def planned(
         sessions=dict.fromkeys(told, 40),
     )
     observation = replace(observation, **(seen or {}))
-    return plan(make_spec(**spec), CLUSTER, observation, memory or ClusterMemory(), now, deleting=deleting)
+    return plan(make_spec(**spec), CLUSTER, observation, seen_before(vms, memory), at(now), deleting=deleting)
 
 
 def kinds(made: Plan) -> list[str]:
@@ -324,8 +342,14 @@ class TestRollout:
         """At maxVMs nothing else may be on its way out, except what nobody can see out."""
         stuck = make_vm("vm-3", "Draining", "host-z", deleting_since=EPOCH)
         spec: dict[str, Any] = {"template": {"port": 9000}, "scaling": {"maxVMs": 3}}
-        made = planned((*TWO, stuck), memory=ClusterMemory(desired=2), silent=["host-z"], **spec)
-        assert [type(it) for it in made.actions if it != made.actions[-1]] == [DeleteVM]
+        lately = ClusterMemory(desired=2, silent={"host-z": EPOCH - GIVEN_UP_SECONDS + 6})
+        assert not {"CreateVM", "DeleteVM"} & set(
+            kinds(planned((*TWO, stuck), memory=lately, silent=["host-z"], **spec))
+        )
+        long_ago = ClusterMemory(desired=2, silent={"host-z": EPOCH - GIVEN_UP_SECONDS})
+        made = planned((*TWO, stuck), memory=long_ago, silent=["host-z"], **spec)
+        assert "CreateVM" in kinds(made), "its place is free"
+        assert "DeleteVM" not in kinds(made)
         visible = replace(stuck, host="host-b")
         report = balancer_with({"vm-1": "Enabled", "vm-2": "Enabled", "vm-3": "Draining"}, version="v0")
         busy = replace(report, members=tuple(replace(it, drained=False) for it in report.members))
@@ -495,7 +519,7 @@ class TestLimits:
         leaving = make_vm("vm-3", "Draining", deleting_since=EPOCH)
         made = planned((*TWO, leaving), memory=ClusterMemory(desired=3), scaling={"maxVMs": 3})
         assert made.conditions[0].reason == "NoRoom"
-        assert made.conditions[0].message.startswith("2 of 3 VMs serve: no room for 1 more")
+        assert made.conditions[0].message.startswith("2 of 3 VMs answer: no room for 1 more")
 
     def test_what_serves_goes_only_if_enough_others_do(self) -> None:
         """Two wanted, three live; one boots on the host that needs it: it must serve first."""
@@ -633,18 +657,19 @@ class TestHanging:
         assert len(story.serving()) == 3
         assert len(world.vms) == 4
 
-    def test_if_all_seem_to_the_checks_may_be_what_fails(self) -> None:
+    def test_if_all_seem_to_nobody_knows_the_load(self) -> None:
         report = balancer_with({"vm-1": "Enabled", "vm-2": "Enabled"})
         sick = replace(report, members=tuple(replace(it, healthy=False) for it in report.members))
         made = planned(TWO, seen={"balancers": (sick,), "sessions": {"vm-1": 80, "vm-2": 90}})
-        assert made.decision.verdict == "ScaleUp"
+        assert (made.decision.verdict, made.decision.reason) == ("Hold", "NothingAnswers")
+        assert {it.type: it.status for it in made.conditions}["LoadKnown"] is False
 
     def test_one_balancer_that_finds_it_healthy_is_enough(self) -> None:
         first = balancer_with({"vm-1": "Enabled", "vm-2": "Enabled"})
         sick = replace(first, members=tuple(replace(it, healthy=it.name != "vm-2") for it in first.members))
         second = replace(first, name="luban-balancer-1")
-        assert State(Observation(vms=TWO, balancers=(sick,))).failing == {"vm-2"}
-        assert State(Observation(vms=TWO, balancers=(sick, second))).failing == frozenset()
+        assert State(Observation(vms=TWO, balancers=(sick,))).not_answering == {"vm-2"}
+        assert State(Observation(vms=TWO, balancers=(sick, second))).not_answering == frozenset()
 
 
 class TestSilence:
@@ -718,12 +743,12 @@ class TestSilence:
         assert (len(story.serving()), made.decision.reason) == (3, "LoadUnknown")
 
     def test_the_only_balancer_is_away_while_a_vm_is_drained(self) -> None:
-        """Nobody knows what is in flight: the drain timeout, not a second less."""
+        """Nobody knows what is in flight: the drain timeout and the patience with a silent balancer, no second less."""
         story = Story.told(balancer={"drain": {"timeout": "40s"}})
         story.world.proxies[BALANCER].reachable = False
         victim = story.vm_on("host-b")
         story.world.user_deletes(victim.name)
-        story.go(39)
+        story.go(39 + SILENCE_SECONDS)
         assert story.world.domains()[victim.uid].state == "Running"
         story.go(9)
         assert story.world.domains()[victim.uid].state == "Running", "cut off first, for its sticky sessions"

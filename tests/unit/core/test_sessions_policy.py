@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from luban.api.cluster import Sessions
-from luban.core.policies.sessions import Recommendation, ScalingLimits, percent, recommend
+from luban.core.policies.base import Recommendation, ScalingLimits
+from luban.core.policies.sessions import judge_load, percent
 
 PAPER = Sessions(max_per_vm=100, upper_percent=60, lower_percent=10, lower_quorum=2)
 
@@ -25,7 +26,7 @@ def judged(
 ) -> Recommendation:
     """The wish for these loads; None: unknown. N is the number of loads unless told otherwise."""
     known = {name: load for name, load in loads.items() if load is not None}
-    return recommend(list(loads), known, limits, room(**{"total": len(loads), **fields}), failing=failing)
+    return judge_load(list(loads), known, limits, room(**{"total": len(loads), **fields}), failing=failing)
 
 
 class TestLines10To12:

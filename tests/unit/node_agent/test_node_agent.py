@@ -372,7 +372,7 @@ class TestClockSet:
             assert world.api.status["bond"]["verdict"] == "Down"
             await asyncio.sleep(1.6)
             assert world.api.status["bond"]["verdict"] == "Healthy"
-            assert world.api.status["bond"]["since"] > rfc3339(START + seconds + 15)
+            assert world.api.status["bond"]["since"] > rfc3339(START + seconds + 14)
 
     @pytest.mark.parametrize("seconds", [-3600.0, 3600.0])
     async def test_what_is_shown_stays(self, seconds: float) -> None:
@@ -554,7 +554,7 @@ class TestRestart:
             await asyncio.sleep(1.0)
         world.bonds.bonds = (DOWN,)
         async with world.running():
-            assert world.api.status["bond"]["since"] > rfc3339(START + 1.0)
+            assert world.api.status["bond"]["since"] > rfc3339(START)
             assert world.api.status["conditions"][0]["lastTransitionTime"] == rfc3339(START)
 
     @pytest.mark.parametrize("status", [{"bonds": [{"name": 3}]}, {"bonds": [{"name": "bond0"}]}, {"conditions": 7}])

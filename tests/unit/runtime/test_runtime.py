@@ -76,7 +76,7 @@ async def test_a_dead_vm_is_replaced_and_leaves_the_balancer() -> None:
     assert dead["metadata"]["name"] not in published["data"]["balancer.json"]
     await harness.run(60)
     assert harness.consistent(2)
-    assert "DomainStopped" in {event.reason for event in harness.api.events(NAMESPACE)}
+    assert "DomainCrashed" in {event.reason for event in harness.api.events(NAMESPACE)}
 
 
 async def test_missing_image_is_a_condition_and_leaves_nothing() -> None:

@@ -3,44 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import replace
 
 from luban.api.cluster import Sessions
 from luban.api.cluster_status import DecisionInput
-
-PolicyVerdict = Literal["ScaleUp", "ScaleDown", "Hold", "AtMaximum"]
-
-
-@dataclass(frozen=True)
-class Recommendation:
-    """What a policy would do now, before windows and cooldowns. `delta` VMs are to be added (negative: removed)."""
-
-    verdict: PolicyVerdict
-    reason: str
-    message: str
-    delta: int = 0
-    inputs: tuple[DecisionInput, ...] = ()
-
-
-@dataclass(frozen=True)
-class ScalingLimits:
-    """What else the policy needs to know about the cluster."""
-
-    total: int
-    """N: VMs that serve or are wanted to."""
-    starting: int
-    """Those of N that do not serve yet, but are on their way."""
-    minimum: int
-    maximum: int
-    has_host: bool
-    """Whether any host can take another VM."""
-    up_step: int = 1
-    down_step: int = 1
-    removable: int = 0
-    """VMs that can go without leaving a host below its own minimum."""
-    movable: frozenset[str] | None = None
-    """Names of the serving ones among them; None: all."""
+from luban.core.policies.base import Policy, PolicyInput, Recommendation, ScalingLimits
 
 
 def percent(sessions: int, maximum: int) -> int:
@@ -68,7 +35,7 @@ def load_inputs(serving: Sequence[str], sessions: Mapping[str, int], limits: Ses
     )
 
 
-def recommend(
+def judge_load(
     serving: Sequence[str],
     sessions: Mapping[str, int],
     limits: Sessions,
@@ -81,7 +48,7 @@ def recommend(
     Line 4 of the figure prints `>=` for the lower threshold; prose and experiment say at or below, which holds here.
     Unknown loads are in neither set: they can delay a scale-up, and they forbid a scale-down. `failing`: serving VMs
     that the balancers pass over because they fail their health checks. The others carry the load, so growing does not
-    ask for theirs; while there is one, nothing is scaled down.
+    ask for theirs; while there is one, nothing is scaled down. If all fail, nobody measures the load.
     """
     inputs = load_inputs(serving, sessions, limits)
     return replace(_judge([item for item in inputs if item.vm not in failing], failing, limits, room), inputs=inputs)
@@ -90,6 +57,9 @@ def recommend(
 def _judge(
     inputs: Sequence[DecisionInput], failing: Collection[str], limits: Sessions, room: ScalingLimits
 ) -> Recommendation:
+    if not inputs and failing:
+        message = f"{', '.join(sorted(failing))}: no VM answers, so nobody knows the load"
+        return Recommendation("Hold", "NothingAnswers", message)
     if not inputs:
         return Recommendation("Hold", "NothingServes", "no VM serves yet, so there is no load to judge")
     unknown = [item for item in inputs if item.sessions is None]
@@ -192,3 +162,11 @@ def _figure(item: DecisionInput, limits: Sessions) -> str:
 
 def _names(items: Sequence[DecisionInput]) -> str:
     return ", ".join(item.vm for item in items)
+
+
+def recommend(given: PolicyInput) -> Recommendation:
+    """The policy behind scaling.policy Sessions."""
+    return judge_load(given.serving, given.sessions, given.spec.scaling.sessions, given.limits(), failing=given.sick)
+
+
+SESSIONS = Policy(recommend)

@@ -1,0 +1,79 @@
+"""A LubanCluster that is being deleted: its VMs go, or live on without us."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from luban.api.cluster import LubanClusterSpec
+from luban.api.cluster_status import Decision
+from luban.core.conditions import Situation, conditions_of
+from luban.core.members import publications
+from luban.core.model import Action, ClusterMemory, DeleteVM, OrphanVM, Plan, RemoveBalancer
+from luban.core.state import State
+from luban.core.steps import Steps, steps_of
+from luban.core.strays import remove_strays, strays_since
+from luban.core.times import Now, rfc3339
+
+BUSY_SECONDS = 1.0
+"""Time to the next look while something is on its way."""
+
+
+def plan_deletion(spec: LubanClusterSpec, state: State, memory: ClusterMemory, now: Now) -> Plan:
+    """Let every VM go (or live on without us), then the balancers' ConfigMaps.
+
+    A balancer that says nothing is not waited for: it may have been deleted before the cluster.
+    """
+    steps = steps_of(spec, state, memory, now.monotonic, silence=0.0)
+    orphan = spec.deletion_policy == "Orphan"
+    actions = _orphan_all(spec, state, steps) if orphan else _delete_all(spec, state, steps, memory, now.monotonic)
+    left = sum(vm.has_finalizer for vm in state.vms)
+    decision = Decision(
+        at=memory.decision.at if memory.decision and memory.decision.reason == "Deleting" else rfc3339(now.wall),
+        verdict="Hold",
+        reason="Deleting",
+        message=f"the cluster is being deleted, deletionPolicy {spec.deletion_policy}: {left} VMs left",
+    )
+    hosts = tuple(host.name for host in spec.hosts)
+    return Plan(
+        actions=actions,
+        decision=decision,
+        conditions=conditions_of(Situation(state, decision, desired=0, policy=spec.bond_policy, hosts=hosts)),
+        placement=None,
+        phase="Deleting",
+        desired=0,
+        memory=replace(memory, decision=decision, desired=0, strays=strays_since(state, memory, now.monotonic)),
+        requeue_after=BUSY_SECONDS,
+        finished=not actions and not left and (orphan or not state.strays),
+    )
+
+
+def _orphan_all(spec: LubanClusterSpec, state: State, steps: Steps) -> tuple[Action, ...]:
+    """Let VMs live on without us. Those that were asked to leave before leave first: it takes the balancers."""
+    leaving = [vm.name for vm in state.draining if vm.has_finalizer]
+    if not leaving and not _publishes_unknown(state):
+        return tuple(OrphanVM(vm.name, "Orphan") for vm in state.vms if vm.has_finalizer)
+    chosen = steps.only(state, leaving)
+    return (*chosen.actions, *publications(spec, state, chosen))
+
+
+def _publishes_unknown(state: State) -> bool:
+    """Whether a balancer is told of a VM that is not there any more."""
+    known = {vm.name for vm in state.vms}
+    published = state.observation.published.values()
+    return any(member.name not in known for content in published for member in content.members)
+
+
+def _delete_all(
+    spec: LubanClusterSpec, state: State, steps: Steps, memory: ClusterMemory, now: float
+) -> tuple[Action, ...]:
+    if not state.vms and not state.strays:
+        return tuple(RemoveBalancer(name, "ClusterDeleted") for name in sorted(state.observation.published))
+    leaving = [DeleteVM(vm.name, "ClusterDeleted") for vm in state.vms if vm.deleting_since is None]
+    names = frozenset(it.name for it in leaving)
+    staying = steps.without(state, names)
+    return (
+        *staying.actions,
+        *leaving,
+        *publications(spec, state, staying, names),
+        *remove_strays(spec, state, memory, now),
+    )

@@ -1,0 +1,33 @@
+"""The phases of a VM, and what each means to whom. Whoever adds one says here what it is: a test asks for it.
+
+    Pending -> Provisioning -> Booting -> Ready -> Draining -> Stopping -> gone
+                                 |  \\       | ^ \\
+                                 |   Failed | |  Lost
+                                 +-------> Paused -> Failed
+"""
+
+from __future__ import annotations
+
+from luban.api.vm import Phase
+
+STARTING: frozenset[Phase] = frozenset({"Pending", "Provisioning", "Booting"})
+"""On their way to Ready: nobody misses one that goes."""
+UNSTARTED: frozenset[Phase] = frozenset({"Pending", "Provisioning"})
+"""No domain of theirs was seen to run yet."""
+NEVER_SERVED: frozenset[Phase] = frozenset({"Pending", "Provisioning", "Booting", "Failed"})
+"""No requests can be in flight on them, unless a balancer says otherwise."""
+PAST_DRAINING: frozenset[Phase] = frozenset({"Stopping", "Lost"})
+"""Nothing is left to be drained."""
+PROBED: frozenset[Phase] = frozenset({"Booting", "Ready", "Paused"})
+"""Their readiness is asked for."""
+HOLDS_NOTHING: frozenset[Phase] = frozenset({"Lost"})
+"""Their domains are off and are not started again: they take no room on a host."""
+GROUPS: dict[str, frozenset[Phase]] = {
+    "STARTING": STARTING,
+    "UNSTARTED": UNSTARTED,
+    "NEVER_SERVED": NEVER_SERVED,
+    "PAST_DRAINING": PAST_DRAINING,
+    "PROBED": PROBED,
+    "HOLDS_NOTHING": HOLDS_NOTHING,
+}
+"""All groups by name."""

@@ -1,0 +1,69 @@
+"""What every scaling policy is given, and what it answers. A policy is one file beside this one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from luban.api.cluster import LubanClusterSpec
+from luban.api.cluster_status import DecisionInput
+
+PolicyVerdict = Literal["ScaleUp", "ScaleDown", "Hold", "AtMaximum"]
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """What a policy would do now, before windows and cooldowns. `delta` VMs are to be added (negative: removed)."""
+
+    verdict: PolicyVerdict
+    reason: str
+    message: str
+    delta: int = 0
+    inputs: tuple[DecisionInput, ...] = ()
+
+
+@dataclass(frozen=True)
+class ScalingLimits:
+    """How far a cluster can grow and shrink now."""
+
+    total: int
+    """N: VMs that serve or are wanted to."""
+    starting: int
+    """Those of N that do not serve yet, but are on their way."""
+    minimum: int
+    maximum: int
+    has_host: bool
+    """Whether any host can take another VM."""
+    up_step: int = 1
+    down_step: int = 1
+    removable: int = 0
+    """VMs that can go without leaving a host below its own minimum."""
+    movable: frozenset[str] | None = None
+    """Names of the serving ones among them; None: all."""
+
+
+@dataclass(frozen=True)
+class PolicyInput:
+    """All that a policy may look at."""
+
+    spec: LubanClusterSpec
+    desired: int
+    """How many VMs are wanted so far."""
+    serving: Sequence[str]
+    """VMs that the balancers send requests to, answering or not."""
+    sessions: Mapping[str, int]
+    """Active sessions by VM. Missing: unknown."""
+    sick: Collection[str]
+    """Serving VMs that do not answer: they carry no load, and theirs is unknown."""
+    limits: Callable[[], ScalingLimits]
+    """Asked only by those that need it: it costs a look at every host."""
+
+
+@dataclass(frozen=True)
+class Policy:
+    """One way to decide how many VMs are wanted."""
+
+    recommend: Callable[[PolicyInput], Recommendation]
+    immediate: bool = False
+    """The user's own word: asked in every tick, and waits for no window, interval or cooldown."""

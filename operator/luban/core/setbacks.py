@@ -1,0 +1,44 @@
+"""Growing patience with a cluster that cannot work: what fails again and again is tried ever more rarely.
+
+As with CrashLoopBackOff: doubling up to five minutes, counted per cause, forgotten as soon as a VM becomes ready or the
+spec changes. The first failure costs nothing: it is replaced at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from luban.core.lifecycle import Step
+from luban.core.model import Setback, UpdateVM, VMRecord
+from luban.core.state import State
+
+FIRST_SECONDS = 10.0
+LONGEST_SECONDS = 300.0
+SOUND_SECONDS = 600.0
+"""A VM that served for so long did not fail at its start: its end is no setback."""
+
+
+def setbacks_after(
+    before: Mapping[str, Setback], state: State, steps: Mapping[str, Step], now: float
+) -> dict[str, Setback]:
+    """What failed lately, once `steps` are taken. Several VMs that fail in one tick are one setback."""
+    if any(vm.phase in ("Booting", "Paused") and steps[vm.name].phase == "Ready" for vm in state.vms):
+        return {}
+    fresh = {reason for vm in state.vms if (reason := _cause(vm, steps[vm.name], now))}
+    return {**before, **{reason: _again(before.get(reason), now) for reason in fresh}}
+
+
+def _cause(vm: VMRecord, step: Step, now: float) -> str:
+    """Why the VM fails with this step; empty: it does not."""
+    if step.phase not in ("Failed", "Lost") or vm.phase == step.phase:
+        return ""
+    if vm.phase == "Ready" and now - vm.phase_since >= SOUND_SECONDS:
+        return ""
+    update = next((action for action in step.actions if isinstance(action, UpdateVM)), None)
+    return update.reason if update is not None else step.phase
+
+
+def _again(before: Setback | None, now: float) -> Setback:
+    count = before.count + 1 if before is not None else 1
+    wait = 0.0 if count == 1 else min(LONGEST_SECONDS, FIRST_SECONDS * 2.0 ** (count - 2))
+    return Setback(count, now + wait)

@@ -1,0 +1,81 @@
+"""The next steps of all VMs of a cluster, in one value."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from luban.api.cluster import LubanClusterSpec
+from luban.api.vm import Phase
+from luban.core.drain import SILENCE_SECONDS, DrainTimes, progress
+from luban.core.lifecycle import Step, next_step
+from luban.core.model import Action, ClusterMemory, DeleteVM, UpdateVM, VMRecord
+from luban.core.state import State
+
+
+@dataclass(frozen=True)
+class Steps:
+    """What each VM needs now."""
+
+    of: Mapping[str, Step]
+    """By VM."""
+    cut_off: frozenset[str] = frozenset()
+    """VMs whose drain takes too long: no balancer shall send them anything any more."""
+
+    @property
+    def actions(self) -> tuple[Action, ...]:
+        """All actions, each VM's in their order."""
+        return tuple(action for step in self.of.values() for action in step.actions)
+
+    @property
+    def phases(self) -> dict[str, Phase]:
+        """Phase of each VM from here on."""
+        return {name: step.phase for name, step in self.of.items()}
+
+    def without(self, state: State, names: Iterable[str]) -> Steps:
+        """The same without those of VMs that are asked to leave: nothing is started to be stopped at once."""
+        phases = {vm.name: vm.phase for vm in state.vms}
+        return replace(self, of={**self.of, **{name: Step(phases[name]) for name in names}})
+
+    def only(self, state: State, names: Iterable[str]) -> Steps:
+        """The steps of these VMs alone; the others stay as they are."""
+        chosen = {name: self.of[name] for name in names}
+        return replace(self, of={**{vm.name: Step(vm.phase) for vm in state.vms}, **chosen})
+
+
+def steps_of(
+    spec: LubanClusterSpec,
+    state: State,
+    memory: ClusterMemory,
+    now: float,
+    *,
+    may_not_start: frozenset[str] = frozenset(),
+    silence: float = SILENCE_SECONDS,
+) -> Steps:
+    """The next step of each VM. `silence`: seconds that a drain waits longer for a balancer that says nothing."""
+    timeout = spec.balancer.drain.timeout.seconds
+    times = {vm.name: DrainTimes(timeout, silence, memory.closed.get(vm.name)) for vm in state.vms}
+    return Steps(
+        {
+            vm.name: next_step(vm, state, times[vm.name], now, may_start=vm.name not in may_not_start)
+            for vm in state.vms
+        },
+        frozenset(vm.name for vm in state.draining if progress(vm, state, times[vm.name], now).cut_off),
+    )
+
+
+def state_after(state: State, steps: Steps, now: float) -> State:
+    """The state as it will be when the VMs' own steps are taken."""
+    return State(replace(state.observation, vms=tuple(_advance(vm, steps.of[vm.name], now) for vm in state.vms)))
+
+
+def _advance(vm: VMRecord, step: Step, now: float) -> VMRecord:
+    """The VM as its step leaves it."""
+    deleted = any(isinstance(action, DeleteVM) for action in step.actions)
+    leaving = now if vm.deleting_since is None and deleted else vm.deleting_since
+    update = next((action for action in step.actions if isinstance(action, UpdateVM)), None)
+    if update is None and (step.phase, leaving) == (vm.phase, vm.deleting_since):
+        return vm
+    if update is None:
+        return replace(vm, phase=step.phase, deleting_since=leaving)
+    return replace(vm, phase=step.phase, deleting_since=leaving, reason=update.reason, message=update.message)
