@@ -97,24 +97,24 @@ class Observer:
         return tuple(await asyncio.gather(*(self._host(cluster, host) for host in hosts)))
 
     async def _host(self, cluster: ClusterRef, host: HostRef) -> HostObservation:
-        task = self._pending.pop(host, None)
+        task = self._pending.get(host)
         if task is None:
-            task = asyncio.ensure_future(self.ports.hypervisor.list_domains(host, cluster))
+            task = self._pending[host] = asyncio.ensure_future(self.ports.hypervisor.list_domains(host, cluster))
         done, _ = await asyncio.wait({task}, timeout=HOST_PATIENCE_SECONDS)
         if not done:
-            self._pending[host] = task
             return self._as_seen_last(host)
+        del self._pending[host]
         try:
             domains = task.result()
         except LubanError as error:
             self._last.pop(host, None)
             return HostObservation(host.name, False, error.message)
-        self._last[host] = self.ports.clock.now(), domains
+        self._last[host] = self.ports.clock.monotonic(), domains
         return HostObservation(host.name, True, domains=domains)
 
     def _as_seen_last(self, host: HostRef) -> HostObservation:
         at, domains = self._last.get(host, (float("-inf"), {}))
-        if self.ports.clock.now() - at <= HOST_MEMORY_SECONDS:
+        if self.ports.clock.monotonic() - at <= HOST_MEMORY_SECONDS:
             return HostObservation(host.name, True, domains=domains)
         return HostObservation(host.name, False, f"libvirt on {host.name} has not answered yet")
 
