@@ -24,8 +24,14 @@ from luban.core.steps import Steps, state_after, steps_of
 from luban.core.strays import STRAY_SECONDS, remove_strays, strays_in_words, strays_since
 from luban.core.times import Now
 
+AT_ONCE_SECONDS = 0.2
+"""Time to the next look after a step of our own."""
+SOON_SECONDS = 0.5
+"""Time to the next look while a VM boots: users wait for it."""
 CALM_SECONDS = 5.0
 """Time to the next look at VMs' readiness in a calm cluster."""
+PATIENCE = 40.0
+"""Nothing has moved for so many seconds: it is looked at a second later."""
 AVOID_SECONDS = 300.0
 """So long a host where a VM failed is the last choice for the next one."""
 
@@ -187,9 +193,18 @@ def _fails_now(phase: str, step: Step) -> bool:
 
 
 def _requeue(
-    spec: LubanClusterSpec, state: State, actions: tuple[Action, ...], memory: ClusterMemory, now: float
+    spec: LubanClusterSpec, state: State, actions: Sequence[Action], memory: ClusterMemory, now: float
 ) -> float:
-    """Seconds to the next look, if nothing wakes the loop earlier."""
-    if not spec.paused and (actions or state.starting or state.draining):
-        return BUSY_SECONDS
-    return min(CALM_SECONDS, max(BUSY_SECONDS, next_look(spec, memory, now)))
+    """Seconds to the next look, if nothing wakes the loop earlier.
+
+    At once after a change of our own, for the next step follows from it; else the more seldom, the longer nothing
+    moved.
+    """
+    if spec.paused or not (actions or state.starting or state.draining):
+        return min(CALM_SECONDS, max(BUSY_SECONDS, next_look(spec, memory, now)))
+    moved = max((entered.since for entered in memory.entered.values()), default=now)
+    if moved == now or (
+        any(isinstance(action, CreateVM) for action in actions) and not state.observation.action_failures
+    ):
+        return AT_ONCE_SECONDS
+    return min(CALM_SECONDS, max(SOON_SECONDS if state.booting else BUSY_SECONDS, (now - moved) / PATIENCE))

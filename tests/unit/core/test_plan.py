@@ -36,7 +36,7 @@ from luban.core.model import (
     UpdateVM,
     VMRecord,
 )
-from luban.core.plan import AVOID_SECONDS, CALM_SECONDS, plan
+from luban.core.plan import AT_ONCE_SECONDS, AVOID_SECONDS, CALM_SECONDS, SOON_SECONDS, plan
 from luban.core.rollout import MAX_SURGE
 from luban.core.snapshot import GIVEN_UP_SECONDS
 from luban.core.state import State
@@ -1016,9 +1016,18 @@ class TestWhenToLookAgain:
         second = planned(TWO, seen=busy, memory=first.memory, now=EPOCH + 25.0, **spec)
         assert (second.decision.verdict, second.desired) == ("ScaleUp", 3)
 
-    @pytest.mark.parametrize("third", [make_vm("vm-3", "Booting"), make_vm("vm-3", "Draining", deleting_since=EPOCH)])
-    def test_soon(self, third: VMRecord) -> None:
-        assert planned((*TWO, third), memory=ClusterMemory(desired=3)).requeue_after == BUSY_SECONDS
+    def test_soon_while_a_vm_boots(self) -> None:
+        booting = planned((*TWO, make_vm("vm-3", "Booting")), memory=ClusterMemory(desired=3))
+        assert booting.requeue_after == SOON_SECONDS
+
+    def test_at_once_after_a_step_of_our_own(self) -> None:
+        leaving = make_vm("vm-3", "Draining", deleting_since=EPOCH)
+        assert planned((*TWO, leaving), memory=ClusterMemory(desired=2)).requeue_after == AT_ONCE_SECONDS
+
+    def test_the_more_seldom_the_longer_nothing_moves(self) -> None:
+        stuck = make_vm("vm-3", "Draining", "host-z", deleting_since=EPOCH)
+        waits = [planned((*TWO, stuck), now=EPOCH + age, silent=["host-z"]).requeue_after for age in (20, 80, 4000)]
+        assert waits == [BUSY_SECONDS, 2.0, CALM_SECONDS]
 
 
 # Golden traces: the paper's experiment as a log that can be read.
