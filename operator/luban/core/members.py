@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from luban.api.cluster import LubanClusterSpec
 from luban.api.vm import Phase
 from luban.core.load_factors import adaptive_factors
-from luban.core.model import Action, Member, MemberState, PublishBalancer, VMRecord
+from luban.core.model import Action, BalancerReport, Member, MemberState, PublishBalancer, VMRecord
 from luban.core.state import State
 from luban.core.steps import Steps
 
@@ -74,15 +75,20 @@ def _takes_requests(member: Member | None) -> bool:
 
 
 def publications(
-    spec: LubanClusterSpec, state: State, steps: Steps, leaving: frozenset[str] = frozenset()
+    spec: LubanClusterSpec, state: State, steps: Steps, leaving: frozenset[str] = frozenset(), *, desired: int = 0
 ) -> tuple[Action, ...]:
-    """A write for every balancer whose ConfigMap says something else. `leaving`: VMs that this plan deletes."""
+    """A write for every balancer whose ConfigMap says something else. `leaving`: VMs that this plan deletes.
+
+    `desired`: until so many of our own answer, members stay that we do not know: VMs that a cluster of the same name
+    left behind serve meanwhile.
+    """
     observation = state.observation
     actions: list[Action] = []
     for balancer in observation.balancers:
         published = observation.published.get(balancer.name)
         current = {member.name: member for member in published.members} if published else {}
-        members = wanted_members(spec, state, steps, leaving, current)
+        own = wanted_members(spec, state, steps, leaving, current)
+        members = _with_strangers(own, current, balancer, state, len(state.answering) < desired)
         if published is None:
             actions.append(PublishBalancer(balancer.name, members, "NotPublished"))
         elif published.members != members:
@@ -90,3 +96,20 @@ def publications(
         elif published.settings_version != observation.settings_version:
             actions.append(PublishBalancer(balancer.name, members, "SettingsChanged"))
     return tuple(actions)
+
+
+def _with_strangers(
+    own: tuple[Member, ...], current: Mapping[str, Member], balancer: BalancerReport, state: State, needed: bool
+) -> tuple[Member, ...]:
+    """Our members and those of the ConfigMap that no LubanVM of ours stands for, by name.
+
+    They are drained, not dropped, once nobody needs them.
+    """
+    known = {vm.name for vm in state.vms}
+    strangers = [it for it in current.values() if it.name not in known and it.state != "Disabled"]
+    if needed:
+        kept = strangers
+    else:
+        busy = {it.name for it in balancer.members if not it.drained} if balancer.reachable else set(current)
+        kept = [replace(it, state="Draining") for it in strangers if it.state == "Enabled" or it.name in busy]
+    return tuple(sorted((*own, *kept), key=lambda member: member.name))

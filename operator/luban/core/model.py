@@ -265,6 +265,8 @@ class ClusterMemory:
     """By VM on its way out: since when no balancer sends it anything new."""
     silent: dict[str, float] = field(default_factory=dict)
     """By host: since when it does not answer."""
+    taken_addresses: frozenset[str] = frozenset()
+    """Addresses of forward ranges that somebody else holds."""
     setbacks: dict[str, Setback] = field(default_factory=dict)
     """By cause (the reason of the failure)."""
 

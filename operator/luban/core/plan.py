@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from luban.api.cluster import LubanClusterSpec
@@ -32,6 +32,8 @@ CALM_SECONDS = 5.0
 """Time to the next look at VMs' readiness in a calm cluster."""
 PATIENCE = 40.0
 """Nothing has moved for so many seconds: it is looked at a second later."""
+ADDRESS_TAKEN = "AddressTaken"
+"""Reason of the failure that another program or VM holds a VM's planned address."""
 AVOID_SECONDS = 300.0
 """So long a host where a VM failed is the last choice for the next one."""
 
@@ -60,7 +62,7 @@ def plan(
     result = decide_scaling(spec, snapshot.state, memory, now, _room(snapshot))
     leaving = vms_to_delete(snapshot, result.desired)
     arriving, later = vms_to_create(snapshot.without_all(it.name for it in leaving), cluster, result.desired)
-    wanted = _actions(snapshot, state, steps, leaving, arriving)
+    wanted = _actions(snapshot, state, steps, _Changes(result.desired, leaving, arriving))
     memory = _close_memory(result, leaving, steps, state, now.monotonic)
     strays = strays_in_words(state, memory, now.monotonic)
     return _conclude(snapshot, later, replace(result, memory=memory), wanted, strays)
@@ -71,16 +73,23 @@ def _own_steps(spec: LubanClusterSpec, state: State, memory: ClusterMemory, now:
     return steps_of(spec, state, memory, now, may_not_start=barred)
 
 
-def _actions(
-    snapshot: Snapshot, state: State, steps: Steps, leaving: Sequence[DeleteVM], arriving: Sequence[CreateVM]
-) -> tuple[Action, ...]:
-    names = frozenset(it.name for it in leaving)
+@dataclass(frozen=True)
+class _Changes:
+    """What is wanted, and what therefore comes and goes."""
+
+    desired: int
+    leaving: Sequence[DeleteVM]
+    arriving: Sequence[CreateVM]
+
+
+def _actions(snapshot: Snapshot, state: State, steps: Steps, changes: _Changes) -> tuple[Action, ...]:
+    names = frozenset(it.name for it in changes.leaving)
     staying = steps.without(state, names)
     return (
         *staying.actions,
-        *leaving,
-        *arriving,
-        *publications(snapshot.spec, snapshot.state, staying, names),
+        *changes.leaving,
+        *changes.arriving,
+        *publications(snapshot.spec, snapshot.state, staying, names, desired=changes.desired),
         *remove_strays(snapshot.spec, state, snapshot.memory, snapshot.now - STRAY_SECONDS),
     )
 
@@ -179,7 +188,20 @@ def _remember(state: State, steps: Steps, memory: ClusterMemory, now: float) -> 
     misses = {
         vm.name: count for vm in state.ready if (count := _count(memory.misses.get(vm.name, 0), probes.get(vm.name)))
     }
-    return replace(memory, avoid=avoid, misses=misses, setbacks=setbacks_after(memory.setbacks, state, steps.of, now))
+    return replace(
+        memory,
+        avoid=avoid,
+        misses=misses,
+        setbacks=setbacks_after(memory.setbacks, state, steps.of, now),
+        taken_addresses=memory.taken_addresses | _taken_by_others(state),
+    )
+
+
+def _taken_by_others(state: State) -> frozenset[str]:
+    """Planned addresses that turned out to be somebody else's."""
+    failures = state.observation.provision_failures
+    failed = (vm for vm in state.vms if vm.name in failures and failures[vm.name].reason == ADDRESS_TAKEN)
+    return frozenset(vm.planned_address for vm in failed)
 
 
 def _count(misses: int, answer: bool | None) -> int:

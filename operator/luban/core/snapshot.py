@@ -204,5 +204,6 @@ class Snapshot:
         if self.spec.template.spec.network.type != "User":
             return ""
         prefix = host.forward_range.removesuffix("0/24")
-        taken = {vm.planned_address for vm in self.state.vms} | self.state.domain_addresses
+        own = {vm.planned_address for vm in self.state.vms}
+        taken = own | self.state.domain_addresses | self.state.published_addresses | self.memory.taken_addresses
         return next((address for last in range(2, 255) if (address := f"{prefix}{last}") not in taken), "")

@@ -51,6 +51,12 @@ class State:
         )
 
     @cached_property
+    def published_addresses(self) -> frozenset[str]:
+        """Addresses that balancers send requests to, also of VMs that a cluster of the same name left behind."""
+        published = self.observation.published.values()
+        return frozenset(member.address for content in published for member in content.members)
+
+    @cached_property
     def serving(self) -> tuple[VMRecord, ...]:
         """Ready and attached to at least one balancer."""
         return tuple(vm for vm in self.ready if self.attached(vm))

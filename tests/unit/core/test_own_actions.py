@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from luban.core.model import ClusterMemory, CreateVM, DeleteVM, EnsureDomain, Observation
+from luban.core.model import ClusterMemory, CreateVM, DeleteVM, EnsureDomain, Failure, Member, Observation, Published
 from luban.core.plan import plan
 from luban.core.times import Now
 from tests.fakes.simulator import (
@@ -297,3 +297,48 @@ def test_departures_of_one_plan_are_bounded() -> None:
     spec = make_spec([{"name": "host-b", "vms": {"min": 0, "max": 200}}], scaling={"minVMs": 1, "maxVMs": 2})
     made = plan(spec, CLUSTER, observation, ClusterMemory(desired=2), Now(EPOCH, EPOCH))
     assert sum(isinstance(it, DeleteVM) for it in made.actions) == 50
+
+
+class TestOrphansOfAClusterOfTheSameName:
+    """They serve until the new cluster's own VMs do, then they are drained."""
+
+    def test_they_stay_members_meanwhile(self) -> None:
+        world = World(make_spec(), load=100)
+        old = Operator(world)
+        old.run(120)
+        orphans = {vm.name: vm for vm in world.vms.values()}
+        world.vms.clear()
+        operator, seen = Operator(world), []
+        for _ in range(200):
+            world.advance(operator.tick().requeue_after)
+            published = world.proxies[BALANCER].published
+            assert published is not None
+            seen.append({it.name: it.state for it in published.members})
+        own_first = next(index for index, members in enumerate(seen) if any(name not in orphans for name in members))
+        assert all(members[name] == "Enabled" for members in seen[:own_first] for name in orphans)
+        assert "Draining" in {members.get(name) for members in seen for name in orphans}
+        assert not orphans.keys() & seen[-1].keys()
+        assert len(seen[-1]) == 2
+
+    def test_their_addresses_are_not_given_away(self) -> None:
+        hosts = [{"name": "host-b", "forwardRange": "127.0.17.0/24", "vms": {"min": 0}}]
+        spec = make_spec(hosts, template={"network": {"type": "User"}}, scaling={"minVMs": 1})
+        told = Published("", "v1", (Member("luban-old", "127.0.17.2", 8080, "Enabled"),))
+        observation = Observation(
+            hosts=hosts_with([], names=["host-b"]), balancers=(balancer_with({}),), published={BALANCER: told}
+        )
+        made = plan(spec, CLUSTER, observation, ClusterMemory(), Now(EPOCH, EPOCH))
+        assert [it.address for it in made.actions if isinstance(it, CreateVM)] == ["127.0.17.3"]
+
+
+def test_an_address_that_somebody_else_holds_is_not_tried_again() -> None:
+    hosts = [{"name": "host-b", "forwardRange": "127.0.17.0/24", "vms": {"min": 0}}]
+    spec = make_spec(hosts, template={"network": {"type": "User"}}, scaling={"minVMs": 1})
+    vm = make_vm("vm-1", "Provisioning", planned_address="127.0.17.2")
+    taken = Failure("AddressTaken", "127.0.17.2 is held by somebody else", permanent=True)
+    seen = Observation(
+        vms=(vm,), hosts=hosts_with([vm], {"vm-1": None}, names=["host-b"]), provision_failures={"vm-1": taken}
+    )
+    memory = plan(spec, CLUSTER, seen, ClusterMemory(), Now(EPOCH, EPOCH)).memory
+    made = plan(spec, CLUSTER, Observation(hosts=hosts_with([], names=["host-b"])), memory, Now(EPOCH + 1, EPOCH + 1))
+    assert [it.address for it in made.actions if isinstance(it, CreateVM)] == ["127.0.17.3"]
