@@ -23,7 +23,7 @@ from statistics import median
 import aiohttp
 
 from bench.result import Result, say, spread
-from luban_app.samples import SAMPLES
+from luban_app.house.samples import SAMPLES
 
 RUNS = 5
 REQUESTS = 1500

@@ -1,5 +1,6 @@
 """The web service that the VMs of a Luban cluster serve.
 
-This is its frame: health, readiness, metrics, sessions, structured logs and graceful shutdown. What it serves
-to people is added as further routes (see `luban_app.application.Extension`).
+`frame` has what every such service needs: health, readiness, metrics and sessions. What it serves to people is added
+as further routes (see `luban_app.frame.routes.Extension`): `house` has the rules and puts the parts together,
+`catalogue` the indicators, `store` the databases, `web` the pages, `api` the JSON interface.
 """

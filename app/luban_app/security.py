@@ -18,9 +18,9 @@ from starlette.requests import HTTPConnection, Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from luban_app import logs
-from luban_app.frame import session_of
-from luban_app.records import StoreUnavailableError
-from luban_app.sessions import COOKIE, SECURE_COOKIE, is_session, new_session
+from luban_app.frame.middleware import session_of
+from luban_app.frame.sessions import COOKIE, SECURE_COOKIE, is_session, new_session
+from luban_app.house.records import StoreUnavailableError
 
 MAX_BODY_BYTES = 64 * 1024
 MAX_FIELDS = 300

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from luban_app.frame import Frame
+    from luban_app.frame.middleware import Frame
 
 DEFAULT_PORT = 8080
 KEEP_ALIVE_SECONDS = 75
@@ -44,15 +44,16 @@ def _application(service: Service, log_level: str) -> Frame:
     """The service under its frame. Raises ValueError, as `serve` does."""
     # Collecting while only imports run finds nothing and costs a tenth of the start.
     gc.disable()
-    from luban_app import house_app, house_input, logs, ruler
-    from luban_app.application import create_app
-    from luban_app.identity import vm_name
-    from luban_app.store_engine import parse_url, sqlite_url
+    from luban_app import logs
+    from luban_app.frame.identity import vm_name
+    from luban_app.frame.routes import create_app
+    from luban_app.house import assembly, inputs, ruler
+    from luban_app.store.engine import parse_url, sqlite_url
 
     vm = vm_name()
     logs.configure(vm, log_level)
-    ruler_length = house_input.measure("1", service.ruler_length, ruler.DEFAULT_LENGTH_CM).length
-    settings = house_app.Settings(
+    ruler_length = inputs.measure("1", service.ruler_length, ruler.DEFAULT_LENGTH_CM).length
+    settings = assembly.Settings(
         # The folder last: a start that is refused leaves nothing behind.
         database=parse_url(service.database_url) if service.database_url else sqlite_url(_made(service.data_dir)),
         ruler_length=ruler_length,
@@ -61,7 +62,7 @@ def _application(service: Service, log_level: str) -> Frame:
     if service.experiments:
         warning = "experiments are on: whoever can reach this service can keep its processor busy through /work"
         logs.get("luban_app.server").warning(warning)
-    app = create_app(vm, extension=house_app.build(vm, settings).extension, experiments=service.experiments)
+    app = create_app(vm, extension=assembly.build(vm, settings).extension, experiments=service.experiments)
     # What is loaded now stays until the end: it need not be looked through again and again.
     gc.freeze()
     gc.enable()
@@ -70,7 +71,7 @@ def _application(service: Service, log_level: str) -> Frame:
 
 def _made(data_dir: Path) -> Path:
     """The data folder, which is there now, as is the database's file in it. Raises ValueError."""
-    from luban_app.store_engine import make_file, sqlite_url
+    from luban_app.store.engine import make_file, sqlite_url
 
     try:
         # Records, and the key that cookies are signed with, are nobody else's.

@@ -20,8 +20,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from luban_app.store_engine import open_engine, sqlite_url
-from luban_app.store_schema import metadata, records
+from luban_app.store.engine import open_engine, sqlite_url
+from luban_app.store.schema import metadata, records
 
 
 def application(folder: Path) -> Starlette:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import expect
 
-from luban_app.samples import SAMPLES
+from luban_app.house.samples import SAMPLES
 from luban_app.web.render import signed
 from tests.browser.visit import Visit, indicators
 

@@ -7,9 +7,9 @@ import re
 import pytest
 from playwright.sync_api import Browser, Locator, expect
 
-from luban_app.house import InputError
-from luban_app.records import NAME_LENGTH
-from luban_app.samples import SAMPLES
+from luban_app.house.records import NAME_LENGTH
+from luban_app.house.samples import SAMPLES
+from luban_app.house.service import InputError
 from tests.browser.conftest import VM
 from tests.browser.visit import TOUCH_PIXELS, Visit, indicators
 

@@ -18,7 +18,7 @@ import psycopg
 import pytest
 from sqlalchemy.engine import URL
 
-from luban_app.store_engine import parse_url, sqlite_url
+from luban_app.store.engine import parse_url, sqlite_url
 
 ORDINARY_USER = "daemon"
 """PostgreSQL refuses to run as root."""

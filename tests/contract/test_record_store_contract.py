@@ -11,10 +11,8 @@ from typing import Any
 
 import pytest
 
-from luban_app import records as interface
-from luban_app import store as store_module
-from luban_app import store_records
-from luban_app.records import (
+from luban_app.house import records as interface
+from luban_app.house.records import (
     Draft,
     DraftConflictError,
     DraftEndedError,
@@ -29,8 +27,9 @@ from luban_app.records import (
     TooManyRecordsError,
     UnnamedDraftError,
 )
-from luban_app.store import SqlStore
-from luban_app.store_engine import parse_url
+from luban_app.store import record_statements, sql_store
+from luban_app.store.engine import parse_url
+from luban_app.store.sql_store import SqlStore
 from tests.contract.database_sides import Side, postgres_server, side  # noqa: F401 - fixtures
 
 pytestmark = pytest.mark.contract
@@ -163,7 +162,7 @@ async def test_nobody_sees_or_changes_somebody_elses(store: SqlStore) -> None:
 
 
 async def test_an_owner_has_so_many_records_and_no_more(store: SqlStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store_records, "MAX_RECORDS_PER_OWNER", 3)
+    monkeypatch.setattr(record_statements, "MAX_RECORDS_PER_OWNER", 3)
     kept = [await keep(store) for _ in range(3)]
     with pytest.raises(TooManyRecordsError, match="3"):
         await keep(store)
@@ -381,7 +380,7 @@ async def test_a_form_without_a_name_stays_open(store: SqlStore) -> None:
 
 
 async def test_a_form_that_finds_no_room_stays_open(store: SqlStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store_records, "MAX_RECORDS_PER_OWNER", 1)
+    monkeypatch.setattr(record_statements, "MAX_RECORDS_PER_OWNER", 1)
     full = await keep(store)
     await store.begin_draft(ANA, Draft(HOME, id="d1"))
     with pytest.raises(TooManyRecordsError):
@@ -443,7 +442,7 @@ async def test_forms_that_begin_at_once_are_one(opened: Opener) -> None:
 
 
 async def test_no_more_than_so_many_of_an_owner_even_at_once(opened: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store_records, "MAX_RECORDS_PER_OWNER", 3)
+    monkeypatch.setattr(record_statements, "MAX_RECORDS_PER_OWNER", 3)
     stores = [opened(), opened()]
     found = await asyncio.gather(*(keep(stores[number % 2]) for number in range(10)), return_exceptions=True)
     assert [type(one).__name__ for one in found].count("TooManyRecordsError") == 7
@@ -454,8 +453,8 @@ async def test_no_more_than_so_many_of_an_owner_even_at_once(opened: Opener, mon
 async def test_no_more_than_so_many_of_all_owners_together(
     opened: Opener, monkeypatch: pytest.MonkeyPatch, seconds: float
 ) -> None:
-    monkeypatch.setattr(store_module, "MAX_RECORDS", len(SAMPLES) + 3)
-    monkeypatch.setattr(store_module, "COUNT_SECONDS", seconds)
+    monkeypatch.setattr(sql_store, "MAX_RECORDS", len(SAMPLES) + 3)
+    monkeypatch.setattr(sql_store, "COUNT_SECONDS", seconds)
     store = opened(SAMPLES)
     made = await keep(store, "owner1")
     await keep(store, "owner2")
@@ -471,13 +470,13 @@ async def test_no_more_than_so_many_of_all_owners_together(
     assert (await store.finish("owner1", "d4", judged)).id == made.id
     assert (await store.finish(ANA, "d1", judged)).home == HOME
     await store.delete("owner1", made.id)
-    monkeypatch.setattr(store_module, "COUNT_SECONDS", 0.0)
+    monkeypatch.setattr(sql_store, "COUNT_SECONDS", 0.0)
     await keep(store, "owner3")
 
 
 async def test_what_is_refused_takes_no_room(opened: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store_module, "MAX_RECORDS", 5)
-    monkeypatch.setattr(store_records, "MAX_RECORDS_PER_OWNER", 2)
+    monkeypatch.setattr(sql_store, "MAX_RECORDS", 5)
+    monkeypatch.setattr(record_statements, "MAX_RECORDS_PER_OWNER", 2)
     store = opened()
     for _ in range(2):
         await keep(store)

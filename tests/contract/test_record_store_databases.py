@@ -16,13 +16,11 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, inspect, text
 
-import luban_app
-from luban_app import store as store_module
-from luban_app import store_migrate
-from luban_app.records import Query, StoreUnavailableError
-from luban_app.store import SqlStore
-from luban_app.store_engine import StoreUrlError, explained, make_file, open_engine, parse_url, sqlite_url
-from luban_app.store_schema import HEAD, metadata
+from luban_app.house.records import Query, StoreUnavailableError
+from luban_app.store import migrate, sql_store
+from luban_app.store.engine import StoreUrlError, explained, make_file, open_engine, parse_url, sqlite_url
+from luban_app.store.schema import HEAD, metadata
+from luban_app.store.sql_store import SqlStore
 from tests.contract.database_sides import (  # noqa: F401 - fixtures
     ROLE,
     Postgres,
@@ -47,9 +45,9 @@ def engine(side: Side) -> Any:  # noqa: F811
 
 
 def migrated(engine: Engine) -> None:
-    with engine.connect().execution_options(**store_migrate.LOCKED) as connection, connection.begin():
-        store_migrate.lock(connection)
-        store_migrate.migrate(connection)
+    with engine.connect().execution_options(**migrate.LOCKED) as connection, connection.begin():
+        migrate.lock(connection)
+        migrate.migrate(connection)
 
 
 def test_migrations_make_exactly_the_tables_that_the_program_uses(engine: Engine) -> None:
@@ -57,14 +55,14 @@ def test_migrations_make_exactly_the_tables_that_the_program_uses(engine: Engine
     with engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True})
         assert compare_metadata(context, metadata) == []
-        assert store_migrate.current(connection) == HEAD
+        assert migrate.current(connection) == HEAD
         assert connection.execute(text("SELECT count(*) FROM alembic_version")).scalar() == 1
 
 
 def test_what_the_first_version_kept_goes_on(engine: Engine) -> None:
-    with engine.connect().execution_options(**store_migrate.LOCKED) as connection, connection.begin():
-        store_migrate.lock(connection)
-        store_migrate.upgrade(connection, "0001")
+    with engine.connect().execution_options(**migrate.LOCKED) as connection, connection.begin():
+        migrate.lock(connection)
+        migrate.upgrade(connection, "0001")
         texts = {"name": "Old", "address": "", "notes": "", "answers": '{"pylon":"none"}'}
         keys = {"name_key": "old", "search_key": "old"}
         scores = dict.fromkeys(("outside", "building", "inside", "total"))
@@ -99,7 +97,7 @@ async def test_a_database_that_lacks_a_column_is_not_ready(side: Side) -> None: 
 
 
 def test_the_program_knows_the_newest_migration() -> None:
-    folder = Path(luban_app.__file__).parent / "migrations"
+    folder = Path(migrate.__file__).parent / "migrations"
     assert ScriptDirectory(str(folder)).get_heads() == [HEAD]
 
 
@@ -108,7 +106,7 @@ def test_a_migration_that_fails_leaves_nothing_behind(engine: Engine, monkeypatc
         connection.execute(text("CREATE TABLE half (id INTEGER)"))
         raise RuntimeError("broken on purpose")
 
-    monkeypatch.setattr(store_migrate, "upgrade", breaks)
+    monkeypatch.setattr(migrate, "upgrade", breaks)
     with pytest.raises(RuntimeError, match="on purpose"):
         migrated(engine)
     assert inspect(engine).get_table_names() == []
@@ -120,7 +118,7 @@ def test_a_database_that_is_newer_is_left_alone(engine: Engine) -> None:
         connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
     migrated(engine)
     with engine.connect() as connection:
-        assert store_migrate.current(connection) == "9999"
+        assert migrate.current(connection) == "9999"
 
 
 # Addresses.
@@ -264,12 +262,12 @@ async def test_a_file_that_is_there_keeps_its_mode_and_its_records(tmp_path: Pat
 async def test_a_database_that_is_locked_for_long_is_unavailable_and_comes_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("luban_app.store_engine.STATEMENT_SECONDS", 0.2)
+    monkeypatch.setattr("luban_app.store.engine.STATEMENT_SECONDS", 0.2)
     url = parse_url(f"sqlite:///{tmp_path}/house.sqlite")
     store = SqlStore(url)
     await store.check()
     blocker = open_engine(url)
-    with blocker.connect().execution_options(**store_migrate.LOCKED) as connection, connection.begin():
+    with blocker.connect().execution_options(**migrate.LOCKED) as connection, connection.begin():
         with pytest.raises(StoreUnavailableError):
             await keep(store)
         assert (await store.find(ANA, Query())).total == 0
@@ -286,7 +284,7 @@ def own_server() -> Any:
 
 
 async def test_connections_come_back_by_themselves(own_server: Postgres, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store_module, "RETRY_SECONDS", 0.0)
+    monkeypatch.setattr(sql_store, "RETRY_SECONDS", 0.0)
     store = SqlStore(own_server.database())
     made = await keep(store)
     own_server.stop()
@@ -304,7 +302,7 @@ async def test_connections_come_back_by_themselves(own_server: Postgres, monkeyp
 async def test_a_server_that_is_away_at_the_start_is_used_once_it_is_there(
     own_server: Postgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store_module, "RETRY_SECONDS", 0.0)
+    monkeypatch.setattr(sql_store, "RETRY_SECONDS", 0.0)
     url = own_server.database()
     own_server.stop()
     store = SqlStore(url, SAMPLES)
@@ -318,7 +316,7 @@ async def test_a_server_that_is_away_at_the_start_is_used_once_it_is_there(
 async def test_a_server_that_no_longer_answers_holds_nobody_up_for_ever(
     own_server: Postgres, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store_module, "CALL_SECONDS", 0.5)
+    monkeypatch.setattr(sql_store, "CALL_SECONDS", 0.5)
     store = SqlStore(own_server.database())
     await store.check()
     own_server.freeze()
@@ -329,7 +327,7 @@ async def test_a_server_that_no_longer_answers_holds_nobody_up_for_ever(
         own_server.thaw()
     assert {type(one) for one in lost} == {StoreUnavailableError}
     assert time.monotonic() - started < 5
-    monkeypatch.setattr(store_module, "CALL_SECONDS", 30.0)
+    monkeypatch.setattr(sql_store, "CALL_SECONDS", 30.0)
     await store.check()
     await store.close()
 

@@ -17,8 +17,8 @@ import pytest
 
 from lab.datacentre import DataCentre
 from luban_app.catalogue import catalogue
-from luban_app.samples import SAMPLES
-from luban_app.scoring import evaluate
+from luban_app.house.samples import SAMPLES
+from luban_app.house.scoring import evaluate
 from tests.e2e.lab_view import LabView
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]

@@ -20,9 +20,9 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from luban_app import house_app
-from luban_app.application import create_app
-from luban_app.store_engine import sqlite_url
+from luban_app.frame.routes import create_app
+from luban_app.house import assembly
+from luban_app.store.engine import sqlite_url
 
 EXAMPLES = 60
 """For each operation and each kind of input."""
@@ -39,7 +39,7 @@ PATIENT = hypothesis.settings(
 
 @pytest.fixture
 def schema(tmp_path: Path) -> Iterator[BaseSchema]:
-    made = house_app.build("vm-1", house_app.Settings(sqlite_url(tmp_path)))
+    made = assembly.build("vm-1", assembly.Settings(sqlite_url(tmp_path)))
     # Each request runs in an event loop of its own here; the store must outlive them.
     app = create_app("vm-1", extension=replace(made.extension, lifespan=None))
     yield schemathesis.openapi.from_asgi("/api/openapi.json", app)

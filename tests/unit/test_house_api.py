@@ -11,15 +11,15 @@ from typing import Any
 import httpx
 import pytest
 
-from luban_app import house_app
 from luban_app.api.models import Problem
-from luban_app.application import create_app
 from luban_app.catalogue import catalogue
-from luban_app.frame import Frame
-from luban_app.house_app import HouseApp, Settings
-from luban_app.records import MAX_RECORDS_PER_OWNER, NOTES_LENGTH, StoreUnavailableError
-from luban_app.samples import SAMPLES
-from luban_app.store_engine import parse_url, sqlite_url
+from luban_app.frame.middleware import Frame
+from luban_app.frame.routes import create_app
+from luban_app.house import assembly
+from luban_app.house.assembly import HouseApp, Settings
+from luban_app.house.records import MAX_RECORDS_PER_OWNER, NOTES_LENGTH, StoreUnavailableError
+from luban_app.house.samples import SAMPLES
+from luban_app.store.engine import parse_url, sqlite_url
 
 ROOT = "/api/v1"
 GOOD: dict[str, Any] = {"name": "Garden flat", "answers": {"pylon": "none", "light": "fair"}}
@@ -28,7 +28,7 @@ PROBLEM = "application/problem+json"
 
 @pytest.fixture
 async def made(tmp_path: Path) -> AsyncIterator[HouseApp]:
-    made = house_app.build("vm-1", Settings(sqlite_url(tmp_path)))
+    made = assembly.build("vm-1", Settings(sqlite_url(tmp_path)))
     yield made
     await made.store.close()
 
@@ -355,8 +355,8 @@ async def test_another_sites_page_changes_nothing(client: httpx.AsyncClient) -> 
 
 
 async def test_without_a_database_the_service_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("luban_app.store.RETRY_SECONDS", 0.0)
-    made = house_app.build("vm-1", Settings(parse_url("postgresql://luban:hunter2@127.0.0.1:1/house")))
+    monkeypatch.setattr("luban_app.store.sql_store.RETRY_SECONDS", 0.0)
+    made = assembly.build("vm-1", Settings(parse_url("postgresql://luban:hunter2@127.0.0.1:1/house")))
     async with client_of(create_app("vm-1", extension=made.extension)) as client:
         assert (await client.get("/healthz")).status_code == 200
         ready = await client.get("/readyz")
@@ -399,7 +399,7 @@ async def test_a_broken_handler_is_no_traceback(made: HouseApp, monkeypatch: pyt
 
 
 async def test_a_migration_that_fails_is_tried_again(made: HouseApp, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("luban_app.house_app.RETRY_SECONDS", 0.0)
+    monkeypatch.setattr("luban_app.house.assembly.RETRY_SECONDS", 0.0)
     done, tries = asyncio.Event(), 0
     prepare = made.store.prepare
 
@@ -418,7 +418,7 @@ async def test_a_migration_that_fails_is_tried_again(made: HouseApp, monkeypatch
 
 
 async def test_the_database_is_prepared_with_the_service_and_closed_with_it(tmp_path: Path) -> None:
-    made = house_app.build("vm-1", Settings(sqlite_url(tmp_path)))
+    made = assembly.build("vm-1", Settings(sqlite_url(tmp_path)))
     async with made.lifespan(None):  # type: ignore[arg-type]
         await made.store.check()
     with pytest.raises((RuntimeError, StoreUnavailableError)):

@@ -14,10 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markupsafe import Markup, escape
 
-from luban_app import house_app
-from luban_app.application import create_app
-from luban_app.house_app import Settings
-from luban_app.store_engine import sqlite_url
+from luban_app.frame.routes import create_app
+from luban_app.house import assembly
+from luban_app.house.assembly import Settings
+from luban_app.store.engine import sqlite_url
 from luban_app.web.language import Translator
 from luban_app.web.markup import Words, mark
 
@@ -110,7 +110,7 @@ class _Reader(HTMLParser):
 
 @pytest.fixture
 async def client(tmp_path: Path) -> AsyncIterator[httpx.AsyncClient]:
-    made = house_app.build("vm-1", Settings(sqlite_url(tmp_path)))
+    made = assembly.build("vm-1", Settings(sqlite_url(tmp_path)))
     await made.store.prepare()
     transport = httpx.ASGITransport(app=create_app("vm-1", extension=made.extension))
     async with httpx.AsyncClient(transport=transport, base_url="http://vm", headers={"Accept-Language": "en"}) as one:

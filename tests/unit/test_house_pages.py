@@ -11,13 +11,13 @@ from pathlib import Path
 import httpx
 import pytest
 
-from luban_app import house_app
-from luban_app.application import create_app
 from luban_app.catalogue import LANGUAGES, catalogue
-from luban_app.house_app import HouseApp, Settings
-from luban_app.samples import SAMPLES
+from luban_app.frame.routes import create_app
+from luban_app.house import assembly
+from luban_app.house.assembly import HouseApp, Settings
+from luban_app.house.samples import SAMPLES
 from luban_app.security import CSRF_FIELD
-from luban_app.store_engine import sqlite_url
+from luban_app.store.engine import sqlite_url
 from luban_app.web.language import words
 from tests.fakes.forms import hidden_of
 
@@ -38,7 +38,7 @@ WEB = Path(__file__).resolve().parents[2] / "app" / "luban_app" / "web"
 
 @pytest.fixture
 async def made(tmp_path: Path) -> AsyncIterator[HouseApp]:
-    made = house_app.build("vm-1", Settings(sqlite_url(tmp_path)))
+    made = assembly.build("vm-1", Settings(sqlite_url(tmp_path)))
     await made.store.prepare()
     yield made
     await made.store.close()

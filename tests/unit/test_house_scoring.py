@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from luban_app.catalogue import Catalogue, Group, Indicator, Option, Part, Source, Text, catalogue
-from luban_app.samples import SAMPLES
-from luban_app.scoring import (
+from luban_app.house.samples import SAMPLES
+from luban_app.house.scoring import (
     AnswerError,
     Finding,
     Score,

@@ -17,9 +17,9 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from luban_app import security
-from luban_app.records import StoreUnavailableError
+from luban_app.frame.sessions import COOKIE, is_cookie, is_session, new_session
+from luban_app.house.records import StoreUnavailableError
 from luban_app.security import CSRF_FIELD, MAX_BODY_BYTES, Guard, Keys
-from luban_app.sessions import COOKIE, is_cookie, is_session, new_session
 
 SECRET = b"s" * 32
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}

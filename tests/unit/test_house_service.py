@@ -17,11 +17,10 @@ import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from luban_app import house_csv, house_input
 from luban_app.catalogue import LANGUAGES, Catalogue, Language, Text, catalogue
-from luban_app.house import House, InputError, sample_records
-from luban_app.house_input import MESSAGES
-from luban_app.records import (
+from luban_app.house import csv_export, inputs
+from luban_app.house.inputs import MESSAGES
+from luban_app.house.records import (
     ADDRESS_LENGTH,
     NAME_LENGTH,
     NOTES_LENGTH,
@@ -32,10 +31,11 @@ from luban_app.records import (
     RecordNotFoundError,
     Scores,
 )
-from luban_app.samples import SAMPLES
-from luban_app.scoring import version
-from luban_app.store import SqlStore
-from luban_app.store_engine import sqlite_url
+from luban_app.house.samples import SAMPLES
+from luban_app.house.scoring import version
+from luban_app.house.service import House, InputError, sample_records
+from luban_app.store.engine import sqlite_url
+from luban_app.store.sql_store import SqlStore
 
 ANA, BEN = "a" * 22, "b" * 22
 GOOD = {"pylon": "none", "light": "fair"}
@@ -61,14 +61,14 @@ def refused(call: object, field: str, code: str) -> InputError:
 
 
 def test_texts_are_trimmed_and_composed() -> None:
-    home = house_input.home("  Cafe\u0301 \t one ", " a\nb ", "\r\n first\r\nsecond\u2028third\tx ")
+    home = inputs.home("  Cafe\u0301 \t one ", " a\nb ", "\r\n first\r\nsecond\u2028third\tx ")
     assert home == Home("Café   one", "a b", "first\nsecond\nthird\tx")
 
 
 def test_a_name_is_needed_except_in_a_draft() -> None:
     for name in ("", "   ", "\n\t"):
-        refused(lambda name=name: house_input.home(name), "name", "required")
-        assert house_input.home(name, "x", draft=True) == Home("", "x")
+        refused(lambda name=name: inputs.home(name), "name", "required")
+        assert inputs.home(name, "x", draft=True) == Home("", "x")
 
 
 @pytest.mark.parametrize(
@@ -77,26 +77,26 @@ def test_a_name_is_needed_except_in_a_draft() -> None:
 def test_texts_have_a_greatest_length_in_characters(field: str, most: int) -> None:
     for character in ("x", "家", "𠮷"):
         fits = {"name": "n", field: character * most}
-        assert getattr(house_input.home(**fits), field) == character * most
+        assert getattr(inputs.home(**fits), field) == character * most
         long = {"name": "n", field: character * (most + 1)}
-        error = refused(lambda long=long: house_input.home(**long), field, "too-long")
+        error = refused(lambda long=long: inputs.home(**long), field, "too-long")
         assert str(most) in error.message("en")
     huge = {"name": "n", field: "x" * 1_000_000}
-    assert len(str(refused(lambda: house_input.home(**huge), field, "too-long"))) < 200
+    assert len(str(refused(lambda: inputs.home(**huge), field, "too-long"))) < 200
 
 
 @pytest.mark.parametrize("bad", ["\0", "\x1b[31m", "\x7f", "\ud800", "\ufffe", "\x85\x86"])
 def test_characters_that_no_database_keeps_are_refused(bad: str) -> None:
     for field in ("name", "address", "notes"):
         given_ = {"name": "n", field: f"a{bad}b"}
-        refused(lambda given_=given_: house_input.home(**given_), field, "characters")
+        refused(lambda given_=given_: inputs.home(**given_), field, "characters")
 
 
 @given(st.text(st.characters(codec=None), max_size=300), st.text(max_size=300), st.text(max_size=1200))
 def test_any_text_is_taken_or_refused(name: str, address: str, notes: str) -> None:
     home, error = read(name, address, notes)
     if home is not None:
-        assert home == house_input.home(home.name, home.address, home.notes)
+        assert home == inputs.home(home.name, home.address, home.notes)
         assert "\0" not in (home.name + home.address + home.notes).encode().decode()
     if error is not None:
         assert all(error.message(language).encode() for language in LANGUAGES)
@@ -128,17 +128,17 @@ TURNING = [chr(code) for code in (*range(0x202A, 0x202F), *range(0x2066, 0x206A)
     ],
 )
 def test_what_nobody_can_see_is_no_name(unseen: str) -> None:
-    refused(lambda: house_input.home(unseen), "name", "required")
-    assert house_input.home("n", unseen, unseen) == Home("n")
-    assert house_input.query(unseen) == Query()
+    refused(lambda: inputs.home(unseen), "name", "required")
+    assert inputs.home("n", unseen, unseen) == Home("n")
+    assert inputs.query(unseen) == Query()
 
 
 @pytest.mark.parametrize("mark", [*TURNING, ZERO_WIDTH, "\ufeff", "\u200f", "\u00ad"])
 def test_marks_that_turn_words_round_or_cannot_be_seen_are_dropped(mark: str) -> None:
-    home = house_input.home(f"{mark}El{mark}m{mark}", f"1{mark}2", f"a{mark}\n{mark}b")
+    home = inputs.home(f"{mark}El{mark}m{mark}", f"1{mark}2", f"a{mark}\n{mark}b")
     assert home == Home("Elm", "12", "a\nb")
-    assert house_input.home(f"Cafe{mark}\u0301").name == "Café"
-    assert mark not in house_input.shown(f"a{mark}b")
+    assert inputs.home(f"Cafe{mark}\u0301").name == "Café"
+    assert mark not in inputs.shown(f"a{mark}b")
 
 
 @pytest.mark.parametrize(
@@ -156,7 +156,7 @@ def test_marks_that_turn_words_round_or_cannot_be_seen_are_dropped(mark: str) ->
     ],
 )
 def test_what_writing_needs_is_kept(name: str) -> None:
-    assert house_input.home(f"{JOINER} {name}{NON_JOINER} ").name == name
+    assert inputs.home(f"{JOINER} {name}{NON_JOINER} ").name == name
 
 
 @given(st.text(st.one_of(st.characters(codec=None), st.characters(categories=["Cf", "Mn", "Zs"])), max_size=80))
@@ -173,29 +173,27 @@ def test_a_name_that_is_taken_can_be_seen_and_turns_nothing_round(name: str) -> 
 
 def read(*texts: str) -> tuple[Home | None, InputError | None]:
     try:
-        return house_input.home(*texts), None
+        return inputs.home(*texts), None
     except InputError as error:
         return None, error
 
 
 def test_empty_answers_mean_not_answered() -> None:
-    assert house_input.answers(catalogue(), {"pylon": "none", "light": ""}) == {"pylon": "none"}
+    assert inputs.answers(catalogue(), {"pylon": "none", "light": ""}) == {"pylon": "none"}
 
 
 def test_unknown_answers_are_named() -> None:
     error = refused(
-        lambda: house_input.answers(catalogue(), {"pylon": "none", "nosuch": "x"}), "nosuch", "unknown-indicator"
+        lambda: inputs.answers(catalogue(), {"pylon": "none", "nosuch": "x"}), "nosuch", "unknown-indicator"
     )
     assert "nosuch" in error.message("zh-TW")
-    error = refused(lambda: house_input.answers(catalogue(), {"pylon": "<b>"}), "pylon", "unknown-option")
+    error = refused(lambda: inputs.answers(catalogue(), {"pylon": "<b>"}), "pylon", "unknown-option")
     assert "<b>" in error.message("en"), "escaping is for whoever shows it"
 
 
 def test_a_fault_repeats_only_a_piece_of_what_was_wrong() -> None:
     wrong = "\x1b\ud800" + "{x}%s" * 10_000
-    error = refused(
-        lambda: house_input.answers(catalogue(), {wrong: wrong}), house_input.shown(wrong), "unknown-indicator"
-    )
+    error = refused(lambda: inputs.answers(catalogue(), {wrong: wrong}), inputs.shown(wrong), "unknown-indicator")
     assert len(error.field) < 70
     assert len(error.message("en")) < 200
     error.message("zh-TW").encode()
@@ -203,14 +201,14 @@ def test_a_fault_repeats_only_a_piece_of_what_was_wrong() -> None:
 
 def test_too_many_answers_are_not_looked_at() -> None:
     many = {f"i{number}": "x" for number in range(10_000)}
-    refused(lambda: house_input.answers(catalogue(), many), "answers", "too-many-answers")
-    assert len(catalogue().indicators) < house_input.MAX_ANSWERS
+    refused(lambda: inputs.answers(catalogue(), many), "answers", "too-many-answers")
+    assert len(catalogue().indicators) < inputs.MAX_ANSWERS
 
 
 def test_a_query_has_defaults() -> None:
-    assert house_input.query() == Query()
-    assert house_input.query(sort="name") == Query(sort="name", descending=False)
-    assert house_input.query(" Elm ", "total", "asc", "3", "50") == Query("Elm", "total", False, 3, 50)
+    assert inputs.query() == Query()
+    assert inputs.query(sort="name") == Query(sort="name", descending=False)
+    assert inputs.query(" Elm ", "total", "asc", "3", "50") == Query("Elm", "total", False, 3, 50)
 
 
 @pytest.mark.parametrize(
@@ -231,7 +229,7 @@ def test_a_query_has_defaults() -> None:
     ],
 )
 def test_a_query_is_bounded(given_: dict[str, str], field: str, code: str) -> None:
-    refused(lambda: house_input.query(**given_), field, code)
+    refused(lambda: inputs.query(**given_), field, code)
 
 
 @pytest.mark.parametrize(
@@ -416,8 +414,8 @@ async def test_the_table_holds_what_was_searched_on_all_pages(house: House) -> N
 
 @pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠"])
 def test_no_cell_is_ever_a_formula(start: str) -> None:
-    assert house_csv.cell(f"{start}1+1") == f"'{start}1+1"
-    assert house_csv.cell(f"a{start}1") == f"a{start}1"
+    assert csv_export.cell(f"{start}1+1") == f"'{start}1+1"
+    assert csv_export.cell(f"a{start}1") == f"a{start}1"
 
 
 async def test_formulas_in_a_record_are_only_shown(house: House) -> None:
@@ -435,14 +433,14 @@ async def test_lines_end_as_the_standard_says(house: House) -> None:
 def test_a_record_of_an_older_catalogue_is_still_a_row() -> None:
     record = replace(sample_records(catalogue())[0].record, answers={"abolished": "x"})
     assert isinstance(record, Record)
-    table = house_csv.table(catalogue(), [record], "en").decode("utf-8-sig")
+    table = csv_export.table(catalogue(), [record], "en").decode("utf-8-sig")
     assert "abolished" not in table
 
 
 def test_the_parts_have_one_name_everywhere() -> None:
     words = yaml.safe_load(resources.files("luban_app").joinpath("web/translations.yaml").read_text(encoding="utf-8"))
     head = {
-        language: house_csv.table(catalogue(), [], language).decode("utf-8-sig").split(",")[3:6]
+        language: csv_export.table(catalogue(), [], language).decode("utf-8-sig").split(",")[3:6]
         for language in LANGUAGES
     }
     for part, zh_tw, en in zip(catalogue().parts, head["zh-TW"], head["en"], strict=True):

@@ -12,11 +12,11 @@ import pytest
 from starlette.applications import Starlette
 from structlog.testing import capture_logs
 
-from luban_app import house_app
-from luban_app.house_app import HouseApp, Settings
-from luban_app.records import Home, Query, Scores, StoreUnavailableError
-from luban_app.store import SqlStore
-from luban_app.store_engine import sqlite_url
+from luban_app.house import assembly
+from luban_app.house.assembly import HouseApp, Settings
+from luban_app.house.records import Home, Query, Scores, StoreUnavailableError
+from luban_app.store.engine import sqlite_url
+from luban_app.store.sql_store import SqlStore
 
 ANA = "a" * 22
 ANSWERS = {"pylon": "near"}
@@ -24,9 +24,9 @@ ANSWERS = {"pylon": "near"}
 
 @pytest.fixture
 def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> HouseApp:
-    monkeypatch.setattr(house_app, "RETRY_SECONDS", 0.01)
-    monkeypatch.setattr(house_app, "TEND_SECONDS", 0.01)
-    return house_app.build("vm-1", Settings(sqlite_url(tmp_path)))
+    monkeypatch.setattr(assembly, "RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(assembly, "TEND_SECONDS", 0.01)
+    return assembly.build("vm-1", Settings(sqlite_url(tmp_path)))
 
 
 async def old_record(made: HouseApp) -> str:

@@ -10,14 +10,14 @@ from pathlib import Path
 import httpx
 import pytest
 
-from luban_app import house_app
-from luban_app import store as store_module
-from luban_app.application import create_app
 from luban_app.catalogue import LANGUAGES, catalogue
-from luban_app.house_app import HouseApp, Settings
-from luban_app.records import Draft, Query
-from luban_app.records import Home as HomeTexts
-from luban_app.store_engine import sqlite_url
+from luban_app.frame.routes import create_app
+from luban_app.house import assembly
+from luban_app.house.assembly import HouseApp, Settings
+from luban_app.house.records import Draft, Query
+from luban_app.house.records import Home as HomeTexts
+from luban_app.store import sql_store
+from luban_app.store.engine import sqlite_url
 from luban_app.web.language import words
 from tests.fakes.forms import hidden_of
 
@@ -27,7 +27,7 @@ LAST = f"/evaluate/{catalogue().parts[-1].id}"
 
 @pytest.fixture
 async def made(tmp_path: Path) -> AsyncIterator[HouseApp]:
-    made = house_app.build("vm-1", Settings(sqlite_url(tmp_path)))
+    made = assembly.build("vm-1", Settings(sqlite_url(tmp_path)))
     await made.store.prepare()
     yield made
     await made.store.close()
@@ -212,8 +212,8 @@ async def test_a_full_service_begins_no_form_and_finishes_those_that_are_begun(
 ) -> None:
     begun = Window(browser)
     await begun.fill(HOME, name="Begun before")
-    monkeypatch.setattr(store_module, "MAX_RECORDS", 0)
-    monkeypatch.setattr(store_module, "COUNT_SECONDS", 0.0)
+    monkeypatch.setattr(sql_store, "MAX_RECORDS", 0)
+    monkeypatch.setattr(sql_store, "COUNT_SECONDS", 0.0)
     assert (await begun.fill(LAST, damp="dry")).startswith("/records/")
     answer = await (await Window(browser).show(HOME)).send(HOME, name="Patient")
     assert answer.status_code == 503
@@ -234,7 +234,7 @@ async def test_a_full_service_lets_records_be_edited(
     browser: httpx.AsyncClient, made: HouseApp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     record = await a_record(browser, "Kept")
-    monkeypatch.setattr(store_module, "MAX_RECORDS", 0)
+    monkeypatch.setattr(sql_store, "MAX_RECORDS", 0)
     answer = await browser.post(f"{record}/edit", data=hidden_of((await browser.get(record)).text))
     assert answer.headers["location"] == HOME
     assert await Window(browser).fill(LAST, damp="dry") == record

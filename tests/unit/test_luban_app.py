@@ -24,11 +24,11 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Mount, Route
 
 from luban_app import logs, server
-from luban_app.application import Extension, create_app
-from luban_app.clock import SystemClock
-from luban_app.frame import Frame
-from luban_app.identity import vm_name
-from luban_app.sessions import COOKIE, SessionWindow, is_session, new_session
+from luban_app.frame.clock import SystemClock
+from luban_app.frame.identity import vm_name
+from luban_app.frame.middleware import Frame
+from luban_app.frame.routes import Extension, create_app
+from luban_app.frame.sessions import COOKIE, SessionWindow, is_session, new_session
 
 VM = "vm-7"
 APP = Path(__file__).parents[2] / "app"

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from luban_app.ruler import (
+from luban_app.house.ruler import (
     DEFAULT_LENGTH_CM,
     LENGTH_NOTE,
     VARIANT_LENGTHS_CM,
@@ -19,7 +19,7 @@ from luban_app.ruler import (
     parse_cm,
     read,
 )
-from luban_app.ruler_signs import CHARACTERS
+from luban_app.house.ruler_signs import CHARACTERS
 
 # The signs and their order are those of the list at https://lubanchi.cn/html/109.html (a ruler of 42.9 cm, simplified
 # characters). The numbers come from no table: they are worked out by hand from the length. A character has 42.9 / 8 =

@@ -13,7 +13,7 @@ from starlette.routing import BaseRoute, Route
 
 from luban_app.api import document
 from luban_app.api.handlers import JSON, Handlers
-from luban_app.house import House
+from luban_app.house.service import House
 
 PREFIX = "/api"
 ROOT = "/api/v1"

@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from luban_app import house_csv, house_input, security
+from luban_app import security
 from luban_app.api import views
 from luban_app.api.document import spec
 from luban_app.api.models import (
@@ -32,8 +32,9 @@ from luban_app.api.models import (
     RulerQuery,
 )
 from luban_app.catalogue.model import LANGUAGES, Language
-from luban_app.house import House
-from luban_app.house_input import InputError
+from luban_app.house import csv_export, inputs
+from luban_app.house.inputs import InputError
+from luban_app.house.service import House
 
 T = TypeVar("T")
 
@@ -59,7 +60,7 @@ def _answer(value: msgspec.Struct, status: int = 200, headers: dict[str, str] | 
 
 
 def _language(request: Request) -> Language:
-    return house_input.one_of("language", request.query_params.get("language", "zh-TW"), LANGUAGES)
+    return inputs.one_of("language", request.query_params.get("language", "zh-TW"), LANGUAGES)
 
 
 async def _body(request: Request, decoder: msgspec.json.Decoder[T]) -> T:
@@ -172,5 +173,5 @@ class Handlers:
         asked = request.query_params
         query = self.house.query(*(asked.get(name, "") for name in ("text", "sort", "order")))
         content = await self.house.export(await _owner(request), _language(request), query)
-        headers = {"Content-Disposition": f'attachment; filename="{house_csv.FILE_NAME}"'}
-        return Response(content, 200, headers, house_csv.MEDIA_TYPE)
+        headers = {"Content-Disposition": f'attachment; filename="{csv_export.FILE_NAME}"'}
+        return Response(content, 200, headers, csv_export.MEDIA_TYPE)

@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from luban_app.house_input import MAX_ANSWERS, MAX_PAGE, MAX_PAGE_SIZE, SEARCH_LENGTH
-from luban_app.records import ADDRESS_LENGTH, NAME_LENGTH, NOTES_LENGTH
+from luban_app.house.inputs import MAX_ANSWERS, MAX_PAGE, MAX_PAGE_SIZE, SEARCH_LENGTH
+from luban_app.house.records import ADDRESS_LENGTH, NAME_LENGTH, NOTES_LENGTH
 
 LanguageName = Literal["zh-TW", "en"]
 SortName = Literal["updated", "name", "outside", "building", "inside", "total"]

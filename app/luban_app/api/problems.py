@@ -9,8 +9,8 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from luban_app.api.models import Problem
-from luban_app.house_input import InputError
-from luban_app.records import (
+from luban_app.house.inputs import InputError
+from luban_app.house.records import (
     FULL_SECONDS,
     RecordNotFoundError,
     StoreFullError,

@@ -5,7 +5,6 @@ from __future__ import annotations
 from decimal import Decimal
 from fractions import Fraction
 
-from luban_app import ruler, scoring
 from luban_app.api.models import (
     CatalogueOut,
     ComparedOut,
@@ -27,8 +26,9 @@ from luban_app.api.models import (
     SuggestionOut,
 )
 from luban_app.catalogue.model import Catalogue, Indicator, Language, Source
-from luban_app.house import Comparison, House
-from luban_app.records import Found, Record
+from luban_app.house import ruler, scoring
+from luban_app.house.records import Found, Record
+from luban_app.house.service import Comparison, House
 
 
 def catalogue_out(catalogue: Catalogue, language: Language) -> CatalogueOut:

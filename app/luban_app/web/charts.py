@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from math import ceil, cos, floor, pi, sin
 
-from luban_app.ruler import Reading
-from luban_app.ruler_signs import CHARACTERS
+from luban_app.house.ruler import Reading
+from luban_app.house.ruler_signs import CHARACTERS
 
 DIAL_RADIUS = 52
 _START = 0.75 * pi

@@ -8,8 +8,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 from luban_app.catalogue import Catalogue, Language, Part
-from luban_app.house import House, InputError
-from luban_app.records import ADDRESS_LENGTH, NAME_LENGTH, NOTES_LENGTH, Draft, Home
+from luban_app.house.records import ADDRESS_LENGTH, NAME_LENGTH, NOTES_LENGTH, Draft, Home
+from luban_app.house.service import House, InputError
 from luban_app.web.language import Translator
 
 HOME = "home"

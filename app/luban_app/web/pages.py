@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from luban_app.house import House
+from luban_app.house.service import House
 from luban_app.web import assets
 from luban_app.web.render import Renderer
 from luban_app.web.views.evaluating import EvaluatingViews

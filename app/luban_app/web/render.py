@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from luban_app.catalogue import Language, Text
-from luban_app.ruler_signs import Character
+from luban_app.house.ruler_signs import Character
 from luban_app.security import CSRF_FIELD, Visitor
 from luban_app.web import assets, charts, language
 from luban_app.web.language import Translator

@@ -11,8 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from luban_app.catalogue import Part
-from luban_app.house import House, InputError, new_draft
-from luban_app.records import (
+from luban_app.house.records import (
     FULL_SECONDS,
     MAX_RECORDS_PER_OWNER,
     Draft,
@@ -24,6 +23,7 @@ from luban_app.records import (
     TooManyRecordsError,
     UnnamedDraftError,
 )
+from luban_app.house.service import House, InputError, new_draft
 from luban_app.security import Visitor, form, visitor
 from luban_app.web import forms, language
 from luban_app.web.forms import Problem

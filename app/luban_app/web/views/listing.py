@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 from starlette.requests import Request
 from starlette.responses import Response
 
-from luban_app import house_csv
 from luban_app.catalogue import Language
-from luban_app.house import Comparison, Difference, House, InputError
-from luban_app.house_input import MAX_COMPARED, SEARCH_LENGTH, SORT_KEYS
-from luban_app.records import Query, Record, RecordNotFoundError
+from luban_app.house import csv_export
+from luban_app.house.inputs import MAX_COMPARED, SEARCH_LENGTH, SORT_KEYS
+from luban_app.house.records import Query, Record, RecordNotFoundError
+from luban_app.house.service import Comparison, Difference, House, InputError
 from luban_app.security import Visitor, visitor
 from luban_app.web import language
 from luban_app.web.forms import Problem
@@ -116,8 +116,8 @@ class ListingViews:
         except InputError as error:
             return await self._list(request, who, Query(), [self._problem(request, error)], status=422)
         content = await self.house.export(who.session, language.negotiate(request), query)
-        disposition = f'attachment; filename="{house_csv.FILE_NAME}"'
-        return Response(content, media_type=house_csv.MEDIA_TYPE, headers={"Content-Disposition": disposition})
+        disposition = f'attachment; filename="{csv_export.FILE_NAME}"'
+        return Response(content, media_type=csv_export.MEDIA_TYPE, headers={"Content-Disposition": disposition})
 
     async def compare(self, request: Request) -> Response:
         """Two to six records side by side; the list again, saying why, if it cannot be done."""

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from starlette.requests import Request
 from starlette.responses import Response
 
-from luban_app.house import House, InputError
-from luban_app.ruler import LENGTH_NOTE, VARIANT_LENGTHS_CM, Reading
-from luban_app.ruler_signs import CHARACTERS
-from luban_app.samples import SAMPLES
+from luban_app.house.ruler import LENGTH_NOTE, VARIANT_LENGTHS_CM, Reading
+from luban_app.house.ruler_signs import CHARACTERS
+from luban_app.house.samples import SAMPLES
+from luban_app.house.service import House, InputError
 from luban_app.security import AWAY_DAYS, visitor
 from luban_app.web import charts, language
 from luban_app.web.forms import Problem

@@ -10,9 +10,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from luban_app.catalogue import Group, Indicator, Language, Part, Text
-from luban_app.house import House
-from luban_app.records import Draft, DraftConflictError, Record
-from luban_app.scoring import Evaluation, Finding, Score
+from luban_app.house.records import Draft, DraftConflictError, Record
+from luban_app.house.scoring import Evaluation, Finding, Score
+from luban_app.house.service import House
 from luban_app.security import Visitor, form, visitor
 from luban_app.web import forms, language
 from luban_app.web.language import Translator

@@ -10,9 +10,9 @@ from decimal import Decimal
 from types import MappingProxyType
 from typing import TypeVar, get_args
 
-from luban_app import ruler
 from luban_app.catalogue.model import Catalogue, Language, Text
-from luban_app.records import ADDRESS_LENGTH, NAME_LENGTH, NOTES_LENGTH, PAGE_SIZE, Home, Query, SortKey
+from luban_app.house import ruler
+from luban_app.house.records import ADDRESS_LENGTH, NAME_LENGTH, NOTES_LENGTH, PAGE_SIZE, Home, Query, SortKey
 
 MAX_PAGE_SIZE = 100
 MAX_PAGE = 10_000

@@ -9,10 +9,10 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from functools import cached_property
 
-from luban_app import house_csv, house_input, ruler, scoring
 from luban_app.catalogue.model import Catalogue, Indicator, Language, Option
-from luban_app.house_input import MAX_COMPARED, MIN_COMPARED, InputError
-from luban_app.records import (
+from luban_app.house import csv_export, inputs, ruler, scoring
+from luban_app.house.inputs import MAX_COMPARED, MIN_COMPARED, InputError
+from luban_app.house.records import (
     MAX_RECORDS_PER_OWNER,
     Draft,
     Found,
@@ -23,8 +23,8 @@ from luban_app.records import (
     SampleRecord,
     Scores,
 )
-from luban_app.samples import SAMPLES, Sample
-from luban_app.scoring import Evaluation
+from luban_app.house.samples import SAMPLES, Sample
+from luban_app.house.scoring import Evaluation
 
 __all__ = ["Compared", "Comparison", "Difference", "House", "InputError", "new_draft", "sample_records"]
 
@@ -101,23 +101,23 @@ class House:
 
     def home(self, name: str, address: str = "", notes: str = "") -> Home:
         """What people write about a home; the name may not be empty. Raises InputError."""
-        return house_input.home(name, address, notes)
+        return inputs.home(name, address, notes)
 
     def draft_home(self, name: str, address: str = "", notes: str = "") -> Home:
         """The same for a form that is only begun: the name may still be empty. Raises InputError."""
-        return house_input.home(name, address, notes, draft=True)
+        return inputs.home(name, address, notes, draft=True)
 
     def answers(self, given: Mapping[str, str]) -> dict[str, str]:
         """Indicator id -> option id, without those that are empty. Raises InputError (its field: the indicator)."""
-        return house_input.answers(self.catalogue, given)
+        return inputs.answers(self.catalogue, given)
 
     def query(self, text: str = "", sort: str = "", order: str = "", page: str = "", size: str = "") -> Query:
         """What to list; `order` is asc or desc; an empty parameter is the default. Raises InputError."""
-        return house_input.query(text, sort, order, page, size)
+        return inputs.query(text, sort, order, page, size)
 
     def measure(self, cm: str, length: str = "") -> ruler.Reading:
         """What the Luban ruler says; lengths are typed in cm, an empty length is the setting. Raises InputError."""
-        read = house_input.measure(cm, length, self.ruler_length)
+        read = inputs.measure(cm, length, self.ruler_length)
         return ruler.read(read.cm, read.length)
 
     # Evaluating.
@@ -238,10 +238,12 @@ class House:
         return differences
 
     async def export(self, owner: str, language: Language, query: Query | None = None) -> bytes:
-        """All that `query` finds (its page and size do not count) as CSV in UTF-8; see house_csv."""
+        """All that `query` finds (its page and size do not count) as CSV in UTF-8; see csv_export."""
         everything = replace(query or Query(), page=1, size=MAX_RECORDS_PER_OWNER + len(SAMPLES))
         found = await self.find(owner, everything)
-        return house_csv.table(self.catalogue, [self.localized(record, language) for record in found.records], language)
+        return csv_export.table(
+            self.catalogue, [self.localized(record, language) for record in found.records], language
+        )
 
     def localized(self, record: Record, language: Language) -> Record:
         """A sample in the visitor's language; any other record as it is."""

@@ -17,7 +17,7 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import ArgumentError, DataError, DBAPIError, IntegrityError, NoSuchModuleError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from luban_app.records import StoreUnavailableError
+from luban_app.house.records import StoreUnavailableError
 
 SQLITE = "sqlite"
 POSTGRESQL = "postgresql"

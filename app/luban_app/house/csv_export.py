@@ -7,7 +7,7 @@ import io
 from collections.abc import Iterable, Iterator
 
 from luban_app.catalogue.model import Catalogue, Language, Text
-from luban_app.records import Record
+from luban_app.house.records import Record
 
 MEDIA_TYPE = "text/csv; charset=utf-8"
 FILE_NAME = "luban.csv"

@@ -7,9 +7,9 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, Select, func, insert, select, update
 
-from luban_app.records import MAX_RECORDS_PER_OWNER, Found, Home, Query, Record, Scores, TooManyRecordsError
-from luban_app.store_rows import ESCAPE, like_pattern, microseconds, pack_answers, scores_of, texts_of, to_record
-from luban_app.store_schema import records
+from luban_app.house.records import MAX_RECORDS_PER_OWNER, Found, Home, Query, Record, Scores, TooManyRecordsError
+from luban_app.store.rows import ESCAPE, like_pattern, microseconds, pack_answers, scores_of, texts_of, to_record
+from luban_app.store.schema import records
 
 SAMPLES = ""
 """Owner of the samples."""

@@ -14,8 +14,7 @@ from typing import Any, TypeVar
 from sqlalchemy import Connection, delete, func, insert, select, text, update
 from sqlalchemy.engine import URL
 
-from luban_app import store_drafts, store_migrate, store_records
-from luban_app.records import (
+from luban_app.house.records import (
     KEEP_DAYS,
     MAX_RECORDS,
     Draft,
@@ -30,10 +29,11 @@ from luban_app.records import (
     StoreUnavailableError,
     UnnamedDraftError,
 )
-from luban_app.store_engine import CONNECTIONS, POSTGRESQL, open_engine, translated
-from luban_app.store_records import SAMPLES, clean, own, values_of, visible
-from luban_app.store_rows import microseconds, scores_of, to_record
-from luban_app.store_schema import drafts, records, secrets
+from luban_app.store import draft_statements, migrate, record_statements
+from luban_app.store.engine import CONNECTIONS, POSTGRESQL, open_engine, translated
+from luban_app.store.record_statements import SAMPLES, clean, own, values_of, visible
+from luban_app.store.rows import microseconds, scores_of, to_record
+from luban_app.store.schema import drafts, records, secrets
 
 __all__ = ["SampleRecord", "SqlStore", "StoreUnavailableError"]
 
@@ -105,7 +105,7 @@ class SqlStore:
 
         def work(connection: Connection) -> None:
             self._require_room(connection)
-            store_records.add(connection, record)
+            record_statements.add(connection, record)
 
         await self._change(owner, work)
         self._one_more()
@@ -125,7 +125,7 @@ class SqlStore:
     async def update(self, owner: str, record: str, home: Home, answers: Mapping[str, str], scores: Scores) -> Record:
         """Replace one's own. Raises RecordNotFoundError."""
         values = values_of(home, answers, scores) | {"updated": microseconds(self._now())}
-        row = await self._call(lambda connection: store_records.change(connection, owner, record, values))
+        row = await self._call(lambda connection: record_statements.change(connection, owner, record, values))
         if row is None:
             raise RecordNotFoundError(record)
         return to_record(row)
@@ -138,11 +138,11 @@ class SqlStore:
 
     async def find(self, owner: str, query: Query) -> Found:
         """One's own records and the samples."""
-        return await self._call(lambda connection: store_records.find(connection, owner, query))
+        return await self._call(lambda connection: record_statements.find(connection, owner, query))
 
     async def draft(self, owner: str) -> Draft | None:
         """The form that the session has begun, if any."""
-        return await self._call(lambda connection: store_drafts.find(connection, owner))
+        return await self._call(lambda connection: draft_statements.find(connection, owner))
 
     async def begin_draft(self, owner: str, draft: Draft, *, instead_of: str | None = None) -> None:
         """Keep a form in place of the one with the id `instead_of`. Raises what RecordStore's does."""
@@ -151,10 +151,10 @@ class SqlStore:
         adds = instead_of is None and not draft.record
 
         def work(connection: Connection) -> None:
-            store_drafts.require_place(connection, owner, draft.id, instead_of)
+            draft_statements.require_place(connection, owner, draft.id, instead_of)
             if adds:
                 self._require_room(connection)
-            store_drafts.put(connection, owner, draft, now)
+            draft_statements.put(connection, owner, draft, now)
 
         await self._change(owner, work)
         if adds:
@@ -165,7 +165,7 @@ class SqlStore:
         now = self._now()
 
         return await self._change(
-            owner, lambda connection: store_drafts.save_home(connection, owner, draft, texts, step, now=now)
+            owner, lambda connection: draft_statements.save_home(connection, owner, draft, texts, step, now=now)
         )
 
     async def save_answers(
@@ -176,18 +176,18 @@ class SqlStore:
 
         form = owner, draft
         return await self._change(
-            owner, lambda connection: store_drafts.save_answers(connection, form, asked, answers, step, now=now)
+            owner, lambda connection: draft_statements.save_answers(connection, form, asked, answers, step, now=now)
         )
 
     async def finish(self, owner: str, draft: str, scores: Callable[[Mapping[str, str]], Scores]) -> Record:
         """Make the form a record. Raises what RecordStore.finish does."""
 
         def work(connection: Connection) -> Record:
-            form = store_drafts.opened(connection, owner, draft)
+            form = draft_statements.opened(connection, owner, draft)
             if not form.home.name:
                 raise UnnamedDraftError
             record = self._finished(connection, owner, form, scores(form.answers))
-            store_drafts.forget(connection, owner)
+            draft_statements.forget(connection, owner)
             return record
 
         return await self._change(owner, work)
@@ -205,7 +205,7 @@ class SqlStore:
 
     async def prune(self) -> None:
         """Forget what nobody can reach any more, and forms that nobody touched for long."""
-        await self._call(self._prune, begin=store_migrate.LOCKED)
+        await self._call(self._prune, begin=migrate.LOCKED)
 
     async def rescore(
         self, catalogue: str, scores: Callable[[Mapping[str, str]], Scores], after: str = "", most: int = 200
@@ -222,7 +222,7 @@ class SqlStore:
                 connection.execute(update(records).where(records.c.id == record.id).values(values))
             return found[-1].id if found else None
 
-        return await self._call(work, begin=store_migrate.LOCKED)
+        return await self._call(work, begin=migrate.LOCKED)
 
     async def secret(self) -> bytes:
         """The key that cookies and CSRF tokens are signed with: the same on every VM, made once."""
@@ -260,7 +260,7 @@ class SqlStore:
                 connection.execute(_LOCK_OWNER, {"owner": owner})
             return work(connection)
 
-        return await self._call(alone, begin=store_migrate.LOCKED)
+        return await self._call(alone, begin=migrate.LOCKED)
 
     async def _call(self, work: Callable[[Connection], T], *, begin: Mapping[str, str] | None = None) -> T:
         """Run `work` in a transaction of its own, which begins as the execution options `begin` say."""
@@ -298,12 +298,12 @@ class SqlStore:
         """The record that a form changes, or a new one."""
         values = values_of(form.home, form.answers, scores)
         values |= {"updated": microseconds(self._now()), "draft": form.id}
-        row = store_records.change(connection, owner, form.record, values) if form.record else None
+        row = record_statements.change(connection, owner, form.record, values) if form.record else None
         if row is not None:
             return to_record(row)
         record = self._new(owner, form.home, form.answers, scores)
         # In the place of the form: the two need no more room than it did.
-        store_records.add(connection, record, form.id)
+        record_statements.add(connection, record, form.id)
         return record
 
     def _require_room(self, connection: Connection) -> None:
@@ -323,12 +323,12 @@ class SqlStore:
         if self._secret is not None:
             # It was in use before: unless it was emptied, all is there, and no lock is needed to see that.
             with self._engine.connect() as connection:
-                if store_migrate.is_current(connection):
+                if migrate.is_current(connection):
                     return
-        with self._engine.connect().execution_options(**store_migrate.LOCKED) as connection, connection.begin():
-            store_migrate.lock(connection)
-            store_migrate.require_unicode(connection)
-            store_migrate.migrate(connection)
+        with self._engine.connect().execution_options(**migrate.LOCKED) as connection, connection.begin():
+            migrate.lock(connection)
+            migrate.require_unicode(connection)
+            migrate.migrate(connection)
             self._put_samples(connection)
             self._secret = self._shared_secret(connection)
 
@@ -342,7 +342,7 @@ class SqlStore:
 
     def _put_samples(self, connection: Connection) -> None:
         """Make the samples in the database those of this program."""
-        wanted = [store_records.row_of(sample.record, also=sample.also) for sample in self._samples]
+        wanted = [record_statements.row_of(sample.record, also=sample.also) for sample in self._samples]
         rows = connection.execute(select(records).where(records.c.owner == SAMPLES)).mappings()
         if sorted((dict(row) for row in rows), key=lambda row: str(row["id"])) == sorted(
             wanted, key=lambda row: str(row["id"])

@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import Row
 
-from luban_app.records import Draft, Home, Record, Scores
+from luban_app.house.records import Draft, Home, Record, Scores
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)

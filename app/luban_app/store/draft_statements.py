@@ -9,9 +9,9 @@ from typing import Any
 
 from sqlalchemy import Connection, delete, insert, select, update
 
-from luban_app.records import Draft, DraftConflictError, DraftEndedError
-from luban_app.store_rows import microseconds, pack_answers, to_draft, to_record
-from luban_app.store_schema import drafts, records
+from luban_app.house.records import Draft, DraftConflictError, DraftEndedError
+from luban_app.store.rows import microseconds, pack_answers, to_draft, to_record
+from luban_app.store.schema import drafts, records
 
 
 def find(connection: Connection, owner: str) -> Draft | None:

@@ -16,15 +16,16 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Match
 
-from luban_app import api, logs, ruler
+from luban_app import api, logs
 from luban_app.api import problems
-from luban_app.application import Extension
 from luban_app.catalogue import catalogue
-from luban_app.house import House, InputError, sample_records
-from luban_app.records import RecordNotFoundError, StoreFullError, StoreUnavailableError, TooManyRecordsError
+from luban_app.frame.routes import Extension
+from luban_app.house import ruler
+from luban_app.house.records import RecordNotFoundError, StoreFullError, StoreUnavailableError, TooManyRecordsError
+from luban_app.house.service import House, InputError, sample_records
 from luban_app.security import HEADERS, Guard
-from luban_app.store import SqlStore
-from luban_app.store_engine import explained
+from luban_app.store.engine import explained
+from luban_app.store.sql_store import SqlStore
 from luban_app.web.pages import Pages
 
 RETRY_SECONDS = 2.0

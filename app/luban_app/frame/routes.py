@@ -15,10 +15,10 @@ from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, R
 from starlette.routing import BaseRoute, Route
 from starlette.types import ExceptionHandler, Lifespan
 
-from luban_app.clock import Clock, SystemClock
-from luban_app.frame import Frame, session_of
-from luban_app.metrics import CONTENT_TYPE, Metrics
-from luban_app.sessions import COOKIE, SessionWindow, new_session
+from luban_app.frame.clock import Clock, SystemClock
+from luban_app.frame.metrics import CONTENT_TYPE, Metrics
+from luban_app.frame.middleware import Frame, session_of
+from luban_app.frame.sessions import COOKIE, SessionWindow, new_session
 
 Check = Callable[[], Awaitable[None]]
 """A readiness check: raises, with a message for people, if what it looks at is not usable."""

@@ -7,9 +7,9 @@ from importlib import resources
 from sqlalchemy import Connection, inspect, select, text
 
 from luban_app import logs
-from luban_app.records import StoreUnavailableError
-from luban_app.store_engine import BEGIN_OPTION, POSTGRESQL
-from luban_app.store_schema import HEAD, versions
+from luban_app.house.records import StoreUnavailableError
+from luban_app.store.engine import BEGIN_OPTION, POSTGRESQL
+from luban_app.store.schema import HEAD, versions
 
 LOCK_KEY = 0x4C7562616E
 """Advisory lock that migrating VMs take in turn: "Luban"."""

@@ -19,7 +19,7 @@ from decimal import Decimal
 from fractions import Fraction
 
 from luban_app.catalogue.model import Text
-from luban_app.ruler_signs import CHARACTERS, Character, Division
+from luban_app.house.ruler_signs import CHARACTERS, Character, Division
 
 DEFAULT_LENGTH_CM = Decimal("42.9")
 VARIANT_LENGTHS_CM = (Decimal("42.76"), DEFAULT_LENGTH_CM, Decimal("43.2"), Decimal("46.08"))

@@ -11,9 +11,9 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from luban_app import logs
-from luban_app.clock import Clock
-from luban_app.metrics import OTHER, Metrics
-from luban_app.sessions import COOKIE, SECURE_COOKIE, SessionWindow, is_cookie
+from luban_app.frame.clock import Clock
+from luban_app.frame.metrics import OTHER, Metrics
+from luban_app.frame.sessions import COOKIE, SECURE_COOKIE, SessionWindow, is_cookie
 
 VM_HEADER = "X-Luban-VM"
 _BODILESS = frozenset({"GET", "HEAD", "OPTIONS"})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from alembic import context
 
-from luban_app.store_schema import metadata
+from luban_app.store.schema import metadata
 
 context.configure(connection=context.config.attributes["connection"], target_metadata=metadata, render_as_batch=True)
 with context.begin_transaction():

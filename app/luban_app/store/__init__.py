@@ -1,0 +1,1 @@
+"""Where records are kept: SQLite or PostgreSQL, behind `luban_app.house.records.RecordStore`."""
