@@ -16,7 +16,7 @@ import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from luban_app.catalogue import Language
-from tests.browser.visit import Visit
+from tests.browser.browser import Visit
 
 ROOT = Path(__file__).resolve().parents[2]
 CHROMIUM = Path(os.environ.get("LUBAN_CHROMIUM", "/usr/bin/chromium"))

@@ -11,7 +11,7 @@ from playwright.sync_api import expect
 
 from luban_app.house.samples import SAMPLES
 from luban_app.web.render import signed
-from tests.browser.visit import Visit, indicators
+from tests.browser.browser import Visit, indicators
 
 # By hand, from the catalogue's weights and scores; the score of a part is 50 + 10 * sum(w*s) / sum(w).
 #

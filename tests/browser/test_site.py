@@ -10,8 +10,8 @@ from playwright.sync_api import Browser, Locator, expect
 from luban_app.house.records import NAME_LENGTH
 from luban_app.house.samples import SAMPLES
 from luban_app.house.service import InputError
+from tests.browser.browser import TOUCH_PIXELS, Visit, indicators
 from tests.browser.conftest import VM
-from tests.browser.visit import TOUCH_PIXELS, Visit, indicators
 
 FIRST_PAGE_BYTES = 100_000
 MISCOUNTED = InputError("records", "records-count", least=2, most=6)

@@ -30,7 +30,7 @@ from luban_app.house.records import (
 from luban_app.store import record_statements, sql_store
 from luban_app.store.engine import parse_url
 from luban_app.store.sql_store import SqlStore
-from tests.contract.database_sides import Side, postgres_server, side  # noqa: F401 - fixtures
+from tests.contract.database_implementations import Side, postgres_server, side  # noqa: F401 - fixtures
 
 pytestmark = pytest.mark.contract
 

@@ -21,7 +21,7 @@ from luban_app.store import migrate, sql_store
 from luban_app.store.engine import StoreUrlError, explained, make_file, open_engine, parse_url, sqlite_url
 from luban_app.store.schema import HEAD, metadata
 from luban_app.store.sql_store import SqlStore
-from tests.contract.database_sides import (  # noqa: F401 - fixtures
+from tests.contract.database_implementations import (  # noqa: F401 - fixtures
     ROLE,
     Postgres,
     Side,

@@ -16,7 +16,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.contract.database_sides import Postgres, postgres
+from tests.contract.database_implementations import Postgres, postgres
 
 pytestmark = pytest.mark.integration
 

@@ -33,7 +33,7 @@ PAGES = (
     "/api",
     "/records/campus-flat-a",
 )
-WEB = Path(__file__).resolve().parents[2] / "app" / "luban_app" / "web"
+WEB = Path(__file__).resolve().parents[3] / "app" / "luban_app" / "web"
 
 
 @pytest.fixture

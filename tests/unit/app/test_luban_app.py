@@ -31,7 +31,7 @@ from luban_app.frame.routes import Extension, create_app
 from luban_app.frame.sessions import COOKIE, SessionWindow, is_session, new_session
 
 VM = "vm-7"
-APP = Path(__file__).parents[2] / "app"
+APP = Path(__file__).parents[3] / "app"
 
 
 class FakeClock:
