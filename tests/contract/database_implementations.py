@@ -149,7 +149,7 @@ def postgres_server() -> Iterator[Postgres]:
 
 
 @dataclass(frozen=True)
-class Side:
+class Database:
     """One kind of database, empty."""
 
     kind: str
@@ -157,8 +157,8 @@ class Side:
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def side(request: pytest.FixtureRequest, tmp_path: Path) -> Side:
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> Database:
     if request.param == "sqlite":
-        return Side("sqlite", sqlite_url(tmp_path))
+        return Database("sqlite", sqlite_url(tmp_path))
     server: Postgres = request.getfixturevalue("postgres_server")
-    return Side("postgresql", server.database())
+    return Database("postgresql", server.database())

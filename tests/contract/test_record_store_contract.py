@@ -30,7 +30,7 @@ from luban_app.house.records import (
 from luban_app.store import record_statements, sql_store
 from luban_app.store.engine import parse_url
 from luban_app.store.sql_store import SqlStore
-from tests.contract.database_implementations import Side, postgres_server, side  # noqa: F401 - fixtures
+from tests.contract.database_implementations import Database, database, postgres_server  # noqa: F401 - fixtures
 
 pytestmark = pytest.mark.contract
 
@@ -64,12 +64,12 @@ Opener = Callable[..., SqlStore]
 
 
 @pytest.fixture
-async def opened(side: Side) -> AsyncIterator[Opener]:  # noqa: F811
+async def opened(database: Database) -> AsyncIterator[Opener]:  # noqa: F811
     """Opens stores on the same database, as several VMs do."""
     stores = []
 
     def another(samples: tuple[SampleRecord, ...] = (), now: Callable[[], datetime] | None = None) -> SqlStore:
-        stores.append(SqlStore(side.url, samples, now or Clock()))
+        stores.append(SqlStore(database.url, samples, now or Clock()))
         return stores[-1]
 
     yield another
@@ -600,11 +600,11 @@ def _start(url: str, barrier: Any, results: Any) -> None:
         results.put(repr(error))
 
 
-def test_vms_that_start_at_once_migrate_once(side: Side) -> None:  # noqa: F811
+def test_vms_that_start_at_once_migrate_once(database: Database) -> None:  # noqa: F811
     count = 4
     context = multiprocessing.get_context("spawn")
     barrier, results = context.Barrier(count), context.Queue()
-    url = side.url.render_as_string(hide_password=False)
+    url = database.url.render_as_string(hide_password=False)
     starting = [context.Process(target=_start, args=(url, barrier, results)) for _ in range(count)]
     for process in starting:
         process.start()

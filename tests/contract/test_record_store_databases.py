@@ -23,11 +23,11 @@ from luban_app.store.schema import HEAD, metadata
 from luban_app.store.sql_store import SqlStore
 from tests.contract.database_implementations import (  # noqa: F401 - fixtures
     ROLE,
+    Database,
     Postgres,
-    Side,
+    database,
     postgres,
     postgres_server,
-    side,
 )
 from tests.contract.test_record_store_contract import ANA, BEN, SAMPLES, keep
 
@@ -38,8 +38,8 @@ pytestmark = pytest.mark.contract
 
 
 @pytest.fixture
-def engine(side: Side) -> Any:  # noqa: F811
-    engine = open_engine(side.url)
+def engine(database: Database) -> Any:  # noqa: F811
+    engine = open_engine(database.url)
     yield engine
     engine.dispose()
 
@@ -84,10 +84,10 @@ def insert(connection: Connection, table: str, row: dict[str, Any]) -> None:
     connection.execute(text(f"INSERT INTO {table} ({columns}) VALUES ({values})"), row)
 
 
-async def test_a_database_that_lacks_a_column_is_not_ready(side: Side) -> None:  # noqa: F811
-    store = SqlStore(side.url)
+async def test_a_database_that_lacks_a_column_is_not_ready(database: Database) -> None:  # noqa: F811
+    store = SqlStore(database.url)
     await store.check()
-    other = open_engine(side.url)
+    other = open_engine(database.url)
     with other.begin() as connection:
         connection.execute(text("ALTER TABLE drafts DROP COLUMN step"))
     other.dispose()

@@ -30,7 +30,7 @@ from luban_app.web.pages import Pages
 
 RETRY_SECONDS = 2.0
 """How long the service waits before it tries an unusable database again."""
-TEND_SECONDS = 3600.0
+MAINTENANCE_SECONDS = 3600.0
 """How often what is too old is forgotten."""
 ERRORS = (
     HTTPException,
@@ -82,25 +82,25 @@ class HouseApp:
     @asynccontextmanager
     async def lifespan(self, _app: Starlette) -> AsyncIterator[None]:
         """Prepare the database meanwhile: the process lives without it, and says that it is not ready."""
-        tending = asyncio.create_task(self._tend())
+        maintenance = asyncio.create_task(self._maintain())
         try:
             yield
         finally:
-            tending.cancel()
+            maintenance.cancel()
             with suppress(asyncio.CancelledError):
-                await tending
+                await maintenance
             await self.store.close()
 
-    async def _tend(self) -> None:
+    async def _maintain(self) -> None:
         """Prepare the database, then keep it in order for as long as the service runs."""
         await self._prepare()
         # Once: where VMs have two versions of the catalogue, they must not undo each other's scores for ever.
-        await self._insist(self._rescore)
+        await self._with_retries(self._rescore)
         while True:
-            await self._insist(self.house.prune)
-            await asyncio.sleep(TEND_SECONDS)
+            await self._with_retries(self.house.prune)
+            await asyncio.sleep(MAINTENANCE_SECONDS)
 
-    async def _insist(self, work: Callable[[], Awaitable[None]]) -> None:
+    async def _with_retries(self, work: Callable[[], Awaitable[None]]) -> None:
         """Do it, again and again while the database is away; any other trouble is told, and the service goes on."""
         while True:
             try:

@@ -25,7 +25,7 @@ ANSWERS = {"pylon": "near"}
 @pytest.fixture
 def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> HouseApp:
     monkeypatch.setattr(assembly, "RETRY_SECONDS", 0.01)
-    monkeypatch.setattr(assembly, "TEND_SECONDS", 0.01)
+    monkeypatch.setattr(assembly, "MAINTENANCE_SECONDS", 0.01)
     return assembly.build("vm-1", Settings(sqlite_url(tmp_path)))
 
 
