@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lab.process import LabError
+from luban.api.libvirt_uri import SOCKET_PATH
 
 DEFAULT_BASE = 16
 LAST_BASE = 250
@@ -56,7 +57,9 @@ class Layout:
     def from_environment(cls, base: int | None = None) -> Layout:
         """Read `LUBAN_LAB_BASE` (third octet, 1..250) and `LUBAN_LAB_DIR`, with defaults. Raises LabError."""
         chosen = base if base is not None else _base_from_environment()
-        root = Path(os.environ.get("LUBAN_LAB_DIR", _default_state_root()))
+        root = Path(os.environ.get("LUBAN_LAB_DIR", _default_state_root())).absolute()
+        if not re.fullmatch(SOCKET_PATH, str(root)):
+            raise LabError(f"LUBAN_LAB_DIR={str(root)!r}: libvirt URIs hold it: plain characters only")
         return cls(base=chosen, state=root / str(chosen))
 
     def others(self) -> list[Layout]:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
+from luban.api import libvirt_uri
 from luban.api.cluster_status import LubanClusterStatus
 from luban.api.common import (
     DEVICE_NAME,
@@ -51,11 +52,12 @@ class Host(Model):
     )
     """Name of the host, unique in the list."""
     uri: str = Field(
-        pattern=r"^(qemu|test)(\+[a-z0-9]+)?://[^\s'\"<>]*$",
+        pattern=libvirt_uri.LIBVIRT_URI,
         max_length=512,
-        json_schema_extra=remedy("must be a libvirt URI such as qemu+tls://host-b/system"),
+        json_schema_extra=remedy(libvirt_uri.REMEDY),
     )
-    """libvirt connection URI, for example qemu+tls://host-b/system."""
+    """libvirt connection URI, for example qemu+tls://host-b/system. qemu+tcp and no_verify=1 only if the operator
+    was started with --allow-insecure-hosts."""
     vms: HostVMs = HostVMs()
     """How many VMs of this cluster the host runs."""
     cordoned: bool = False

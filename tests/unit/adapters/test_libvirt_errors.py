@@ -8,7 +8,6 @@ import libvirt
 import pytest
 
 from luban.adapters.libvirt_hosts import errors
-from luban.adapters.libvirt_hosts.uri import check_uri, is_local
 from luban.errors import HostUnreachable, LubanError, PermanentError, TemporaryError
 from luban.ports import HostRef
 
@@ -138,47 +137,3 @@ def test_opening(error: libvirt.libvirtError, reason: str) -> None:
 def test_remedies_can_be_pasted_into_a_shell() -> None:
     message = errors.image_not_found(HOST, "default", "web.qcow2").message
     assert "virsh -c 'qemu+unix:///session?socket=/run/x&mode=auto' vol-upload --pool default web.qcow2 FILE" in message
-
-
-@pytest.mark.parametrize(
-    "uri",
-    ["qemu:///system", "qemu+tls://host-b/system", "qemu+ssh://root@host-b:2222/system", HOST.uri, "test:///default"],
-)
-def test_usable_uris(uri: str) -> None:
-    check_uri(HostRef("host-b", uri))
-
-
-@pytest.mark.parametrize(
-    ("uri", "why"),
-    [
-        ("esx://host-b/", "driver 'esx'"),
-        ("", "driver ''"),
-        ("qemu+ext:///system?command=/bin/sh", "transport 'ext'"),
-        ("qemu+ssh://host-b/system?command=/tmp/evil", "parameter command"),
-        ("qemu+ssh://host-b/system?netcat=", "parameter netcat"),
-        ("qemu+ssh://host-b/system?Command=/tmp/evil", "parameter Command"),
-        ("qemu+ssh://host-b/system?socket=/a;command=/tmp/evil", "only &"),
-        ("qemu+tls://host-b/system#command=/tmp/evil", "no #"),
-        ("test:///etc/passwd", "driver 'test'"),
-        ("qemu://[::1/system", "Invalid IPv6 URL"),
-    ],
-)
-def test_uris_that_are_refused(uri: str, why: str) -> None:
-    with pytest.raises(PermanentError) as error:
-        check_uri(HostRef("host-b", uri))
-    assert error.value.reason == "InvalidURI"
-    assert why in error.value.message
-
-
-@pytest.mark.parametrize(
-    ("uri", "local"),
-    [
-        ("qemu:///system", True),
-        (HOST.uri, True),
-        ("qemu+tls://host-b/system", False),
-        ("qemu+ssh://host-b/system", False),
-        ("qemu+tls:///system", False),
-    ],
-)
-def test_whose_cpu_is_it(uri: str, *, local: bool) -> None:
-    assert is_local(HostRef("host-b", uri)) == local

@@ -45,6 +45,13 @@ def test_another_base_is_refused_by_name(monkeypatch: pytest.MonkeyPatch, text: 
     assert Layout.from_environment(7).base == 7
 
 
+@pytest.mark.parametrize("folder", ["/srv/my labs", "/srv/labs'", "/srv/läbs"])
+def test_a_folder_that_no_libvirt_uri_can_hold_is_refused_by_name(monkeypatch: pytest.MonkeyPatch, folder: str) -> None:
+    monkeypatch.setenv("LUBAN_LAB_DIR", folder)
+    with pytest.raises(LabError, match="LUBAN_LAB_DIR="):
+        Layout.from_environment()
+
+
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     """The command's exit status."""
     monkeypatch.setattr("sys.argv", ["lab", *arguments])

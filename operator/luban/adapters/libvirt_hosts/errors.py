@@ -185,6 +185,15 @@ def invalid_uri(host: HostRef, why: str) -> PermanentError:
     )
 
 
+def insecure_host(host: HostRef, why: str) -> PermanentError:
+    """The URI could be used, but only if whoever runs the operator says so."""
+    return PermanentError(
+        "InsecureHost",
+        f"host {host.name}: hosts[].uri {host.uri!r} is refused: {why}; use qemu+tls with verified certificates, "
+        "or start the operator with --allow-insecure-hosts",
+    )
+
+
 def pool_not_found(host: HostRef, pool: str, *, inactive: bool) -> PermanentError:
     """The storage pool is missing or stopped."""
     state, remedy = ("is not active", "") if inactive else ("does not exist", f"pool-define-as {pool} ..., ")

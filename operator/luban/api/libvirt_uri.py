@@ -1,0 +1,40 @@
+"""Which libvirt URIs may be named, as one pattern. https://libvirt.org/uri.html
+
+A URI comes from whoever may create a LubanCluster, while libvirt's client acts on it with the operator's rights: it
+pastes some parameters into a shell on the host, runs programs that others name, and reads files. So the pattern lists
+what is allowed, character by character; a percent-encoded character is allowed only where the plain one is. The libvirt
+adapter checks the same by taking the URI apart, and says what is wrong.
+"""
+
+from __future__ import annotations
+
+SIMULATED = "test:///default"
+"""libvirt's own simulated hypervisor, for trying things out. With any other path it would read that file."""
+USER = r"[A-Za-z0-9_][A-Za-z0-9_.-]*"
+"""Login name (SSH). The first character keeps it from being taken for an option."""
+ADDRESS = rf"({USER}|\[[0-9A-Fa-f:.]+\])"
+"""Host name or IP address."""
+PORT = r"([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
+PATH = r"/(system|session)"
+"""Which daemon of the host. `embed` would run QEMU inside this program."""
+MODE = r"mode=(auto|direct|legacy)"
+NO_VERIFY = r"no_verify=[01]"
+SOCKET_PATH = r"/[A-Za-z0-9/._~@:,=+-]*"
+"""Path of a daemon's socket on this machine."""
+_ENCODED_SAFE = r"%(2[B-Fb-f]|3[0-9AaDd]|4[0-9A-Fa-f]|5[0-9AaFf]|6[1-9A-Fa-f]|7[0-9AaEe])"
+"""A character of SOCKET_PATH, percent-encoded."""
+_SOCKET = rf"socket=(/|%2[Ff])([A-Za-z0-9/._~@:,=+-]|{_ENCODED_SAFE})*"
+
+_LOCAL = rf"qemu(\+unix)?://{PATH}(\?({MODE}|({MODE}&)?{_SOCKET}|{_SOCKET}&{MODE}))?"
+_TLS = rf"qemu(\+tls)?://{ADDRESS}(:{PORT})?{PATH}(\?{NO_VERIFY})?"
+_TCP = rf"qemu\+tcp://{ADDRESS}(:{PORT})?{PATH}"
+_SSH = (
+    rf"qemu\+(ssh|libssh|libssh2)://({USER}@)?{ADDRESS}(:{PORT})?{PATH}"
+    rf"(\?({MODE}|{NO_VERIFY}|{MODE}&{NO_VERIFY}|{NO_VERIFY}&{MODE}))?"
+)
+LIBVIRT_URI = rf"^({SIMULATED}|{_LOCAL}|{_TLS}|{_TCP}|{_SSH})$"
+REMEDY = (
+    "must be a libvirt URI such as qemu+tls://host-b/system; of its parameters, mode and no_verify can be given, "
+    "and socket without a host"
+)
+"""What a value that does not match must be, as the end of a sentence about the field."""

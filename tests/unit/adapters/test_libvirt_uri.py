@@ -1,0 +1,236 @@
+"""Which libvirt URIs are accepted: the API's pattern and the adapter's check agree, on listed and on invented ones."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from luban.adapters.libvirt_hosts.uri import check_uri, is_local, tcp_endpoint
+from luban.api.cluster import Host
+from luban.errors import PermanentError
+from luban.ports import HostRef
+
+LOCAL = [
+    "qemu:///system",
+    "qemu:///session",
+    "qemu+unix:///system",
+    "qemu+unix:///session?socket=/var/lib/lab/hosts/host-b/run/libvirt/libvirt-sock",
+    "qemu+unix:///session?socket=%2Frun%2flibvirt%2Flibvirt-sock&mode=direct",
+    "qemu:///system?mode=legacy&socket=/run/a_b~c@d:e,f=g+h.i",
+    "test:///default",
+]
+REMOTE = [
+    "qemu://host-b/system",
+    "qemu+tls://host-b/system",
+    "qemu+tls://host-b.example.test:16514/system",
+    "qemu+tls://192.0.2.10/session",
+    "qemu+tls://[2001:db8::10]:16514/system",
+    "qemu+tls://host_b/system?no_verify=0",
+    "qemu+ssh://root@host-b:2222/system",
+    "qemu+ssh://host-b/system?mode=auto&no_verify=0",
+    "qemu+libssh2://some.body@host-b/session?no_verify=0&mode=direct",
+    "qemu+libssh://host-b/system",
+]
+INSECURE = [
+    "qemu+tcp://host-b/system",
+    "qemu+tcp://10.0.0.1:6379/system",
+    "qemu+tcp://127.0.0.1/system",
+    "qemu+tls://host-b/system?no_verify=1",
+    "qemu://host-b/system?no_verify=1",
+    "qemu+ssh://root@host-b/system?mode=auto&no_verify=1",
+    "qemu+libssh2://host-b/system?no_verify=1",
+]
+REFUSED = {
+    # Shell commands: libvirt pastes these into a command line of the host.
+    "qemu+ssh://root@kvm1/system?socket=/x%27%3Btouch%20pwned%3B%27": "parameter socket",
+    "qemu+ssh://root@host-b/system?socket=/tmp/x": "parameter socket",
+    "qemu+libssh2://host-b/system?socket=/tmp/x": "parameter socket",
+    "qemu+unix:///system?socket=/x%27%3Btouch%20pwned%3B%27": "parameter socket",
+    "qemu:///system?socket=/a%00b": "parameter socket",
+    "qemu:///system?socket=/a%0Ab": "parameter socket",
+    "qemu:///system?socket=/a%20b": "parameter socket",
+    "qemu:///system?socket=/a$(id)": "parameter socket",
+    "qemu:///system?socket=/a%60id%60": "parameter socket",
+    "qemu:///system?socket=/a%E2%80%AEb": "parameter socket",
+    "qemu:///system?socket=/a%2": "hexadecimal",
+    "qemu:///system?socket=run/libvirt-sock": "parameter socket",
+    "qemu:///system?socket=": "parameter socket",
+    "qemu:///system?socket": "parameter socket",
+    "qemu+tls://host-b/system?socket=/x": "parameter socket",
+    "qemu://host-b/system?socket=/x": "parameter socket",
+    # Programs, files, and other things that only a client on this machine should choose.
+    "qemu+ssh://host-b/system?command=/tmp/evil": "parameter command",
+    "qemu+ssh://host-b/system?Command=/tmp/evil": "parameter Command",
+    "qemu+ssh://host-b/system?%63ommand=/tmp/evil": "parameter %63ommand",
+    "qemu+ssh://host-b/system?netcat=": "parameter netcat",
+    "qemu+ssh://host-b/system?proxy=netcat": "parameter proxy",
+    "qemu+ssh://host-b/system?keyfile=/etc/shadow": "parameter keyfile",
+    "qemu+ssh://host-b/system?no_tty=1": "parameter no_tty",
+    "qemu+ssh://host-b/system?no_sanity=1": "parameter no_sanity",
+    "qemu+libssh2://host-b/system?known_hosts=/tmp/x": "parameter known_hosts",
+    "qemu+libssh2://host-b/system?known_hosts_verify=ignore": "parameter known_hosts_verify",
+    "qemu+libssh2://host-b/system?sshauth=password": "parameter sshauth",
+    "qemu+tls://host-b/system?pkipath=/tmp/pki": "parameter pkipath",
+    "qemu+tls://host-b/system?tls_priority=NONE": "parameter tls_priority",
+    "qemu+tls://host-b/system?name=test:///etc/passwd": "parameter name",
+    "qemu:///system?authfile=/etc/passwd": "parameter authfile",
+    # Parameters twice, in another case, with another value, separated in another way.
+    "qemu+tls://host-b/system?no_verify=0&no_verify=1": "more than once",
+    "qemu+tls://host-b/system?no_verify=0&NO_VERIFY=1": "parameter NO_VERIFY",
+    "qemu+tls://host-b/system?no_verify=2": "parameter no_verify",
+    "qemu+tls://host-b/system?no_verify=%31": "parameter no_verify",
+    "qemu+tls://host-b/system?no_verify": "parameter no_verify",
+    "qemu+tls://host-b/system?mode=legacy": "parameter mode",
+    "qemu:///system?mode=AUTO": "parameter mode",
+    "qemu:///system?mode=auto&mode=auto": "more than once",
+    "qemu:///system?mode=auto&": "parameter ",
+    "qemu:///system?&mode=auto": "parameter ",
+    "qemu:///system?": "parameter ",
+    "qemu:///system?socket=/a;command=/tmp/evil": "only &",
+    "qemu+tls://host-b/system#command=/tmp/evil": "no #",
+    "qemu+tls://host-b/system#": "no #",
+    # User, host, port.
+    "qemu+ssh://-oProxyCommand=x/system": "host '-oProxyCommand=x'",
+    "qemu+ssh://-oProxyCommand=x@host-b/system": "user '-oProxyCommand=x'",
+    "qemu+ssh://a%3Bid@host-b/system": "user 'a%3Bid'",
+    "qemu+ssh://a:secret@host-b/system": "user 'a:secret'",
+    "qemu+ssh://@host-b/system": "user ''",
+    "qemu+ssh://a@b@host-b/system": "host",
+    "qemu+ssh://ho%73t/system": "host 'ho%73t'",
+    "qemu+ssh://$(id)/system": "host '$(id)'",
+    "qemu+ssh:///system": "host ''",
+    "qemu+tls:///system": "host ''",
+    "qemu+tls://root@host-b/system": "takes no user",
+    "qemu://host-b:/system": "port ''",
+    "qemu+tls://host-b:0/system": "port '0'",
+    "qemu+tls://host-b:65536/system": "port '65536'",
+    "qemu+tls://host-b:016514/system": "port '016514'",
+    "qemu+tls://host-b:22x/system": "port '22x'",
+    "qemu+tls://[::1/system": "host",
+    "qemu+tls://[fe80::1%25eth0]/system": "host",
+    "qemu+tls://[]/system": "host",
+    "qemu+tls://[host-b]/system": "host",
+    "qemu+unix://host-b/system": "for this machine",
+    "qemu+unix://:22/system": "for this machine",
+    # Path, driver, transport.
+    "qemu:///embed?root=/tmp/x": "path '/embed'",
+    "qemu+tls://host-b": "path ''",
+    "qemu+tls://host-b/": "path '/'",
+    "qemu+ssh://host-b/system%27": "path",
+    "qemu+ssh://host-b/session/../system": "path",
+    "qemu:////system": "path",
+    "qemu:/system": "form",
+    "test:///etc/passwd": "driver 'test'",
+    "test+unix:///default": "driver 'test'",
+    "test:///default?x": "driver 'test'",
+    "esx://host-b/": "driver 'esx'",
+    "QEMU+TLS://host-b/system": "driver 'QEMU'",
+    "qemu+TLS://host-b/system": "transport 'TLS'",
+    "qemu+ext:///system?command=/bin/sh": "transport 'ext'",
+    "qemu+:///system": "transport ''",
+    "qemu+ssh+tls://host-b/system": "transport 'ssh+tls'",
+    "": "form",
+    "host-b": "form",
+    # Characters.
+    " qemu:///system": "printable",
+    "qemu:///system ": "printable",
+    "qemu:///system\n": "printable",
+    "qemu+tls://host-b/\tsystem": "printable",
+    "qemu+tls://h\x00st/system": "printable",
+    "qemu+tls://hôst/system": "printable",
+    "qemu+tls://host\u200b/system": "printable",
+}
+
+
+def api_takes(uri: str) -> bool:
+    try:
+        Host(name="host-b", uri=uri)
+    except ValidationError:
+        return False
+    return True
+
+
+def adapter_takes(uri: str) -> bool:
+    try:
+        check_uri(HostRef("host-b", uri), allow_insecure=True)
+    except PermanentError as error:
+        return False
+    return True
+
+
+@pytest.mark.parametrize("uri", LOCAL + REMOTE)
+def test_usable(uri: str) -> None:
+    check_uri(HostRef("host-b", uri))
+    assert api_takes(uri)
+
+
+@pytest.mark.parametrize("uri", REFUSED)
+def test_refused(uri: str) -> None:
+    with pytest.raises(PermanentError) as error:
+        check_uri(HostRef("host-b", uri), allow_insecure=True)
+    assert error.value.reason == "InvalidURI"
+    assert REFUSED[uri] in error.value.message
+    assert "host-b" in error.value.message
+    assert not api_takes(uri)
+
+
+@pytest.mark.parametrize("uri", INSECURE)
+def test_what_anybody_can_answer_needs_the_operators_consent(uri: str) -> None:
+    assert api_takes(uri)
+    assert adapter_takes(uri)
+    with pytest.raises(PermanentError) as error:
+        check_uri(HostRef("host-b", uri))
+    assert error.value.reason == "InsecureHost"
+    assert "hosts[].uri" in error.value.message
+    assert "--allow-insecure-hosts" in error.value.message
+
+
+PIECES = sorted(
+    {
+        piece
+        for uri in [*LOCAL, *REMOTE, *INSECURE, *REFUSED]
+        for piece in re.split(r"((?<=[:/?&=@#])|(?=[:/?&=@#]))", uri)
+    }
+)
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=14).map("".join))
+@example("qemu:///system?socket=/x&mode=auto&mode=auto")
+def test_the_api_takes_what_the_adapter_takes(uri: str) -> None:
+    assert api_takes(uri) == adapter_takes(uri)
+
+
+@given(st.sampled_from(LOCAL + REMOTE + INSECURE), st.data())
+def test_so_it_is_after_one_change(uri: str, data: st.DataObject) -> None:
+    place = data.draw(st.integers(0, len(uri)))
+    changed = (
+        uri[:place] + data.draw(st.sampled_from(PIECES) | st.characters()) + uri[place + data.draw(st.integers(0, 3)) :]
+    )
+    assert api_takes(changed) == adapter_takes(changed)
+
+
+@pytest.mark.parametrize(
+    ("uri", "local"), [*((uri, True) for uri in LOCAL), *((uri, False) for uri in REMOTE + INSECURE)]
+)
+def test_whose_machine_is_it(uri: str, *, local: bool) -> None:
+    assert is_local(HostRef("host-b", uri)) == local
+
+
+@pytest.mark.parametrize(
+    ("uri", "endpoint"),
+    [
+        ("qemu://host-b/system", ("host-b", 16514)),
+        ("qemu+tls://[2001:db8::10]/system", ("2001:db8::10", 16514)),
+        ("qemu+tcp://192.0.2.10:6379/system", ("192.0.2.10", 6379)),
+        ("qemu+tcp://host-b/system", ("host-b", 16509)),
+        ("qemu+ssh://host-b/system", None),
+        ("qemu:///system", None),
+        ("test:///default", None),
+    ],
+)
+def test_where_libvirt_will_connect_itself(uri: str, endpoint: tuple[str, int] | None) -> None:
+    assert tcp_endpoint(HostRef("host-b", uri)) == endpoint
