@@ -124,7 +124,7 @@ class DataCentre:
         self.progress("operator")
         config = self.layout.state / "operator.kubeconfig"
         self.control_plane.service_account_kubeconfig(NAMESPACE, "luban-operator", config)
-        command = ["controller", "--listen-address", self.layout.operator, "--listen-port", "8081"]
+        command = ["controller", "--listen-address", self.layout.operator, "--listen-port", "8081", "--user-networking"]
         self.operator.start([*luban(), *command], env={"KUBECONFIG": str(config)}, cwd=ROOT)
 
     def start_agent(self) -> None:

@@ -172,12 +172,23 @@ class LibvirtImplementation:
 
     def stingy(self, min_free_bytes: int) -> Hypervisor:
         """See Implementation."""
-        return self._open(HypervisorSettings(min_free_bytes=min_free_bytes, pace=AT_ONCE, call=PATIENCE, read=PATIENCE))
+        return self._open(
+            HypervisorSettings(
+                min_free_bytes=min_free_bytes,
+                pace=AT_ONCE,
+                call=PATIENCE,
+                read=PATIENCE,
+                allow_insecure=True,
+                user_networking=True,
+            )
+        )
 
     def impatient(self) -> Hypervisor:
         """See Implementation."""
         pace = replace(AT_ONCE, connect=SHORT)
-        return self._open(HypervisorSettings(call=SHORT, read=SHORT, pace=pace, keepalive=Keepalive(1, 1)))
+        return self._open(
+            HypervisorSettings(call=SHORT, read=SHORT, pace=pace, keepalive=Keepalive(1, 1), user_networking=True)
+        )
 
     def _connect(self) -> None:
         self.own = libvirt.open(self.uri)

@@ -79,7 +79,7 @@ class Network(Model):
 
     type: Literal["Bridge", "Network", "User"] = "Network"
     """Bridge: a bridge device of the host. Network: a libvirt network. User: QEMU user-mode networking with a
-    forward from a loopback address (one machine, laptop or lab)."""
+    forward from a loopback address (one machine, laptop or lab: the operator must run on it, with --user-networking)."""
     source: str = Field(default="default", pattern=r"^[A-Za-z0-9_.-]*$", max_length=64, json_schema_extra=_NAME_REMEDY)
     """Name of the bridge or of the libvirt network; not used by type User."""
 

@@ -56,11 +56,33 @@ def main(verbose: bool) -> None:
 )
 @click.option("--listen-address", default="0.0.0.0", show_default=True, help="Address of /metrics and /healthz.")  # noqa: S104
 @click.option("--listen-port", default=8081, show_default=True, type=click.IntRange(1, 65535), help="Their port.")
-def controller(kubeconfig: str | None, namespaces: tuple[str, ...], listen_address: str, listen_port: int) -> None:
+@click.option(
+    "--allow-insecure-hosts",
+    is_flag=True,
+    help="Take hosts with which anybody could be at the other end: qemu+tcp URIs, and no_verify=1. They get the VMs' "
+    "cloud-init user data.",
+)
+@click.option(
+    "--user-networking",
+    is_flag=True,
+    help="Take network type User on this machine: for laptops and labs, as its guests reach all that listens on "
+    "127.0.0.1.",
+)
+def controller(
+    kubeconfig: str | None,
+    namespaces: tuple[str, ...],
+    listen_address: str,
+    listen_port: int,
+    *,
+    allow_insecure_hosts: bool,
+    user_networking: bool,
+) -> None:
     """Run the operator: keep every LubanCluster as its spec says."""
     from luban.controller.program import Options, run
 
-    asyncio.run(run(Options(kubeconfig, namespaces, listen_address, listen_port)))
+    asyncio.run(
+        run(Options(kubeconfig, namespaces, listen_address, listen_port, allow_insecure_hosts, user_networking))
+    )
 
 
 @main.command()

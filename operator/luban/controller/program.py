@@ -15,7 +15,7 @@ from prometheus_client import REGISTRY
 from luban.adapters.balancers_http import HttpBalancers
 from luban.adapters.clock import SystemClock
 from luban.adapters.kubernetes_api import connect
-from luban.adapters.libvirt_hosts.hypervisor import LibvirtHypervisor
+from luban.adapters.libvirt_hosts.hypervisor import HypervisorSettings, LibvirtHypervisor
 from luban.adapters.probes_http import HttpProbes
 from luban.controller.handlers import build_registry
 from luban.controller.manager import Manager
@@ -37,6 +37,10 @@ class Options:
     listen_address: str
     listen_port: int
     """Where /metrics, /healthz and /readyz are served."""
+    allow_insecure_hosts: bool = False
+    """Connect to hosts where anybody could answer."""
+    user_networking: bool = False
+    """Make VMs with network type User."""
 
 
 async def run(options: Options) -> None:
@@ -45,7 +49,9 @@ async def run(options: Options) -> None:
         # kopf reads its kubeconfig from the environment only.
         os.environ["KUBECONFIG"] = options.kubeconfig
     ports = Ports(
-        hypervisor=LibvirtHypervisor(),
+        hypervisor=LibvirtHypervisor(
+            HypervisorSettings(allow_insecure=options.allow_insecure_hosts, user_networking=options.user_networking)
+        ),
         cluster=await connect(options.kubeconfig),
         balancers=HttpBalancers(),
         probes=HttpProbes(),

@@ -14,8 +14,9 @@ from luban.adapters.libvirt_hosts.hypervisor import HypervisorSettings, LibvirtH
 from luban.adapters.libvirt_hosts.lane import MAX_STUCK, Backoff, Lane, Pace
 from luban.adapters.libvirt_hosts.session import Connector, Keepalive, Session
 from luban.adapters.libvirt_hosts.undo import Undo
-from luban.core.model import ClusterRef
-from luban.errors import HostUnreachable
+from luban.api.template import VMTemplateSpec
+from luban.core.model import ClusterRef, Machine
+from luban.errors import HostUnreachable, PermanentError
 from luban.ports import HostRef
 
 # pytest-asyncio would otherwise have Python 3.11 make a loop that nobody closes, and that is a warning: an error.
@@ -315,3 +316,49 @@ async def test_a_host_that_is_still_asked_keeps_its_connections(daemons: Daemons
     assert len(daemons[SLOW.uri].connections) == 1
     assert not daemons[SLOW.uri].connections[0].closed.is_set()
     await hypervisor.close()
+
+
+# ---- what whoever runs the operator must allow -----------------------------------------------------------------
+
+
+def user_machine() -> Machine:
+    template = VMTemplateSpec.model_validate({"image": {"volume": "web.qcow2"}, "network": {"type": "User"}})
+    return Machine("6f4a1f5e-9f0b-4f6e-8c3d-0123456789ab", "luban-x7", CLUSTER, template, "127.0.17.2")
+
+
+@pytest.mark.parametrize(
+    ("uri", "allowed", "why"),
+    [
+        ("qemu:///session", False, "the operator does not allow it"),
+        ("qemu+tls://host-b/system", False, "the operator does not allow it"),
+        ("qemu+tls://host-b/system", True, "not this one"),
+        ("qemu+ssh://127.0.0.1/system", True, "not this one"),
+    ],
+)
+async def test_user_networking_is_for_this_machine_with_the_operators_consent(
+    uri: str, why: str, *, allowed: bool
+) -> None:
+    opened: list[str] = []
+    hypervisor = LibvirtHypervisor(HypervisorSettings(user_networking=allowed), opener=opened.append)
+    with pytest.raises(PermanentError) as error:
+        await hypervisor.ensure_running(HostRef("host-b", uri), user_machine())
+    assert error.value.reason == "UserNetworkRefused"
+    assert why in error.value.message
+    assert "template.spec.network.type" in error.value.message
+    assert "--user-networking" in error.value.message
+    assert opened == []
+    await hypervisor.close()
+
+
+async def test_an_insecure_host_is_connected_to_with_the_operators_consent_alone() -> None:
+    host, daemon = HostRef("host-b", "qemu+tcp://host-b/system"), Daemon()
+    strict = LibvirtHypervisor(HypervisorSettings(pace=AT_ONCE), opener=lambda _uri: daemon.connect())
+    with pytest.raises(PermanentError) as error:
+        await strict.list_domains(host, CLUSTER)
+    assert error.value.reason == "InsecureHost"
+    assert daemon.connections == []
+    settings = HypervisorSettings(pace=AT_ONCE, allow_insecure=True)
+    lenient = LibvirtHypervisor(settings, opener=lambda _uri: daemon.connect())
+    assert await lenient.list_domains(host, CLUSTER) == {}
+    await strict.close()
+    await lenient.close()

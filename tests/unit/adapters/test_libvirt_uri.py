@@ -157,7 +157,7 @@ def api_takes(uri: str) -> bool:
 def adapter_takes(uri: str) -> bool:
     try:
         check_uri(HostRef("host-b", uri), allow_insecure=True)
-    except PermanentError as error:
+    except PermanentError:
         return False
     return True
 

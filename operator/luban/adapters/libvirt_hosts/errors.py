@@ -194,6 +194,16 @@ def insecure_host(host: HostRef, why: str) -> PermanentError:
     )
 
 
+def user_network_refused(host: HostRef, why: str) -> PermanentError:
+    """Network type User is for one machine: its guests reach whatever listens on that machine's 127.0.0.1."""
+    return PermanentError(
+        "UserNetworkRefused",
+        f"host {host.name}: template.spec.network.type User is refused: {why}; use type Bridge or Network. For "
+        "trying things out on one machine, hosts[].uri can lead to a socket of it and the operator run on it with "
+        "--user-networking: guests then reach all that listens on its 127.0.0.1",
+    )
+
+
 def pool_not_found(host: HostRef, pool: str, *, inactive: bool) -> PermanentError:
     """The storage pool is missing or stopped."""
     state, remedy = ("is not active", "") if inactive else ("does not exist", f"pool-define-as {pool} ..., ")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -14,9 +14,11 @@ import libvirt
 from luban.adapters.libvirt_hosts import domains, provision
 from luban.adapters.libvirt_hosts.capabilities import Abilities, read_abilities
 from luban.adapters.libvirt_hosts.domains import Directory
+from luban.adapters.libvirt_hosts.errors import user_network_refused
 from luban.adapters.libvirt_hosts.events import EVENT_LOOP, Watchers
 from luban.adapters.libvirt_hosts.lane import Lane, Pace
 from luban.adapters.libvirt_hosts.session import Connector, Keepalive, Opener, Session
+from luban.adapters.libvirt_hosts.uri import is_local
 from luban.core.model import ClusterRef, DomainRecord, Machine
 from luban.errors import LubanError
 from luban.ports import HostRef
@@ -28,7 +30,7 @@ POOL_REFRESH = 60.0
 
 @dataclass(frozen=True)
 class HypervisorSettings:
-    """Deadlines in seconds, and what a pool must have free."""
+    """Deadlines in seconds, what a pool must have free, and what whoever runs the operator allows."""
 
     call: float = 10.0
     """For each change: making, starting, stopping, removing one VM."""
@@ -42,6 +44,10 @@ class HypervisorSettings:
     """A host that nobody watches is let go when nothing was asked of it for so long."""
     min_free_bytes: int = 512 * 1024**2
     """Free space of a pool below which no VM is made there."""
+    allow_insecure: bool = False
+    """Take URIs with which anybody could be at the other end: tcp, no_verify=1."""
+    user_networking: bool = False
+    """Make VMs with network type User, on this machine alone."""
     pace: Pace = field(default_factory=Pace)
     keepalive: Keepalive = field(default_factory=Keepalive)
 
@@ -56,9 +62,10 @@ class _Host:
         self.ref = host
         self.watchers = Watchers()
         self.directory = Directory()
-        self.reads = Lane(Connector(host, opener, settings.keepalive, self.watchers), settings.pace)
-        self.changes = Lane(Connector(host, opener, settings.keepalive), settings.pace)
-        self.agents = Lane(Connector(host, opener, settings.keepalive), settings.pace)
+        connector = Connector(host, opener, settings.keepalive, allow_insecure=settings.allow_insecure)
+        self.reads = Lane(replace(connector, watchers=self.watchers), settings.pace)
+        self.changes = Lane(connector, settings.pace)
+        self.agents = Lane(connector, settings.pace)
         self.abilities: Abilities | None = None
         self._refreshed: dict[str, float] = {}
         self.asking_agents = False
@@ -104,6 +111,8 @@ class LibvirtHypervisor:
 
     async def ensure_running(self, host: HostRef, machine: Machine) -> None:
         """See Hypervisor."""
+        if machine.template.network.type == "User":
+            self._require_user_networking(host)
         known = self._host(host)
         if known.abilities is None:
             known.abilities = await known.changes.call(read_abilities, "read capabilities", self._settings.abilities)
@@ -150,6 +159,12 @@ class LibvirtHypervisor:
         if self._listening:
             self._listening = False
             await asyncio.to_thread(EVENT_LOOP.release)
+
+    def _require_user_networking(self, host: HostRef) -> None:
+        if not self._settings.user_networking:
+            raise user_network_refused(host, "the operator does not allow it")
+        if not is_local(host):
+            raise user_network_refused(host, "its forward is reached from that machine alone, which is not this one")
 
     async def _change(self, host: HostRef, job: Callable[[Session], T], what: str) -> T:
         return await self._host(host).changes.call(job, what, self._settings.call)

@@ -75,10 +75,15 @@ class Connector:
     keepalive: Keepalive
     watchers: Watchers | None = None
     """Told of the events of every connection that is opened; None: not interested."""
+    allow_insecure: bool = False
+    """Whether to connect where anybody could answer: see check_uri."""
 
     def connect(self, abandoned: threading.Event) -> Session:
-        """Open a connection. Raises HostUnreachable, or PermanentError InvalidURI. Blocks as long as libvirt does."""
-        check_uri(self.host)
+        """Open a connection. Raises HostUnreachable, or PermanentError InvalidURI, InsecureHost.
+
+        Blocks as long as libvirt does.
+        """
+        check_uri(self.host, allow_insecure=self.allow_insecure)
         try:
             session = Session(self.host, self.open(self.host.uri), abandoned)
         except libvirt.libvirtError as error:
