@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lab.process import LabError
-from luban.api.libvirt_uri import SOCKET_PATH
 
 DEFAULT_BASE = 16
 LAST_BASE = 250
@@ -58,7 +57,7 @@ class Layout:
         """Read `LUBAN_LAB_BASE` (third octet, 1..250) and `LUBAN_LAB_DIR`, with defaults. Raises LabError."""
         chosen = base if base is not None else _base_from_environment()
         root = Path(os.environ.get("LUBAN_LAB_DIR", _default_state_root())).absolute()
-        if not re.fullmatch(SOCKET_PATH, str(root)):
+        if not re.fullmatch("[A-Za-z0-9/._~@:,=+-]+", str(root)):
             raise LabError(f"LUBAN_LAB_DIR={str(root)!r}: libvirt URIs hold it: plain characters only")
         return cls(base=chosen, state=root / str(chosen))
 

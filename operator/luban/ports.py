@@ -31,7 +31,8 @@ class Hypervisor(Protocol):
         """Make overlay, seed and domain as far as they are missing, and start it. Idempotent.
 
         If it raises, nothing half-made stays behind. PermanentError reasons: ImageNotFound, PoolNotFound,
-        StoragePoolFull, NetworkNotFound, InvalidURI, InsecureHost, UserNetworkRefused, ForeignDomain, DomainRefused.
+        StoragePoolFull, VolumeRefused, NetworkNotFound, InvalidURI, InsecureHost, UserNetworkRefused,
+        ForeignDomain, DomainRefused.
         """
 
     async def shutdown(self, host: HostRef, uuid: str) -> None:

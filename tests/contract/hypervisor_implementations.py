@@ -51,6 +51,8 @@ class Implementation(Protocol):
     host: HostRef
     pool: str
     network: dict[str, str]
+    seeds: bool
+    """Whether it can upload a seed."""
 
     def stingy(self, min_free_bytes: int) -> Hypervisor:
         """The same hosts, for somebody who wants so much free space in a pool."""
@@ -97,6 +99,7 @@ class FakeImplementation:
         self.host = HostRef("host-b", "qemu+tls://host-b/system")
         self.pool = "default"
         self.network = {"type": "Network", "source": "default"}
+        self.seeds = True
 
     def stingy(self, min_free_bytes: int) -> Hypervisor:
         """See Implementation."""
@@ -155,6 +158,7 @@ class LibvirtImplementation:
     """The adapter, and a connection of the test's own to the same daemon."""
 
     kind = "test"
+    seeds = False
 
     def __init__(self, uri: str, pool: str, network: dict[str, str]) -> None:
         self.uri, self.pool, self.network = uri, pool, network
@@ -233,6 +237,15 @@ class LibvirtImplementation:
     def come_up(self, uuid: str) -> None:
         """See Implementation."""
 
+    def add_copy(self, name: str, of: str) -> None:
+        """Make a copy-on-write overlay of a volume, by hand."""
+        path = self.storage.storageVolLookupByName(of).path()
+        self.storage.createXML(
+            f"<volume><name>{name}</name><capacity>16777216</capacity><target><format type='qcow2'/></target>"
+            f"<backingStore><path>{path}</path><format type='qcow2'/></backingStore></volume>",
+            0,
+        )
+
     async def crash(self, uuid: str) -> None:
         """See Implementation."""
         raise NotImplementedError
@@ -255,7 +268,7 @@ class TestDriverImplementation(LibvirtImplementation):
     """libvirt's test driver in this process: its state lives as long as somebody has a connection to it."""
 
     __test__ = False
-    has = frozenset({"libvirt-network", "observed-address", "power-button"})
+    has = frozenset({"libvirt-network", "observed-address", "power-button", "backing-chain"})
 
     def __init__(self) -> None:
         super().__init__("test:///default", "default-pool", {"type": "Network", "source": "default"})
@@ -265,7 +278,8 @@ class QemuImplementation(LibvirtImplementation):
     """QEMU under a session daemon."""
 
     kind = "qemu"
-    has = frozenset({"seed", "start-failure", "crash", "outage", "daemon"})
+    seeds = True
+    has = frozenset({"seed", "start-failure", "crash", "outage", "daemon", "backing-chain"})
 
     def __init__(self, daemon: KvmHost) -> None:
         super().__init__(daemon.uri, POOL, {"type": "User", "source": ""})

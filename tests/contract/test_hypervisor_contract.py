@@ -25,6 +25,7 @@ from tests.contract.hypervisor_implementations import (
     PATIENCE,
     FakeImplementation,
     Implementation,
+    LibvirtImplementation,
     QemuImplementation,
     daemon,
     find,
@@ -189,6 +190,46 @@ async def test_what_is_missing_is_named(
     assert (side.domains(), side.volumes()) == (before, {BASE})
 
 
+VICTIM = "13b9436a-cc98-4689-8d88-d1a7c651bfa3"
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        {"image": {"pool": "POOL", "volume": f"luban-{VICTIM}.qcow2"}},
+        {"image": {"pool": "POOL", "volume": f"luban-{VICTIM}-seed.iso"}},
+        {"image": {"pool": "POOL", "volume": f"Luban-{VICTIM}.QCOW2"}},
+        {"domain": {"kernelBoot": {"kernelVolume": f"luban-{VICTIM}-seed.iso"}}},
+        {"domain": {"kernelBoot": {"kernelVolume": BASE, "initrdVolume": f"luban-{VICTIM}-seed.iso"}}},
+    ],
+)
+@on_all
+async def test_what_was_made_for_a_vm_is_never_a_base(side: Implementation, template: dict[str, Any]) -> None:
+    if "image" in template:
+        template = {"image": template["image"] | {"pool": side.pool}}
+    victim = replace(machine(side, "victim"), uuid=VICTIM, user_data="#cloud-config\n{}\n" if side.seeds else None)
+    await side.hypervisor.ensure_running(side.host, victim)
+    vm, before = machine(side, address="127.0.65.3", **template), (side.domains(), side.volumes())
+    with pytest.raises(PermanentError) as error:
+        await side.hypervisor.ensure_running(side.host, vm)
+    assert error.value.reason == "VolumeRefused"
+    assert VICTIM in error.value.message.lower()
+    assert (side.domains(), side.volumes()) == before
+
+
+@needs("backing-chain")
+async def test_nor_what_is_made_from_it(side: Implementation) -> None:
+    assert isinstance(side, LibvirtImplementation)
+    victim = machine(side, "victim")
+    await side.hypervisor.ensure_running(side.host, victim)
+    side.add_copy("innocent.qcow2", victim.overlay_volume)
+    vm = machine(side, address="127.0.65.3", image={"pool": side.pool, "volume": "innocent.qcow2"})
+    with pytest.raises(PermanentError) as error:
+        await side.hypervisor.ensure_running(side.host, vm)
+    assert error.value.reason == "VolumeRefused"
+    assert victim.overlay_volume in error.value.message
+
+
 @on_all
 async def test_a_full_pool_is_said_before_anything_is_made(side: Implementation) -> None:
     vm, before = machine(side), side.domains()
@@ -243,7 +284,7 @@ async def test_a_daemon_that_is_not_there_is_unreachable(side: Implementation) -
         await side.hypervisor.list_domains(gone, CLUSTER)
     assert "host-x" in error.value.message
     with pytest.raises(HostUnreachable):
-        await side.hypervisor.ensure_running(gone, machine(side))
+        await side.hypervisor.ensure_running(gone, machine(side, network={"type": "Bridge", "source": "br0"}))
     assert await side.hypervisor.list_domains(side.host, CLUSTER) == {}
 
 

@@ -7,10 +7,12 @@ first named, with the storage and networks of `FakeHost`'s defaults.
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from luban.api.names import VM_VOLUME
 from luban.core.model import ClusterRef, DomainRecord, DomainState, Machine
 from luban.errors import ForeignDomain, HostUnreachable, LubanError, PermanentError
 from luban.ports import HostRef
@@ -206,6 +208,8 @@ class FakeHypervisor:
         if image.pool not in known.pools:
             raise PermanentError("PoolNotFound", f"{where}storage pool {image.pool!r} does not exist")
         for volume in _base_volumes(machine):
+            if re.match(VM_VOLUME, volume):
+                raise PermanentError("VolumeRefused", f"{where}volume {volume!r} is a VM's")
             if volume not in known.pools[image.pool]:
                 raise PermanentError("ImageNotFound", f"{where}pool {image.pool!r} has no volume {volume!r}")
         if known.free_bytes < self.min_free_bytes:

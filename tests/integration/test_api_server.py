@@ -121,16 +121,32 @@ def test_a_full_load_of_hosts_is_within_the_cost_limit(luban_api: ControlPlane) 
 
 # What is refused, and in which words
 
+OVERLAY = "luban-13b9436a-cc98-4689-8d88-d1a7c651bfa3.qcow2"
+SEED = "luban-13b9436a-cc98-4689-8d88-d1a7c651bfa3-seed.iso"
 REFUSED: list[tuple[str, Any, str]] = [
     ("spec.scaling.interval", "0s", "scaling.interval must be at least 1s"),
     ("spec.hosts.1.uri", "qemu+tls://host-b/system", "hosts[].uri must differ from host to host"),
     ("spec.hosts.1.uri", "http://host-c/", "must be a libvirt URI such as qemu+tls://host-b/system"),
+    (
+        "spec.hosts.1.uri",
+        "qemu+ssh://root@host-c/system?socket=/x%27%3Btouch%20pwned%3B%27",
+        "and socket without a host",
+    ),
+    ("spec.hosts.1.uri", "qemu+tls://host-c/system?no_verify=0&no_verify=1", "must be a libvirt URI"),
     ("spec.hosts.1.nodeName", "host-b", "hosts[].nodeName must differ from host to host"),
     ("spec.bondPolicy", "Maybe", "supported values"),
     ("spec.hosts", None, "spec.hosts: Required value"),
     ("spec.hosts", [], "spec.hosts in body should have at least 1 items"),
     ("spec.template.spec.image", None, "spec.template.spec.image: Required value"),
     ("spec.template.spec.image.volume", "../web.qcow2", "volume must be letters, digits, dots"),
+    ("spec.template.spec.image.volume", OVERLAY, "image.volume must not be the disk or the seed of a VM"),
+    ("spec.template.spec.image.volume", OVERLAY.upper(), "image.volume must not be the disk or the seed of a VM"),
+    ("spec.template.spec.domain.kernelBoot", {"kernelVolume": SEED}, "kernelBoot.kernelVolume must not be"),
+    (
+        "spec.template.spec.domain.kernelBoot",
+        {"kernelVolume": "vmlinuz", "initrdVolume": SEED},
+        "kernelBoot.initrdVolume must not be",
+    ),
     ("spec.template.spec.image.size", "lots", "size must be an amount of bytes such as 512Mi"),
     ("spec.template.spec.domain.memory.max", "2 GB", "max must be an amount of bytes such as 512Mi"),
     ("spec.template.spec.domain.virtType", "VMware", 'supported values: "Auto", "KVM", "QEMU"'),

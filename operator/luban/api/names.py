@@ -31,3 +31,8 @@ NODE_AGENT_FIELD_MANAGER = "luban-node-agent"
 def balancer_name(cluster: str, index: int) -> str:
     """Name of a balancer, of its ConfigMap and of its Lease: `<cluster>-balancer-<index>`."""
     return f"{cluster}-balancer-{index}"
+
+
+VM_VOLUME = "(?i)^luban-[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
+"""Matches the name of a storage volume that was made for one VM: its overlay, its seed. In any case, as a pool's file
+system may not tell them apart."""

@@ -7,8 +7,14 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from luban.api.common import URL_PATH, Duration, Model, Quantity, remedy, rules
+from luban.api.names import VM_VOLUME
 
 _NAME_REMEDY = remedy("must be letters, digits, dots, hyphens and underscores")
+
+
+def _no_vms_volume(field: str) -> str:
+    """CEL: the field names nothing that was made for a VM."""
+    return f"!self.{field}.matches('{VM_VOLUME}')"
 
 
 class CPU(Model):
@@ -30,6 +36,17 @@ class Memory(Model):
 
 class KernelBoot(Model):
     """Direct kernel boot: a kernel from volumes of the image's pool instead of the image's boot loader."""
+
+    model_config = rules(
+        (
+            _no_vms_volume("kernelVolume"),
+            "kernelBoot.kernelVolume must not be the disk or the seed of a VM (luban-<uid>...): name another volume",
+        ),
+        (
+            f"!has(self.initrdVolume) || {_no_vms_volume('initrdVolume')}",
+            "kernelBoot.initrdVolume must not be the disk or the seed of a VM (luban-<uid>...): name another volume",
+        ),
+    )
 
     kernel_volume: str = Field(pattern=r"^[A-Za-z0-9_.-]+$", max_length=128, json_schema_extra=_NAME_REMEDY)
     """Volume that holds the kernel image."""
@@ -54,6 +71,13 @@ class Domain(Model):
 
 class Image(Model):
     """The base image. Each VM gets a copy-on-write overlay of it."""
+
+    model_config = rules(
+        (
+            _no_vms_volume("volume"),
+            "image.volume must not be the disk or the seed of a VM (luban-<uid>...): name another volume",
+        ),
+    )
 
     pool: str = Field(default="default", pattern=r"^[A-Za-z0-9_.-]+$", max_length=64, json_schema_extra=_NAME_REMEDY)
     """libvirt storage pool, the same name on every host; the overlays are made there too."""

@@ -223,6 +223,16 @@ def image_not_found(host: HostRef, pool: str, volume: str) -> PermanentError:
     )
 
 
+def vms_volume(host: HostRef, pool: str, volume: str, made: str) -> PermanentError:
+    """What the operator made for one VM is never what another is made from."""
+    what = "is" if made == volume else f"is, or is made from, {made!r}:"
+    return PermanentError(
+        "VolumeRefused",
+        f"host {host.name}: volume {volume!r} of storage pool {pool!r} {what} the disk or the seed of a VM; "
+        "name another in image.volume or kernelBoot",
+    )
+
+
 def pool_full(host: HostRef, pool: str, *, available: int, needed: int) -> PermanentError:
     """Too little space to begin with. Sizes in bytes."""
     return PermanentError(

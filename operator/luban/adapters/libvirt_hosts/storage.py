@@ -6,6 +6,7 @@ Blocking; the functions are steps of a lane's jobs.
 from __future__ import annotations
 
 import io
+import re
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping
 from contextlib import suppress
@@ -21,9 +22,11 @@ from luban.adapters.libvirt_hosts.errors import (
     image_not_found,
     pool_full,
     pool_not_found,
+    vms_volume,
 )
 from luban.adapters.libvirt_hosts.session import Session
 from luban.adapters.libvirt_hosts.undo import Undo
+from luban.api.names import VM_VOLUME
 from luban.render.seed import SEED_LABEL
 from luban.render.volume_xml import overlay_xml, seed_xml
 
@@ -81,14 +84,13 @@ class Pool:
             raise pool_full(self._host, self.name, available=available, needed=needed)
 
     def path_of(self, volume: str) -> str:
-        """Path of a volume on the host. Raises ImageNotFound."""
-        path: str = self._volume(volume).path()
+        """Path of a volume on the host. Raises ImageNotFound, VolumeRefused."""
+        path: str = self._source(volume)[0].path()
         return path
 
     def base_image(self, volume: str) -> BaseImage:
-        """What an overlay needs to know of its base. Raises ImageNotFound."""
-        found = self._volume(volume)
-        description = ET.fromstring(found.XMLDesc(0))  # noqa: S314 - printed by libvirt
+        """What an overlay needs to know of its base. Raises ImageNotFound, VolumeRefused."""
+        found, description = self._source(volume)
         format_ = description.find("target/format")
         type_ = format_.get("type", "raw") if format_ is not None else "raw"
         return BaseImage(path=found.path(), format=type_, capacity=found.info()[1])
@@ -118,6 +120,20 @@ class Pool:
         if volume is not None:
             with doing(self._host, f"delete volume {name} of storage pool {self.name!r}"):
                 find(volume.delete, 0)
+
+    def _source(self, name: str) -> tuple[libvirt.virStorageVol, ET.Element]:
+        """A volume that VMs may be made from, and its description. Never one that was made for a VM, under whatever
+        name the pool knows it."""
+        self._refuse_ours(name, name)
+        found = self._volume(name)
+        description = ET.fromstring(found.XMLDesc(0))  # noqa: S314 - printed by libvirt
+        for other in (found.key(), found.path(), description.findtext("backingStore/path") or ""):
+            self._refuse_ours(name, other.rpartition("/")[2])
+        return found, description
+
+    def _refuse_ours(self, volume: str, name: str) -> None:
+        if re.match(VM_VOLUME, name):
+            raise vms_volume(self._host, self.name, volume, name)
 
     def _volume(self, name: str) -> libvirt.virStorageVol:
         found = find(self._pool.storageVolLookupByName, name)
