@@ -35,11 +35,15 @@ class Hypervisor(Protocol):
         ForeignDomain, DomainRefused.
         """
 
-    async def shutdown(self, host: HostRef, uuid: str) -> None:
-        """Press the ACPI power button. No error if the domain is off or gone."""
+    async def shutdown(self, host: HostRef, uuid: str) -> bool:
+        """Press the ACPI power button of a domain that runs. Returns whether it was pressed.
+
+        False: there is nobody to hear it, as the domain is off, gone, paused, suspended or crashed; what is not off is
+        then ended by `destroy` alone.
+        """
 
     async def destroy(self, host: HostRef, uuid: str) -> None:
-        """Pull the plug. No error if the domain is off or gone."""
+        """Pull the plug, whatever state the domain is in. No error if it is off or gone."""
 
     async def remove(self, host: HostRef, uuid: str, pool: str) -> None:
         """Undefine the domain and delete its overlay and seed from `pool`. No error for what is gone.

@@ -75,6 +75,9 @@ class Implementation(Protocol):
     def come_up(self, uuid: str) -> None:
         """Let a guest boot, if this side's guests need to be told."""
 
+    def pause(self, uuid: str) -> None:
+        """Suspend a running domain by hand."""
+
     async def crash(self, uuid: str) -> None:
         """Make a running domain die."""
 
@@ -136,6 +139,10 @@ class FakeImplementation:
     def fail_next_start(self) -> None:
         """The next start fails."""
         self.fake.host("host-b").failures.append(LubanError("StartFailed", "no"))
+
+    def pause(self, uuid: str) -> None:
+        """See Implementation."""
+        self.fake.pause(uuid)
 
     async def crash(self, uuid: str) -> None:
         """See Implementation."""
@@ -236,6 +243,10 @@ class LibvirtImplementation:
 
     def come_up(self, uuid: str) -> None:
         """See Implementation."""
+
+    def pause(self, uuid: str) -> None:
+        """See Implementation."""
+        self.own.lookupByUUIDString(uuid).suspend()
 
     def add_copy(self, name: str, of: str) -> None:
         """Make a copy-on-write overlay of a volume, by hand."""
@@ -375,7 +386,7 @@ async def find(side: Implementation, vm: Machine) -> DomainRecord | None:
     return (await side.hypervisor.list_domains(side.host, CLUSTER)).get(vm.uuid)
 
 
-async def until_state(side: Implementation, vm: Machine, state: str, cause: Callable[[], Awaitable[None]]) -> None:
+async def until_state(side: Implementation, vm: Machine, state: str, cause: Callable[[], Awaitable[object]]) -> None:
     """Have something happen, and wait for its effect, which an event announces."""
     heard = asyncio.Event()
     leave = side.hypervisor.watch(side.host, lambda _uuid: heard.set())

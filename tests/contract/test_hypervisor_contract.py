@@ -291,7 +291,7 @@ async def test_a_daemon_that_is_not_there_is_unreachable(side: Implementation) -
 @on_all
 async def test_what_is_gone_needs_no_stopping(side: Implementation) -> None:
     nobody = str(uuids.uuid4())
-    await side.hypervisor.shutdown(side.host, nobody)
+    assert not await side.hypervisor.shutdown(side.host, nobody)
     await side.hypervisor.destroy(side.host, nobody)
     await side.hypervisor.remove(side.host, nobody, side.pool)
     await side.hypervisor.remove(side.host, nobody, "missing-pool")
@@ -303,8 +303,42 @@ async def test_pulling_the_plug_twice(side: Implementation) -> None:
     await side.hypervisor.ensure_running(side.host, vm)
     for _ in range(2):
         await side.hypervisor.destroy(side.host, vm.uuid)
-        assert await state_is(side, vm, "Off")
-    await side.hypervisor.shutdown(side.host, vm.uuid)
+        record = await find(side, vm)
+        assert record is not None
+        assert (record.state, record.reason) == ("Off", "Destroyed")
+    assert not await side.hypervisor.shutdown(side.host, vm.uuid)
+
+
+@on_all
+async def test_a_paused_domain_says_so_hears_no_power_button_and_can_be_destroyed(side: Implementation) -> None:
+    vm = machine(side)
+    await side.hypervisor.ensure_running(side.host, vm)
+    side.come_up(vm.uuid)
+    before = await find(side, vm)
+    await until_state(side, vm, "Paused", lambda: asyncio.to_thread(side.pause, vm.uuid))
+    record = await find(side, vm)
+    assert before is not None
+    assert before.address
+    assert record == replace(before, state="Paused", reason="User")
+    run = side.run_of(vm.uuid)
+    await side.hypervisor.ensure_running(side.host, vm)
+    assert side.run_of(vm.uuid) == run, "what is paused is not made anew"
+    assert not await side.hypervisor.shutdown(side.host, vm.uuid)
+    assert await state_is(side, vm, "Paused")
+    await side.hypervisor.destroy(side.host, vm.uuid)
+    record = await find(side, vm)
+    assert record is not None
+    assert (record.state, record.reason) == ("Off", "Destroyed")
+
+
+@on_all
+async def test_a_paused_domain_can_be_removed(side: Implementation) -> None:
+    vm = machine(side)
+    await side.hypervisor.ensure_running(side.host, vm)
+    side.pause(vm.uuid)
+    await side.hypervisor.remove(side.host, vm.uuid, side.pool)
+    assert await find(side, vm) is None
+    assert side.volumes() == {BASE}
 
 
 @needs("power-button")
@@ -313,14 +347,17 @@ async def test_the_power_button(side: Implementation) -> None:
     await side.hypervisor.ensure_running(side.host, vm)
     side.come_up(vm.uuid)
     await until_state(side, vm, "Off", lambda: side.hypervisor.shutdown(side.host, vm.uuid))
-    await side.hypervisor.shutdown(side.host, vm.uuid)
+    record = await find(side, vm)
+    assert record is not None
+    assert record.reason == "ShutdownByGuest"
+    assert not await side.hypervisor.shutdown(side.host, vm.uuid)
 
 
 @needs("seed")
 async def test_a_guest_that_ignores_the_power_button_goes_on(side: Implementation) -> None:
     vm = machine(side)
     await side.hypervisor.ensure_running(side.host, vm)
-    await side.hypervisor.shutdown(side.host, vm.uuid)
+    assert await side.hypervisor.shutdown(side.host, vm.uuid)
     assert await state_is(side, vm, "Running")
 
 
@@ -348,6 +385,10 @@ async def test_a_domain_that_dies_is_told_from_one_that_was_stopped(side: Implem
     vm = machine(side)
     await side.hypervisor.ensure_running(side.host, vm)
     await until_state(side, vm, "Crashed", lambda: side.crash(vm.uuid))
+    record = await find(side, vm)
+    assert record is not None
+    assert record.reason == "Crashed"
+    assert not await side.hypervisor.shutdown(side.host, vm.uuid)
     await side.hypervisor.ensure_running(side.host, vm)
     assert await state_is(side, vm, "Running")
 

@@ -33,6 +33,7 @@ class FakeDomain:
     observed_address: str = ""
     """What a lease or the guest agent would tell once it has booted."""
     state: DomainState = "Running"
+    reason: str = "Booted"
     starts: int = 0
     booted_at: float = NEVER
     off_at: float = NEVER
@@ -106,7 +107,19 @@ class FakeHypervisor:
     def power_off(self, uuid: str, state: DomainState = "Off") -> None:
         """A domain goes off by itself (`Crashed`: not of its own will)."""
         host, domain = self._host_of(uuid), self._existing(uuid)
-        self._turn_off(host, domain, state)
+        self._turn_off(host, domain, state, "Crashed" if state == "Crashed" else "ShutdownByGuest")
+
+    def pause(self, uuid: str, reason: str = "User") -> None:
+        """A running domain is paused: by somebody, or by QEMU (`IOError`, `IOErrorNoSpace`)."""
+        domain = self._existing(uuid)
+        domain.state, domain.reason = "Paused", reason
+        self._tell(self._host_of(uuid), uuid)
+
+    def resume(self, uuid: str) -> None:
+        """A paused domain goes on."""
+        domain = self._existing(uuid)
+        domain.state, domain.reason = "Running", "Unpaused"
+        self._tell(self._host_of(uuid), uuid)
 
     def disconnect(self, name: str) -> None:
         """A host's libvirt daemon stops answering; its domains go on."""
@@ -125,7 +138,7 @@ class FakeHypervisor:
         for domain in known.domains.values():
             self._settle(known, domain)
         return {
-            domain.uuid: DomainRecord(domain.uuid, domain.name, domain.state, self._address(domain))
+            domain.uuid: DomainRecord(domain.uuid, domain.name, domain.state, self._address(domain), domain.reason)
             for domain in known.domains.values()
             if domain.cluster is not None and _same(domain.cluster, cluster)
         }
@@ -144,16 +157,20 @@ class FakeHypervisor:
             raise known.failures.popleft()
         self._start(known, machine, domain)
 
-    async def shutdown(self, host: HostRef, uuid: str) -> None:
+    async def shutdown(self, host: HostRef, uuid: str) -> bool:
         """See Hypervisor."""
         known = self._called(host, "shutdown", uuid)
         domain = known.domains.get(uuid)
         if domain is None:
-            return
+            return False
         _require_ours(domain)
+        self._settle(known, domain)
+        if domain.state != "Running":
+            return False
         if self.booted(uuid) and self.shutdown_seconds is not None:
             domain.off_at = min(domain.off_at, self.now() + self.shutdown_seconds)
             self._settle(known, domain)
+        return True
 
     async def destroy(self, host: HostRef, uuid: str) -> None:
         """See Hypervisor."""
@@ -161,7 +178,7 @@ class FakeHypervisor:
         domain = known.domains.get(uuid)
         if domain is not None:
             _require_ours(domain)
-            self._turn_off(known, domain, "Off")
+            self._turn_off(known, domain, "Off", "Destroyed")
 
     async def remove(self, host: HostRef, uuid: str, pool: str) -> None:
         """See Hypervisor."""
@@ -170,7 +187,7 @@ class FakeHypervisor:
         pools = {pool}
         if domain is not None:
             _require_ours(domain)
-            self._turn_off(known, domain, "Off")
+            self._turn_off(known, domain, "Off", "Destroyed")
             pools.add(domain.pool)
             del known.domains[uuid]
             self._tell(known, uuid)
@@ -224,22 +241,23 @@ class FakeHypervisor:
             domain = FakeDomain(machine.uuid, machine.domain_name, machine.cluster, pool)
             known.domains[machine.uuid] = domain
         domain.planned_address = machine.forward_address if machine.template.network.type == "User" else ""
-        domain.state, domain.starts, domain.off_at = "Running", domain.starts + 1, NEVER
+        domain.state, domain.reason = "Running", "Booted"
+        domain.starts, domain.off_at = domain.starts + 1, NEVER
         domain.booted_at = NEVER if self.boot_seconds is None else self.now() + self.boot_seconds
         self._tell(known, machine.uuid)
 
     def _settle(self, host: FakeHost, domain: FakeDomain) -> None:
         """Let what was due by now have happened."""
         if domain.off_at <= self.now():
-            self._turn_off(host, domain, "Off")
+            self._turn_off(host, domain, "Off", "ShutdownByGuest")
 
-    def _turn_off(self, host: FakeHost, domain: FakeDomain, state: DomainState) -> None:
+    def _turn_off(self, host: FakeHost, domain: FakeDomain, state: DomainState, reason: str) -> None:
         if domain.state in RUNNING:
-            domain.state, domain.booted_at, domain.off_at = state, NEVER, NEVER
+            domain.state, domain.reason, domain.booted_at, domain.off_at = state, reason, NEVER, NEVER
             self._tell(host, domain.uuid)
 
     def _address(self, domain: FakeDomain) -> str:
-        seen = domain.state == "Running" and domain.booted_at <= self.now()
+        seen = domain.state in {"Running", "Paused"} and domain.booted_at <= self.now()
         return domain.planned_address or (domain.observed_address if seen else "")
 
     def _tell(self, host: FakeHost, uuid: str) -> None:

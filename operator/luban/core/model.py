@@ -98,9 +98,12 @@ class DomainRecord:
     name: str
     state: DomainState
     address: str = ""
-    """Address as libvirt knows it (forward, DHCP lease, guest agent); empty: not known yet."""
+    """Address as libvirt knows it (forward, DHCP lease, guest agent): one that can be a member's, and no other
+    domain's on the host. Empty: not known."""
     reason: str = ""
-    """Why it is in this state, as libvirt tells it: IOError, User, Crashed, ...; empty: not known."""
+    """Why it is in that state, as libvirt names it in CamelCase. Paused: User, IOError, IOErrorNoSpace (its storage
+    pool is full), Watchdog, PMSuspended, Migration, Snapshot, ... Off: ShutdownByGuest, Destroyed, Saved, Failed, ...
+    Crashed: Crashed, Panicked. Unknown: nobody knows."""
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,11 @@
-"""libvirt domains: reading them in bulk, and what is done to one. Blocking; each function is a job of a lane."""
+"""What is done to one libvirt domain. Blocking; each function is a job of a lane, or a step of one."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
-from typing import Any
 
 import libvirt
 
-from luban.adapters.libvirt_hosts.addresses import AddressBook, ask_agent, ask_lease
 from luban.adapters.libvirt_hosts.errors import (
     REFUSED,
     START_FAILED,
@@ -20,37 +17,16 @@ from luban.adapters.libvirt_hosts.errors import (
     network_not_found,
 )
 from luban.adapters.libvirt_hosts.session import Session
+from luban.adapters.libvirt_hosts.states import standing
 from luban.api.names import METADATA_NAMESPACE
-from luban.core.model import ClusterRef, DomainRecord, DomainState
 from luban.render.domain_mark import Mark, parse_mark
 
-LEASE_SECONDS = 1.0
-"""Time in one bulk read after which no further lease is asked for; the rest follow in the next read."""
-
-_STATES: dict[int, DomainState] = {
-    # No driver that we use reports NOSTATE for a domain that is off.
-    libvirt.VIR_DOMAIN_NOSTATE: "Running",
-    libvirt.VIR_DOMAIN_RUNNING: "Running",
-    libvirt.VIR_DOMAIN_BLOCKED: "Running",
-    libvirt.VIR_DOMAIN_PAUSED: "Paused",
-    libvirt.VIR_DOMAIN_PMSUSPENDED: "Paused",
-    libvirt.VIR_DOMAIN_SHUTDOWN: "ShuttingDown",
-    libvirt.VIR_DOMAIN_SHUTOFF: "Off",
-    libvirt.VIR_DOMAIN_CRASHED: "Crashed",
-}
 _UNDEFINE = (
     libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
     | libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
     | libvirt.VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA
     | libvirt.VIR_DOMAIN_UNDEFINE_NVRAM
 )
-
-
-def domain_state(state: int, reason: int) -> DomainState:
-    """Our state for libvirt's. A QEMU process that died leaves a domain that is off because it crashed."""
-    if state == libvirt.VIR_DOMAIN_SHUTOFF and reason == libvirt.VIR_DOMAIN_SHUTOFF_CRASHED:
-        return "Crashed"
-    return _STATES.get(state, "Running")
 
 
 def read_mark(domain: libvirt.virDomain) -> Mark | None:
@@ -65,73 +41,6 @@ def require_ours(session: Session, domain: libvirt.virDomain) -> Mark:
     if mark is None:
         raise foreign_domain(session.host, domain.name(), "has the uuid of a LubanVM, but not Luban's metadata,")
     return mark
-
-
-class Directory:
-    """What was learned about a host's domains and does not change: whose they are, and their addresses.
-
-    libvirt's bulk call returns states only; the metadata of a domain is read once, when its uuid is first seen.
-    """
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self.addresses = AddressBook()
-        self.clock = clock
-        self._marks: dict[str, Mark | None] = {}
-
-    def read(self, session: Session, cluster: ClusterRef) -> dict[str, DomainRecord]:
-        """All domains of the cluster on the host, by uuid."""
-        rows = _bulk(session.connection)
-        session.proceed()
-        self._forget_all_but(rows)
-        enough_at = self.clock() + LEASE_SECONDS
-        found: dict[str, DomainRecord] = {}
-        for uuid, (domain, state) in rows.items():
-            mark = self._mark_of(uuid, domain)
-            if mark is not None and mark.covers(cluster):
-                address = mark.address or self._observed_address(uuid, domain, state, enough_at)
-                found[uuid] = DomainRecord(uuid, domain.name(), state, address)
-        return found
-
-    def ask_agent(self, session: Session, uuid: str) -> None:
-        """Ask one domain's guest agent for its address."""
-        self.addresses.agent(uuid, "", self.clock())  # Asked, even if no answer ever comes.
-        domain = session.domain(uuid)
-        if domain is not None:
-            self.addresses.agent(uuid, ask_agent(domain, uuid), self.clock())
-
-    def _mark_of(self, uuid: str, domain: libvirt.virDomain) -> Mark | None:
-        if uuid in self._marks:
-            return self._marks[uuid]
-        mark = read_mark(domain)
-        if mark is not None or find(domain.isActive) is not None:
-            # Not remembered if it went away just now: a later domain with this uuid is looked at afresh.
-            self._marks[uuid] = mark
-        return mark
-
-    def _forget_all_but(self, rows: dict[str, tuple[libvirt.virDomain, DomainState]]) -> None:
-        for uuid in self._marks.keys() - rows.keys():
-            self._marks.pop(uuid, None)
-        self.addresses.keep_only([uuid for uuid, (_, state) in rows.items() if state == "Running"])
-
-    def _observed_address(self, uuid: str, domain: libvirt.virDomain, state: DomainState, enough_at: float) -> str:
-        now = self.clock()
-        if state == "Running" and now < enough_at and self.addresses.lease_due(uuid, now):
-            self.addresses.lease(uuid, ask_lease(domain, uuid), now)
-        return self.addresses.known(uuid)
-
-
-def _bulk(connection: libvirt.virConnect) -> dict[str, tuple[libvirt.virDomain, DomainState]]:
-    """All domains with their states, in one call. NOWAIT: never wait for a domain that is busy with a job."""
-    rows: list[tuple[Any, dict[str, int]]] = connection.getAllDomainStats(
-        libvirt.VIR_DOMAIN_STATS_STATE, libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT
-    )
-    return {
-        domain.UUIDString(): (
-            domain,
-            domain_state(values.get("state.state", libvirt.VIR_DOMAIN_NOSTATE), values.get("state.reason", 0)),
-        )
-        for domain, values in rows
-    }
 
 
 def is_active(domain: libvirt.virDomain) -> bool:
@@ -166,14 +75,28 @@ def _unless_off(domain: libvirt.virDomain, call: Callable[[], object]) -> None:
             raise
 
 
-def shutdown(session: Session, uuid: str) -> None:
-    """Press the power button of one of our domains."""
+def _hears(domain: libvirt.virDomain) -> bool:
+    """Whether a domain's guest runs, and so can hear the power button."""
+    found = find(domain.state)
+    return found is not None and standing(*found).state == "Running"
+
+
+def shutdown(session: Session, uuid: str) -> bool:
+    """Press the power button of one of our domains. False: its guest cannot hear it."""
     domain = session.domain(uuid)
     if domain is None:
-        return
+        return False
     require_ours(session, domain)
+    if not _hears(domain):
+        return False
     acpi = libvirt.VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN
-    _unless_off(domain, lambda: first_supported(lambda: domain.shutdownFlags(acpi), domain.shutdown))
+    try:
+        first_supported(lambda: domain.shutdownFlags(acpi), domain.shutdown)
+    except libvirt.libvirtError:
+        if _hears(domain):
+            raise
+        return False
+    return True
 
 
 def destroy(session: Session, uuid: str) -> Mark | None:

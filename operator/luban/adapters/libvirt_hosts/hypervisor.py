@@ -13,7 +13,7 @@ import libvirt
 
 from luban.adapters.libvirt_hosts import domains, provision
 from luban.adapters.libvirt_hosts.capabilities import Abilities, read_abilities
-from luban.adapters.libvirt_hosts.domains import Directory
+from luban.adapters.libvirt_hosts.directory import Directory, Question
 from luban.adapters.libvirt_hosts.errors import user_network_refused
 from luban.adapters.libvirt_hosts.events import EVENT_LOOP, Watchers
 from luban.adapters.libvirt_hosts.lane import Lane, Pace
@@ -39,7 +39,7 @@ class HypervisorSettings:
     abilities: float = 30.0
     """For the question what a host can do, once: a fresh daemon tries out every QEMU it has before it answers."""
     agent: float = 3.0
-    """For a question to a guest agent, which libvirt itself ends after 1 s."""
+    """For a question to a guest agent, which libvirt itself ends after 1 s, or about a domain's disks."""
     idle: float = 300.0
     """A host that nobody watches is let go when nothing was asked of it for so long."""
     min_free_bytes: int = 512 * 1024**2
@@ -61,7 +61,7 @@ class _Host:
     def __init__(self, host: HostRef, settings: HypervisorSettings, opener: Opener) -> None:
         self.ref = host
         self.watchers = Watchers()
-        self.directory = Directory()
+        self.directory = Directory(host.name)
         connector = Connector(host, opener, settings.keepalive, allow_insecure=settings.allow_insecure)
         self.reads = Lane(replace(connector, watchers=self.watchers), settings.pace)
         self.changes = Lane(connector, settings.pace)
@@ -123,10 +123,10 @@ class LibvirtHypervisor:
         job = partial(provision.ensure_running, machine=machine, abilities=known.abilities, precaution=precaution)
         await self._change(host, job, f"make domain {machine.domain_name!r}")
 
-    async def shutdown(self, host: HostRef, uuid: str) -> None:
+    async def shutdown(self, host: HostRef, uuid: str) -> bool:
         """See Hypervisor."""
         job = partial(domains.shutdown, uuid=uuid)
-        await self._change(host, job, f"shut down domain {uuid}")
+        return await self._change(host, job, f"shut down domain {uuid}")
 
     async def destroy(self, host: HostRef, uuid: str) -> None:
         """See Hypervisor."""
@@ -197,16 +197,14 @@ class LibvirtHypervisor:
         task.add_done_callback(self._background.discard)
 
     def _ask_agents(self, host: _Host) -> None:
-        due = host.directory.addresses.agents_due(host.directory.clock())
-        if due and not host.asking_agents:
+        if not host.asking_agents and (due := host.directory.questions()):
             host.asking_agents = True
             self._spawn(self._ask_each(host, due))
 
-    async def _ask_each(self, host: _Host, uuids: list[str]) -> None:
+    async def _ask_each(self, host: _Host, questions: list[Question]) -> None:
         try:
-            for uuid in uuids:
-                job = partial(host.directory.ask_agent, uuid=uuid)
-                await host.agents.call(job, f"ask the guest agent of {uuid}", self._settings.agent)
+            for question in questions:
+                await host.agents.call(question.job, question.what, self._settings.agent)
         finally:
             host.asking_agents = False
 

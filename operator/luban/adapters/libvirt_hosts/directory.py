@@ -1,0 +1,201 @@
+"""What is known of a host's domains: whose they are, how they stand, their addresses. Blocking; jobs of a lane.
+
+libvirt's bulk call returns states only. The metadata of a domain is read once, when its uuid is first seen; addresses
+and what ails a disk are asked for apart, and rarely.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import libvirt
+import structlog
+
+from luban.adapters.libvirt_hosts.address_sources import ask_agent, ask_lease, read_leases, read_nic
+from luban.adapters.libvirt_hosts.addresses import AddressBook, unfit
+from luban.adapters.libvirt_hosts.domains import read_mark
+from luban.adapters.libvirt_hosts.errors import attempt, find
+from luban.adapters.libvirt_hosts.session import Session
+from luban.adapters.libvirt_hosts.states import IO_ERROR, NO_SPACE, Standing, standing
+from luban.core.model import ClusterRef, DomainRecord
+from luban.render.domain_mark import Mark
+
+log = structlog.get_logger(__name__)
+
+ASIDE_SECONDS = 1.0
+"""Time in one bulk read after which nothing more is asked about single domains; the rest follow in the next read."""
+
+
+@dataclass(frozen=True)
+class _Row:
+    domain: libvirt.virDomain
+    standing: Standing
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether its guest is there, and keeps its address, though it may be paused."""
+        return self.standing.state in {"Running", "Paused"}
+
+
+@dataclass(frozen=True)
+class Question:
+    """Something to ask about one domain that may take a while, apart from the bulk read."""
+
+    what: str
+    job: Callable[[Session], None]
+
+
+class Directory:
+    """One host's domains. Made for the threads of several lanes."""
+
+    def __init__(self, host: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self.host = host
+        self.clock = clock
+        self.addresses = AddressBook()
+        self.disks = DiskErrors()
+        self._marks: dict[str, Mark | None] = {}
+        self._complaints: dict[str, str] = {}
+
+    def read(self, session: Session, cluster: ClusterRef) -> dict[str, DomainRecord]:
+        """All domains of the cluster on the host, by uuid."""
+        rows = _bulk(session.connection)
+        session.proceed()
+        self._forget_all_but(rows)
+        enough_at = self.clock() + ASIDE_SECONDS
+        ours = self._of(cluster, rows)
+        self._look_for_addresses(
+            session, {uuid: rows[uuid] for uuid, mark in ours.items() if not mark.address}, enough_at
+        )
+        published = self.addresses.published(self.clock())
+        self._complain(published.complaints)
+        return {
+            uuid: DomainRecord(
+                uuid,
+                rows[uuid].domain.name(),
+                rows[uuid].standing.state,
+                mark.address or published.by_uuid.get(uuid, ""),
+                self.disks.reason(uuid) or rows[uuid].standing.reason,
+            )
+            for uuid, mark in ours.items()
+        }
+
+    def questions(self) -> list[Question]:
+        """What should be asked now, one after the other, without anybody waiting for it."""
+        agents = self.addresses.agents_due(self.clock())
+        return [
+            *(Question(f"ask the guest agent of {uuid}", partial(self.ask_agent, uuid=uuid)) for uuid in agents),
+            *(
+                Question(f"ask for disk errors of {uuid}", partial(self.ask_disks, uuid=uuid))
+                for uuid in self.disks.due()
+            ),
+        ]
+
+    def ask_agent(self, session: Session, uuid: str) -> None:
+        """Ask one domain's guest agent for its address."""
+        self.addresses.agent(uuid, None, self.clock())  # Asked, even if no answer ever comes.
+        domain = session.domain(uuid)
+        if domain is not None:
+            self.addresses.agent(uuid, ask_agent(domain, self.addresses.mac(uuid)), self.clock())
+
+    def ask_disks(self, session: Session, uuid: str) -> None:
+        """Ask what is the matter with the disks of a domain that an I/O error has paused."""
+        self.disks.note(uuid, IO_ERROR)
+        domain = session.domain(uuid)
+        if domain is not None and libvirt.VIR_DOMAIN_DISK_ERROR_NO_SPACE in (attempt(domain.diskErrors) or {}).values():
+            self.disks.note(uuid, NO_SPACE)
+
+    def _of(self, cluster: ClusterRef, rows: Mapping[str, _Row]) -> dict[str, Mark]:
+        marks = {uuid: self._mark_of(uuid, row.domain) for uuid, row in rows.items()}
+        return {uuid: mark for uuid, mark in marks.items() if mark is not None and mark.covers(cluster)}
+
+    def _mark_of(self, uuid: str, domain: libvirt.virDomain) -> Mark | None:
+        if uuid in self._marks:
+            return self._marks[uuid]
+        mark = self._with_fit_address(uuid, read_mark(domain))
+        if mark is not None or find(domain.isActive) is not None:
+            # Not remembered if it went away just now: a later domain with this uuid is looked at afresh.
+            self._marks[uuid] = mark
+        return mark
+
+    def _forget_all_but(self, rows: Mapping[str, _Row]) -> None:
+        for uuid in set(self._marks) - rows.keys():
+            self._marks.pop(uuid, None)
+        self.addresses.keep_only({uuid: row.standing.state == "Running" for uuid, row in rows.items() if row.in_memory})
+        self.disks.keep_only({uuid for uuid, row in rows.items() if row.standing == ("Paused", IO_ERROR)})
+
+    def _look_for_addresses(self, session: Session, rows: Mapping[str, _Row], enough_at: float) -> None:
+        looked = {uuid: row.domain for uuid, row in rows.items() if row.in_memory}
+        for uuid, domain in looked.items():
+            if self.addresses.nic_due(uuid) and self.clock() < enough_at:
+                self.addresses.nic(uuid, read_nic(domain))
+        for network in self.addresses.networks_due(self.clock()):
+            self.addresses.leases(network, read_leases(session, network), self.clock())
+        for uuid, domain in looked.items():
+            now = self.clock()
+            if now < enough_at and self.addresses.lease_due(uuid, now):
+                self.addresses.lease(uuid, ask_lease(domain, self.addresses.mac(uuid)), now)
+
+    def _with_fit_address(self, uuid: str, mark: Mark | None) -> Mark | None:
+        """A mark's address is the forward of network type User: nothing but a loopback address is one."""
+        if mark is None or not mark.address or unfit(mark.address) == "loopback":
+            return mark
+        self._left_out(uuid, mark, f"{mark.address!r}: not a forward on this machine")
+        return replace(mark, address="")
+
+    def _complain(self, complaints: Mapping[str, str]) -> None:
+        """Log what was left out, once for each new complaint."""
+        for uuid, why in complaints.items():
+            if self._complaints.get(uuid) != why:
+                self._left_out(uuid, self._marks.get(uuid), why)
+        self._complaints = dict(complaints)
+
+    def _left_out(self, uuid: str, mark: Mark | None, why: str) -> None:
+        names = {"cluster": str(mark.cluster), "vm": mark.vm} if mark else {}
+        log.warning("address left out", host=self.host, domain=uuid, why=why, **names)
+
+
+class DiskErrors:
+    """What ails the disks of domains that an I/O error has paused. Locked, as several lanes use it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._reasons: dict[str, str] = {}
+
+    def keep_only(self, uuids: set[str]) -> None:
+        """These are paused by an I/O error now, and no others."""
+        with self._lock:
+            self._reasons = {uuid: self._reasons.get(uuid, "") for uuid in uuids}
+
+    def due(self) -> list[str]:
+        """Of whom it was not asked yet."""
+        with self._lock:
+            return [uuid for uuid, reason in self._reasons.items() if not reason]
+
+    def note(self, uuid: str, reason: str) -> None:
+        """What was found out, unless the domain goes on meanwhile."""
+        with self._lock:
+            if uuid in self._reasons:
+                self._reasons[uuid] = reason
+
+    def reason(self, uuid: str) -> str:
+        """Why a domain is paused, as far as its disks tell; empty: nothing is known of them."""
+        with self._lock:
+            return self._reasons.get(uuid, "")
+
+
+def _bulk(connection: libvirt.virConnect) -> dict[str, _Row]:
+    """All domains and how they stand, in one call. NOWAIT: never wait for a domain that is busy with a job."""
+    rows: list[tuple[Any, dict[str, int]]] = connection.getAllDomainStats(
+        libvirt.VIR_DOMAIN_STATS_STATE, libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT
+    )
+    return {
+        domain.UUIDString(): _Row(
+            domain, standing(values.get("state.state", libvirt.VIR_DOMAIN_NOSTATE), values.get("state.reason", 0))
+        )
+        for domain, values in rows
+    }
