@@ -19,6 +19,10 @@ QEMU_NAMESPACE = "http://libvirt.org/schemas/domain/qemu/1.0"
 USER_NETDEV = "luban0"
 USER_NIC_SLOT = 0x10
 """Slot on the PCIe root bus for the NIC that libvirt does not know of: libvirt counts up from 1 and keeps 0x1f."""
+LOCALLY_ADMINISTERED, MULTICAST = 0x02, 0x01
+"""In a MAC address's first byte."""
+TAP, NOT_TAP = 0xFE, 0xFA
+"""libvirt keeps the former as a first byte for its own side of a NIC, and refuses guests that have it."""
 CPU_MODES = {
     "host-passthrough": "host-passthrough",
     "host-model": "host-model",
@@ -51,13 +55,15 @@ Configurator = Callable[[ET.Element, Machine, HostFacts], None]
 
 
 def mac_address(uuid: str) -> str:
-    """A MAC address of QEMU's range (52:54:00), always the same for one uuid.
+    """A unicast, locally administered MAC address, always the same for one uuid.
 
-    24 bits are free, so among 1,000 VMs of one segment two share an address with 3 % probability; such a VM does
-    not become ready, and its replacement has another uuid.
+    46 bits are free (but for one of 64 first bytes): among 10,000 VMs of one segment two share an address with a
+    probability below one in a million. Domains that an earlier operator made keep theirs, so whoever wants to know a
+    domain's looks into its XML.
     """
-    tail = hashlib.sha256(uuid.encode()).digest()[:3]
-    return "52:54:00:" + ":".join(f"{byte:02x}" for byte in tail)
+    drawn, *rest = hashlib.sha256(uuid.encode()).digest()[:6]
+    first = drawn & ~MULTICAST | LOCALLY_ADMINISTERED
+    return ":".join(f"{byte:02x}" for byte in (first if first != TAP else NOT_TAP, *rest))
 
 
 def part(root: ET.Element, tag: str) -> ET.Element:

@@ -296,11 +296,15 @@ def test_cluster_of_the_same_name_made_anew_is_another_cluster() -> None:
     assert not mark.covers(ClusterRef("shop", "other", "old"))
 
 
-def test_mac_addresses_are_qemus_stable_and_spread() -> None:
-    addresses = {mac_address(f"{UUID}{number}") for number in range(200)}
+def test_mac_addresses_are_ours_to_give_stable_and_spread() -> None:
+    """A unicast address has the lowest bit of its first byte clear, a locally administered one the next bit set."""
+    addresses = {mac_address(f"{UUID}{number}") for number in range(20_000)}
     assert mac_address(UUID) == mac_address(UUID)
-    assert all(address.startswith("52:54:00:") for address in addresses)
-    assert len(addresses) == 200
+    assert len(addresses) == 20_000, "24 bits would have given some of them twice"
+    firsts = {int(address[:2], 16) for address in addresses}
+    assert firsts == {first for first in range(256) if first & 0b11 == 0b10} - {0xFE}, "0xFE is libvirt's own"
+    for place in (3, 6, 9, 12, 15):
+        assert len({address[place : place + 2] for address in addresses}) == 256
 
 
 def test_seed_documents() -> None:
