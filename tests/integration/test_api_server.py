@@ -124,7 +124,12 @@ def test_a_full_load_of_hosts_is_within_the_cost_limit(luban_api: ControlPlane) 
 OVERLAY = "luban-13b9436a-cc98-4689-8d88-d1a7c651bfa3.qcow2"
 SEED = "luban-13b9436a-cc98-4689-8d88-d1a7c651bfa3-seed.iso"
 REFUSED: list[tuple[str, Any, str]] = [
-    ("spec.scaling.interval", "0s", "scaling.interval must be at least 1s"),
+    ("spec.scaling.interval", "0s", "interval must be a duration from 1s to 24h, such as 10s, 1m30s or 0.5h"),
+    ("spec.scaling.interval", "25h", "interval must be a duration from 1s to 24h"),
+    ("spec.scaling.behavior.scaleDown.stabilizationWindow", "99999999h", "must be a duration from 0s to 8784h"),
+    ("spec.scaling.behavior.scaleUp.cooldown", "-1s", "cooldown must be a duration from 0s to 8784h"),
+    ("spec.template.spec.startupTimeout", "1d", "startupTimeout must be a duration from 1s to 24h"),
+    ("spec.scaling.maxVMs", 1001, "spec.scaling.maxVMs in body should be less than or equal to 1000"),
     ("spec.hosts.1.uri", "qemu+tls://host-b/system", "hosts[].uri must differ from host to host"),
     ("spec.hosts.1.uri", "http://host-c/", "must be a libvirt URI such as qemu+tls://host-b/system"),
     (
@@ -147,18 +152,35 @@ REFUSED: list[tuple[str, Any, str]] = [
         {"kernelVolume": "vmlinuz", "initrdVolume": SEED},
         "kernelBoot.initrdVolume must not be",
     ),
-    ("spec.template.spec.image.size", "lots", "size must be an amount of bytes such as 512Mi"),
-    ("spec.template.spec.domain.memory.max", "2 GB", "max must be an amount of bytes such as 512Mi"),
+    ("spec.template.spec.image.size", "lots", "size must be an amount of bytes from 1Mi to 2Pi"),
+    ("spec.template.spec.domain.memory.max", "2 GB", "max must be an amount of bytes from 16Mi to 4Pi, such as 512Mi"),
+    ("spec.template.spec.domain.memory.max", "0", "max must be an amount of bytes from 16Mi to 4Pi"),
+    ("spec.template.spec.domain.memory.max", 1, "max must be an amount of bytes from 16Mi to 4Pi"),
+    ("spec.template.spec.domain.memory.max", "999999999999999999999999Ti", "max must be an amount of bytes from 16Mi"),
+    ("spec.template.spec.domain.kernelBoot", {"kernelVolume": "k", "kernelArgs": "a\u0000b"}, "printable ASCII"),
+    ("spec.template.spec.cloudInit", {"userDataSecretRef": {"name": "../x"}}, "name must be the name of a Secret"),
     ("spec.template.spec.domain.virtType", "VMware", 'supported values: "Auto", "KVM", "QEMU"'),
     ("spec.template.spec.network.type", "Bridge", "network.source must name the host's bridge, for example br0"),
     ("spec.template.spec.network", {"type": "Network", "source": ""}, "network.source must name"),
-    ("spec.template.metadata.labels", {"luban.cloud/cluster": "x"}, "must not start with luban.cloud/"),
+    ("spec.template.spec.network", {"type": "Bridge", "source": "a" * 16}, "must have at most 15 characters"),
+    ("spec.template.metadata.labels", {"luban.cloud/cluster": "x"}, "must not have keys below luban.cloud/"),
+    ("spec.template.metadata.labels", {"x.luban.cloud/cluster": "x"}, "must not have keys below luban.cloud/"),
+    (
+        "spec.template.metadata.labels",
+        {"example.test/team/web": "blue"},
+        "labels must have keys such as app or example.com",
+    ),
+    (
+        "spec.template.metadata.labels",
+        {"app": "a b"},
+        "must be at most 63 letters, digits, hyphens, dots and underscores",
+    ),
     ("spec.template.spec.readinessProbe.httpGet.path", "healthz", "path must be a URL path such as /healthz"),
     ("spec.template.spec.port", 99999, "spec.template.spec.port in body should be less than or equal to 65535"),
     ("spec.scaling", {"minVMs": 5, "maxVMs": 3}, "lower minVMs or raise maxVMs"),
     ("spec.scaling.minVMs", 7, "raise hosts[].vms.max or lower scaling.minVMs"),
     ("spec.scaling", {"minVMs": 1, "maxVMs": 1}, "lower hosts[].vms.min or raise scaling.maxVMs"),
-    ("spec.scaling.interval", "15", "interval must be a duration such as 250ms, 15s, 5m or 1h30m"),
+    ("spec.scaling.interval", "15", "interval must be a duration from 1s to 24h"),
     ("spec.scaling.policy", "Guess", 'supported values: "Sessions", "Manual"'),
     ("spec.scaling.sessions", {"lowerPercent": 60}, "lowerPercent must be below scaling.sessions.upperPercent"),
     ("spec.hosts.0.vms", {"min": 4}, "hosts[].vms.min must not be above hosts[].vms.max"),
@@ -197,14 +219,31 @@ def vm(name: str) -> Body:
     return {"apiVersion": names.API_VERSION, "kind": "LubanVM", "metadata": {"name": name}, "spec": spec}
 
 
-def test_a_vms_spec_cannot_be_changed(luban_api: ControlPlane, namespace: str) -> None:
+@pytest.mark.parametrize("amount", [2147483648, "1e9", "1E9", "1Pi", "1.5Gi", "2147483648000m", "+1Gi"])
+def test_amounts_are_taken_in_all_forms_of_kubernetes(luban_api: ControlPlane, amount: Any) -> None:
+    body = changed("spec.template.spec.domain.memory.max", amount)
+    luban_api.kubectl("apply", "--dry-run=server", "-f", "-", stdin=json.dumps(body))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("clusterName", "other"),
+        ("host", "host-c"),
+        ("hostURI", "qemu+tls://host-c/system"),
+        ("address", "127.0.17.9"),
+        ("template", {"port": 81}),
+    ],
+)
+def test_what_a_vm_is_cannot_be_changed(luban_api: ControlPlane, namespace: str, field: str, value: Any) -> None:
     created = json.loads(
         luban_api.kubectl("create", "-n", namespace, "-f", "-", "-o", "json", stdin=json.dumps(vm("luban-a")))
     )
     labelled = copy.deepcopy(created)
     labelled["metadata"]["labels"] = {"note": "x"}
+    labelled["spec"]["placement"] = "what is no part of its identity"
     luban_api.kubectl("replace", "-n", namespace, "-f", "-", stdin=json.dumps(labelled))
-    patch = json.dumps({"spec": {"host": "host-c"}})
+    patch = json.dumps({"spec": {field: value}})
     with pytest.raises(LabError, match="to replace this one alone, delete the LubanVM"):
         luban_api.kubectl("patch", "lvm", "luban-a", "-n", namespace, "--type=merge", "-p", patch)
 

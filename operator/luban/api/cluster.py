@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 from pydantic.alias_generators import to_camel
@@ -12,8 +12,10 @@ from luban.api.cluster_status import LubanClusterStatus
 from luban.api.common import (
     DEVICE_NAME,
     DNS_LABEL,
+    DNS_SUBDOMAIN,
+    IPV4,
+    OCTET,
     URL_PATH,
-    Duration,
     Model,
     ObjectMeta,
     map_list,
@@ -21,9 +23,13 @@ from luban.api.common import (
     rules,
 )
 from luban.api.template import VMTemplate
+from luban.api.units import Duration
 
-_OCTET = r"(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
 BondPolicy = Literal["Prefer", "Require", "Ignore"]
+MOST_VMS = 1000
+"""VMs of one cluster: a ConfigMap of 1 MiB holds some 3,200 members, and a plan takes time for each."""
+Window = Annotated[Duration, Duration.between("0s", "8784h")]
+"""A time to wait, at most 366 days."""
 
 
 class HostVMs(Model):
@@ -36,9 +42,9 @@ class HostVMs(Model):
         )
     )
 
-    min: int = Field(default=1, ge=0, le=1000)
+    min: int = Field(default=1, ge=0, le=MOST_VMS)
     """VMs that stay on this host when the cluster shrinks."""
-    max: int = Field(default=3, ge=1, le=1000)
+    max: int = Field(default=3, ge=1, le=MOST_VMS)
     """VMs that this host runs at most."""
 
 
@@ -64,7 +70,7 @@ class Host(Model):
     """True: nothing new is placed here, and the VMs that are here move elsewhere one by one."""
     node_name: str = Field(
         default="",
-        pattern=r"^$|^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$",
+        pattern=rf"^$|{DNS_SUBDOMAIN}",
         max_length=253,
         json_schema_extra=remedy("must be the name of a Kubernetes node such as host-b, or empty"),
     )
@@ -79,7 +85,7 @@ class Host(Model):
     route."""
     forward_range: str = Field(
         default="",
-        pattern=rf"^$|^127\.{_OCTET}\.{_OCTET}\.0/24$",
+        pattern=rf"^$|^127\.{OCTET}\.{OCTET}\.0/24$",
         max_length=18,
         json_schema_extra=remedy("must be a /24 of loopback addresses such as 127.0.17.0/24, or empty"),
     )
@@ -125,7 +131,7 @@ class Sessions(Model):
     """At or below this share a VM counts as idle; enough of them idle removes a VM."""
     upper_quorum_percent: int = Field(default=100, ge=1, le=100)
     """Share of the serving VMs that must exceed before a VM is added."""
-    lower_quorum: int = Field(default=2, ge=1, le=1000)
+    lower_quorum: int = Field(default=2, ge=1, le=MOST_VMS)
     """Number of idle VMs before one is removed: 2 as the paper's figure, 1 as its prose."""
     source: Literal["Balancer", "Metric"] = "Balancer"
     """Where sessions are counted. Balancer: sticky sessions, or without a sticky cookie the requests in
@@ -137,19 +143,19 @@ class Sessions(Model):
 class ScaleBehavior(Model):
     """How fast to grow."""
 
-    stabilization_window: Duration = Duration("0s")
+    stabilization_window: Window = Duration("0s")
     """The wish must have held for this long."""
     step: int = Field(default=1, ge=1, le=100)
     """VMs to add or remove at a time."""
-    cooldown: Duration = Duration("0s")
+    cooldown: Window = Duration("0s")
     """Time after the last scaling in any direction before this one."""
 
 
 class ScaleDownBehavior(ScaleBehavior):
     """How fast to shrink. A class of its own: its other default must hold too where only `step` is given."""
 
-    stabilization_window: Duration = Duration("5m")
-    """The wish must have held for this long."""
+    stabilization_window: Window = Duration("5m")
+    """The wish must have held for this long. To never shrink, set scaling.pauseScaleIn."""
 
 
 class Behavior(Model):
@@ -172,17 +178,13 @@ class Scaling(Model):
             "self.minVMs <= self.maxVMs",
             "scaling.minVMs must not be above scaling.maxVMs: lower minVMs or raise maxVMs",
         ),
-        (
-            "duration(self.interval) >= duration('1s')",
-            "scaling.interval must be at least 1s: it is the time between two looks at the load",
-        ),
     )
 
-    min_vms: int = Field(default=2, ge=1, le=10_000, alias="minVMs")
+    min_vms: int = Field(default=2, ge=1, le=MOST_VMS, alias="minVMs")
     """VMs that always run."""
-    max_vms: int = Field(default=6, ge=1, le=10_000, alias="maxVMs")
-    """VMs that run at most."""
-    interval: Duration = Duration("15s")
+    max_vms: int = Field(default=6, ge=1, le=MOST_VMS, alias="maxVMs")
+    """VMs that run at most: no more than 1000 in one cluster."""
+    interval: Annotated[Duration, Duration.between("1s", "24h")] = Duration("15s")
     """Time between two looks at the load (the paper polls every 5m)."""
     policy: PolicyName = "Sessions"
     """Sessions: by session thresholds. Manual: spec.replicas, so `kubectl scale` decides."""
@@ -197,7 +199,7 @@ class Scaling(Model):
 class Drain(Model):
     """How to take a VM out of service."""
 
-    timeout: Duration = Duration("60s")
+    timeout: Annotated[Duration, Duration.between("0s", "24h")] = Duration("60s")
     """Longest wait for requests in flight; then the VM is stopped all the same."""
 
 
@@ -206,7 +208,7 @@ class Listen(Model):
 
     address: str = Field(
         default="",
-        pattern=rf"^$|^{_OCTET}(\.{_OCTET}){{3}}$|^\[[0-9a-fA-F:]+\]$",
+        pattern=rf"^$|^{IPV4}$|^\[[0-9a-fA-F:]+\]$",
         max_length=64,
         json_schema_extra=remedy("must be an IP address such as 192.0.2.10 or [2001:db8::10], or empty for all"),
     )
@@ -229,7 +231,7 @@ class Balancer(Model):
         json_schema_extra=remedy("must be letters, digits, hyphens and underscores, or empty for no cookie"),
     )
     """Name of a cookie that binds a client to its VM, set by httpd. Empty: none."""
-    timeout: Duration = Duration("60s")
+    timeout: Annotated[Duration, Duration.between("1s", "24h")] = Duration("60s")
     """Longest wait for a VM's answer."""
     load_factors: Literal["Static", "Adaptive"] = "Static"
     """Static: every VM gets the same share. Adaptive: shares follow the free sessions (Luban cloud, Fig. 3,
@@ -288,7 +290,7 @@ class LubanClusterSpec(Model):
     """KVM hosts, the preferred one first: ties in placement go to the earlier host."""
     template: VMTemplate
     """What each VM looks like."""
-    replicas: int | None = Field(default=None, ge=0, le=10_000)
+    replicas: int | None = Field(default=None, ge=0, le=MOST_VMS)
     """Wanted VMs under policy Manual, kept between minVMs and maxVMs; written by `kubectl scale`."""
     scaling: Scaling = Scaling()
     """When to add and when to remove VMs."""

@@ -1,91 +1,36 @@
-"""What all kinds share: the base model, durations, quantities, CEL rules, conditions."""
+"""What all kinds share: the base model, formats of names, CEL rules, conditions."""
 
 from __future__ import annotations
 
-import re
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, JsonValue
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from pydantic.alias_generators import to_camel
-from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema, core_schema
 
-_DURATION = r"^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$"
-_DURATION_PART = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h)")
-_DURATION_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
-_QUANTITY = r"^[0-9]+(\.[0-9]+)?(k|M|G|T|Ki|Mi|Gi|Ti)?$"
-_QUANTITY_PARTS = re.compile(r"^([0-9]+(?:\.[0-9]+)?)(k|M|G|T|Ki|Mi|Gi|Ti)?$")
-_QUANTITY_UNITS = {
-    None: 1,
-    "k": 10**3,
-    "M": 10**6,
-    "G": 10**9,
-    "T": 10**12,
-    "Ki": 2**10,
-    "Mi": 2**20,
-    "Gi": 2**30,
-    "Ti": 2**40,
-}
-DNS_LABEL = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
+_LABEL = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
+DNS_LABEL = rf"^{_LABEL}$"
+DNS_SUBDOMAIN = rf"^{_LABEL}(\.{_LABEL})*$"
+"""Names of nodes, Secrets and most other objects."""
+LABEL_KEY = rf"^({_LABEL}(\.{_LABEL})*/)?[A-Za-z0-9]([-A-Za-z0-9_.]{{0,61}}[A-Za-z0-9])?$"
+"""A key of a label, but for the 253 characters that its prefix may have."""
+LABEL_VALUE = r"^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$"
+OCTET = r"(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
+IPV4 = rf"{OCTET}(\.{OCTET}){{3}}"
+"""Without anchors, as OCTET."""
 URL_PATH = r"^/[A-Za-z0-9._~/?&=%-]*$"
-DEVICE_NAME = r"^[^/:\s\x00-\x1f\x7f]+$"
+DEVICE_NAME = r"^[^/:\x00-\x20\x7f]+$"
 """A network device's name as people write it: what Linux takes (dev_valid_name) without control characters, which Luban
 writes as escapes."""
 
 REMEDY = "x-luban-remedy"
 """Keyword of a field with a pattern: what the value must be. crd.py makes it a CEL rule's message."""
+RULE = "x-luban-rule"
+"""Keyword beside a remedy: the CEL rule, where it says more than the pattern does."""
 
 
 def remedy(text: str) -> dict[str, JsonValue]:
     """json_schema_extra of a field with a pattern. `text` ends a sentence about it: must be such and such."""
     return {REMEDY: text}
-
-
-class _PatternString(str):
-    """A string that must match `pattern`; subclasses give it a meaning."""
-
-    __slots__ = ()
-    pattern: str = ""
-    remedy: str = ""
-    """What the value must be, as the end of a sentence about the field."""
-    max_length: int = 32
-    """Bounds what the API server expects a CEL rule over it to cost."""
-
-    @classmethod
-    def __get_pydantic_core_schema__(cls, source: type[Any], handler: GetCoreSchemaHandler) -> CoreSchema:
-        text = core_schema.str_schema(pattern=cls.pattern, max_length=cls.max_length)
-        return core_schema.no_info_after_validator_function(cls, text)
-
-    @classmethod
-    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        return {"type": "string", "pattern": cls.pattern, "maxLength": cls.max_length, REMEDY: cls.remedy}
-
-
-class Duration(_PatternString):
-    """A span of time as Kubernetes writes it: "15s", "5m", "1h30m", "250ms"."""
-
-    pattern = _DURATION
-    remedy = "must be a duration such as 250ms, 15s, 5m or 1h30m"
-
-    @property
-    def seconds(self) -> float:
-        """Length in seconds."""
-        return sum(float(number) * _DURATION_UNITS[unit] for number, unit in _DURATION_PART.findall(self))
-
-
-class Quantity(_PatternString):
-    """An amount of memory or disk as Kubernetes writes it: "512Mi", "2Gi"."""
-
-    pattern = _QUANTITY
-    remedy = "must be an amount of bytes such as 512Mi, 2Gi or 20G"
-
-    @property
-    def bytes(self) -> int:
-        """Amount in bytes."""
-        match = _QUANTITY_PARTS.match(self)
-        if match is None:
-            raise ValueError(f"not a quantity: {self}")
-        return int(float(match[1]) * _QUANTITY_UNITS[match[2]])
 
 
 class Model(BaseModel):

@@ -7,20 +7,19 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, ConfigDict, Field
+from pydantic import ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 from luban.api.common import (
     DEVICE_NAME,
     Condition,
-    Duration,
     Model,
     ObjectMeta,
     StatusModel,
     map_list,
     remedy,
-    rules,
 )
+from luban.api.units import Duration
 
 BondVerdict = Literal[
     "Healthy",
@@ -60,17 +59,6 @@ ChosenBy = Literal["Spec", "DefaultRoute", "Worst"]
 _device_remedy = remedy("must be the name of a bond as `ip link` shows it, without spaces, slashes and colons")
 
 
-def _bounded(least: str) -> AfterValidator:
-    """A duration from `least` to an hour: what the rules beside it say, for objects that are older than they."""
-
-    def check(value: Duration | str) -> Duration:
-        if not Duration(least).seconds <= Duration(value).seconds <= Duration("1h").seconds:
-            raise ValueError(f"must be from {least} to 1h")
-        return Duration(value)
-
-    return AfterValidator(check)
-
-
 class ExpectedPorts(Model):
     """How many ports a bond should have. The kernel keeps no trace of a port that was taken out."""
 
@@ -83,14 +71,7 @@ class ExpectedPorts(Model):
 class FlappingLimits(Model):
     """When a link that goes and comes back counts as flapping."""
 
-    model_config = rules(
-        (
-            "duration(self.window) >= duration('1s') && duration(self.window) <= duration('1h')",
-            "flapping.window must be from 1s to 1h, for example 60s",
-        )
-    )
-
-    window: Annotated[Duration, _bounded("1s")] = Duration("60s")
+    window: Annotated[Duration, Duration.between("1s", "1h")] = Duration("60s")
     """Time that is looked back, from 1s to 1h."""
     downs: int = Field(default=3, ge=1, le=1000)
     """Losses of one port's carrier within the window that make its bond Flapping."""
@@ -98,13 +79,6 @@ class FlappingLimits(Model):
 
 class LubanHostSpec(Model):
     """What the user says about a node's bonds. May stay empty. A change counts within ten seconds."""
-
-    model_config = rules(
-        (
-            "duration(self.hold) <= duration('1h')",
-            "hold must be at most 1h, for example 10s",
-        )
-    )
 
     bond: str = Field(
         default="",
@@ -119,7 +93,7 @@ class LubanHostSpec(Model):
         default=(), max_length=MAX_BONDS, json_schema_extra=map_list("bond")
     )
     """Number of ports by bond. Bonds that are not listed should have as many as they had at most within an hour."""
-    hold: Annotated[Duration, _bounded("0s")] = Duration("10s")
+    hold: Annotated[Duration, Duration.between("0s", "1h")] = Duration("10s")
     """Time without anything worse after which a better verdict is published, from 0s to 1h. A worse one is published at
     once."""
     flapping: FlappingLimits = FlappingLimits()

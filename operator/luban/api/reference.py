@@ -15,8 +15,12 @@ from luban.api.crd import KINDS, definition
 
 HEAD = """# API reference: luban.cloud/v1alpha1
 
-Generated from the models by `make crds`; do not edit. Durations are strings ("15s", "5m"), quantities are Kubernetes
-quantities ("512Mi"). `kubectl explain` shows the same texts.
+Generated from the models by `make crds`; do not edit. `kubectl explain` shows the same texts.
+
+A duration is one or more numbers, each with a unit, together at most 32 characters: `250ms`, `15s`, `1.5h`, `1h30m`. The units
+are `ms`, `s`, `m` and `h`; there is no sign, no day, and no number without a unit; at most six digits after a point. An amount
+of bytes is a Kubernetes quantity in any of its forms: `2147483648`, `"512Mi"`, `"1.5G"`, `"1e9"`, `"2147483648000m"`. Bounds,
+which are included, stand below each table, in the words in which `kubectl apply` refuses what is beyond them.
 """
 
 
@@ -60,7 +64,9 @@ def _type(field: dict[str, Any]) -> str:
         return " \\| ".join(map(str, field["enum"]))
     if field.get("type") == "array":
         return f"list of {_type(field['items'])}"
-    return str(field.get("type", "any"))
+    if field.get("type") == "integer" and "maximum" in field:
+        return f"integer, {field['minimum']} to {field['maximum']}"
+    return str(field.get("type", "amount of bytes" if "x-kubernetes-int-or-string" in field else "any"))
 
 
 def _rules(schema: dict[str, Any]) -> list[str]:

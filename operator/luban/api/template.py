@@ -6,8 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from luban.api.common import URL_PATH, Duration, Model, Quantity, remedy, rules
+from luban.api.common import DNS_SUBDOMAIN, LABEL_KEY, LABEL_VALUE, URL_PATH, Model, remedy, rules
 from luban.api.names import VM_VOLUME
+from luban.api.units import Duration, Quantity
 
 _NAME_REMEDY = remedy("must be letters, digits, dots, hyphens and underscores")
 
@@ -30,8 +31,9 @@ class CPU(Model):
 class Memory(Model):
     """Memory of a VM."""
 
-    max: Quantity = Quantity("1Gi")
-    """Memory that the guest sees at most."""
+    max: Annotated[Quantity, Quantity.between("16Mi", "4Pi")] = Quantity("1Gi")
+    """Memory that the guest sees at most, from 16Mi, below which nothing boots, to 4Pi, which is all that a processor
+    can address."""
 
 
 class KernelBoot(Model):
@@ -52,7 +54,12 @@ class KernelBoot(Model):
     """Volume that holds the kernel image."""
     initrd_volume: str = Field(default="", pattern=r"^[A-Za-z0-9_.-]*$", max_length=128, json_schema_extra=_NAME_REMEDY)
     """Volume that holds the initial RAM disk. Empty: none."""
-    kernel_args: str = Field(default="", max_length=1024)
+    kernel_args: str = Field(
+        default="",
+        pattern=r"^[\t\n -~]*$",
+        max_length=1024,
+        json_schema_extra=remedy("must be printable ASCII characters"),
+    )
     """Kernel command line. `luban.vm=<name>` is appended."""
 
 
@@ -83,8 +90,8 @@ class Image(Model):
     """libvirt storage pool, the same name on every host; the overlays are made there too."""
     volume: str = Field(pattern=r"^[A-Za-z0-9_.-]+$", max_length=128, json_schema_extra=_NAME_REMEDY)
     """Volume of the pool that holds the base image (qcow2)."""
-    size: Quantity = Quantity("8Gi")
-    """Size of each VM's disk; at least the base image's."""
+    size: Annotated[Quantity, Quantity.between("1Mi", "2Pi")] = Quantity("8Gi")
+    """Size of each VM's disk; at least the base image's, at most 2Pi, which is all that a qcow2 image holds."""
 
 
 class Network(Model):
@@ -99,6 +106,10 @@ class Network(Model):
             "self.type != 'Bridge' || self.source != 'default'",
             "network.source must name the host's bridge, for example br0, when network.type is Bridge",
         ),
+        (
+            "self.type != 'Bridge' || self.source.size() <= 15",
+            "network.source must have at most 15 characters when network.type is Bridge: no device has a longer name",
+        ),
     )
 
     type: Literal["Bridge", "Network", "User"] = "Network"
@@ -111,7 +122,11 @@ class Network(Model):
 class SecretRef(Model):
     """Names a Secret in the cluster's namespace."""
 
-    name: str = Field(min_length=1, max_length=253)
+    name: str = Field(
+        pattern=DNS_SUBDOMAIN,
+        max_length=253,
+        json_schema_extra=remedy("must be the name of a Secret: lower-case letters, digits, hyphens and dots"),
+    )
     """Name of the Secret."""
 
 
@@ -160,10 +175,10 @@ class VMTemplateSpec(Model):
     """TCP port of the web service inside the VM."""
     readiness_probe: ReadinessProbe = ReadinessProbe()
     """How to tell that a VM serves."""
-    startup_timeout: Duration = Duration("5m")
+    startup_timeout: Annotated[Duration, Duration.between("1s", "24h")] = Duration("5m")
     """A VM that is not ready so long after its start has failed."""
-    failed_retention: Duration = Duration("1m")
-    """A failed VM is kept so long for inspection, then replaced, on another host if possible."""
+    failed_retention: Annotated[Duration, Duration.between("0s", "8784h")] = Duration("1m")
+    """A failed VM is kept so long for inspection, at most 366 days, then replaced, on another host if possible."""
     termination_grace_period_seconds: int = Field(default=30, ge=0, le=3600)
     """Seconds between the ACPI power button and a hard stop."""
 
@@ -186,7 +201,25 @@ def in_place(old: VMTemplateSpec, new: VMTemplateSpec) -> VMTemplateSpec:
     return old.model_copy(update={name: getattr(new, name) for name in IN_PLACE_FIELDS})
 
 
-LabelValue = Annotated[str, Field(max_length=63, pattern=r"^(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?$")]
+LabelKey = Annotated[
+    str,
+    Field(
+        pattern=LABEL_KEY,
+        max_length=253,
+        json_schema_extra=remedy(
+            "must have keys such as app or example.com/team: a prefix or none, "
+            "and a name of at most 63 letters, digits, hyphens, dots and underscores"
+        ),
+    ),
+]
+LabelValue = Annotated[
+    str,
+    Field(
+        pattern=LABEL_VALUE,
+        max_length=63,
+        json_schema_extra=remedy("must be at most 63 letters, digits, hyphens, dots and underscores, or empty"),
+    ),
+]
 
 
 class TemplateMeta(Model):
@@ -194,12 +227,12 @@ class TemplateMeta(Model):
 
     model_config = rules(
         (
-            "self.labels.all(key, !key.startsWith('luban.cloud/'))",
-            "template.metadata.labels must not start with luban.cloud/: the operator sets those itself",
+            "self.labels.all(key, !key.matches('^([-a-z0-9.]+[.])?luban[.]cloud/'))",
+            "template.metadata.labels must not have keys below luban.cloud/: the operator sets those itself",
         ),
     )
 
-    labels: dict[str, LabelValue] = Field(default={}, max_length=32)
+    labels: dict[LabelKey, LabelValue] = Field(default={}, max_length=32)
     """Labels that every LubanVM of the cluster carries."""
 
 

@@ -7,19 +7,23 @@ from typing import Any, Literal
 from pydantic import ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-from luban.api.common import DNS_LABEL, Model, ObjectMeta, StatusModel, remedy, rules
+from luban.api.common import DNS_LABEL, IPV4, Model, ObjectMeta, StatusModel, remedy, rules
 from luban.api.template import VMTemplateSpec
 
 Phase = Literal["Pending", "Provisioning", "Booting", "Ready", "Paused", "Draining", "Stopping", "Failed", "Lost"]
 
 
+_IDENTITY = ("clusterName", "host", "hostURI", "address", "template")
+"""What makes a LubanVM this one: it stays as it was decided."""
+
+
 class LubanVMSpec(Model):
-    """What was decided when the VM was created. Never changes."""
+    """What was decided when the VM was created. What it is and where it runs never changes."""
 
     model_config = rules(
         (
-            "self == oldSelf",
-            "spec of a LubanVM cannot be changed: change the LubanCluster's template, "
+            " && ".join(f"self.{name} == oldSelf.{name}" for name in _IDENTITY),
+            "what a LubanVM is and where it runs cannot be changed: change the LubanCluster's template, "
             "which replaces its VMs one by one; to replace this one alone, delete the LubanVM",
         )
     )
@@ -40,7 +44,7 @@ class LubanVMSpec(Model):
     """libvirt URI of that host, so that the VM can be cleaned up after the host left the cluster's spec."""
     address: str = Field(
         default="",
-        pattern=r"^$|^[0-9]{1,3}(\.[0-9]{1,3}){3}$",
+        pattern=rf"^$|^{IPV4}$",
         max_length=15,
         json_schema_extra=remedy("must be an IPv4 address, or empty"),
     )

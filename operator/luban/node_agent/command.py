@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import click
 from pydantic import TypeAdapter, ValidationError
 
-from luban.api.common import Duration
+from luban.api.units import Duration
 from luban.errors import LubanError
 from luban.node_agent.agent import AgentOptions, run
 

@@ -12,7 +12,7 @@ import yaml
 from pydantic import Field
 
 from luban.api import LubanClusterSpec, LubanVM
-from luban.api.common import Duration, Model, Quantity
+from luban.api.common import Model
 from luban.api.crd import KINDS, Kind, SchemaError, definition, drift, main, render, schema, write
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -46,14 +46,16 @@ def node(kind: Kind, path: str) -> Schema:
 @kinds
 def test_every_node_is_structural(kind: Kind) -> None:
     for path, found in nodes("", openapi(kind)):
-        assert isinstance(found["type"], str), path
-        assert not {"$ref", "$defs", "anyOf", "oneOf", "allOf", "const", "title"} & found.keys(), path
+        assert isinstance(found.get("type"), str) or "x-kubernetes-int-or-string" in found, path
+        either = [{"type": "integer"}, {"type": "string"}]
+        assert found.get("anyOf") in (None, either), path
+        assert not {"$ref", "$defs", "oneOf", "allOf", "const", "title"} & found.keys(), path
 
 
 @kinds
 def test_every_field_is_described(kind: Kind) -> None:
     for path, found in nodes("", openapi(kind)):
-        plain_item = path.endswith(("[]", ".*")) and found["type"] != "object"
+        plain_item = path.endswith(("[]", ".*")) and found.get("type") != "object"
         if path != ".metadata" and not plain_item:
             assert found["description"].endswith("."), path
             assert "\n" not in found["description"], path
@@ -64,8 +66,10 @@ def test_whatever_a_rule_may_look_at_has_a_maximum(kind: Kind) -> None:
     """The API server estimates what rules cost from these, and refuses the CRD where one is missing."""
     bounds = {"string": ("maxLength", "enum"), "array": ("maxItems",)}
     for path, found in nodes(".spec", openapi(kind)["properties"]["spec"]):
-        if found["type"] in bounds:
+        if found.get("type") in bounds:
             assert any(bound in found for bound in bounds[found["type"]]), path
+        if found.get("type") == "integer":
+            assert {"minimum", "maximum"} <= found.keys(), path
         if "additionalProperties" in found:
             assert "maxProperties" in found, path
 
@@ -87,7 +91,7 @@ def test_rules_name_a_field_and_are_sentences_for_people(kind: Kind) -> None:
 @kinds
 def test_patterns_are_explained(kind: Kind) -> None:
     for path, found in nodes(".spec", openapi(kind)["properties"]["spec"]):
-        if "pattern" in found and not path.endswith(".*"):
+        if "pattern" in found:
             assert "x-kubernetes-validations" in found, path
 
 
@@ -145,21 +149,6 @@ def test_columns_show_fields_that_exist(kind: Kind) -> None:
         assert column.path in paths or column.path.startswith(".metadata."), column
     for path in (kind.scale or {}).values():
         assert path in paths
-
-
-@pytest.mark.parametrize("text", ["15s", "5m", "1h30m", "250ms", "1.5s", "0s"])
-def test_durations_that_are_good(text: str) -> None:
-    assert re.match(Duration.pattern, text)
-
-
-@pytest.mark.parametrize("text", ["", "15", "5 m", "1d", "-5s", "s", "1h 30m"])
-def test_durations_that_are_not(text: str) -> None:
-    assert not re.match(Duration.pattern, text)
-
-
-@pytest.mark.parametrize("text", ["512Mi", "2Gi", "1.5Gi", "20G", "1024"])
-def test_quantities_that_are_good(text: str) -> None:
-    assert re.match(Quantity.pattern, text)
 
 
 def test_shrinking_keeps_its_window_where_only_the_step_is_given() -> None:
@@ -258,3 +247,11 @@ def test_what_cannot_be_expressed_is_named(model: type[Model], message: str) -> 
 
 def test_a_vm_needs_no_more_than_its_spec() -> None:
     assert schema(LubanVM)["required"] == ["spec"]
+
+
+@kinds
+def test_patterns_mean_the_same_to_every_engine(kind: Kind) -> None:
+    r"""The API server's (RE2) knows \s, \w, \d and \b in ASCII alone, the models' in Unicode: one would take what the
+    other refuses."""
+    for path, found in nodes(".spec", openapi(kind)["properties"]["spec"]):
+        assert not re.search(r"\\[swdb]", found.get("pattern", "").replace(r"\\", ""), re.IGNORECASE), path

@@ -20,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from luban.api.common import Quantity
+from luban.api.units import Quantity
 from luban.api.template import VMTemplateSpec
 from luban.core.model import ClusterRef, Machine
 from luban.render.domain_mark import METADATA_TAG, Mark, mark_element, parse_mark
@@ -250,13 +250,10 @@ def test_control_characters_are_refused(args: str) -> None:
         domain_xml(machine, facts(kernel_path="/k", initrd_path="/i"))
 
 
-@given(args=st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"]), max_size=40))
+@given(args=st.text(st.characters(codec="ascii", exclude_categories=["Cc"], include_characters="\t\n"), max_size=40))
 def test_markup_in_kernel_arguments_stays_text(args: str) -> None:
     machine = spec(domain={"kernelBoot": {"kernelVolume": "k", "kernelArgs": args}})
-    try:
-        root = ET.fromstring(domain_xml(machine, facts(kernel_path="/k")))
-    except CannotRenderError:
-        return
+    root = ET.fromstring(domain_xml(machine, facts(kernel_path="/k")))
     assert root.findtext("os/cmdline") == f"{args} luban.vm=luban-x7".strip()
     assert [element.tag for element in root.iterfind("os/*")] == ["type", "kernel", "cmdline", "smbios"]
 

@@ -1,0 +1,326 @@
+"""What the API server takes, the operator can use: values of every field, nasty ones and random ones.
+
+The judge is a real API server. Whatever it accepts must be parsed, rendered, published and made a LubanVM of; whatever
+it refuses, it must refuse in words, not by a rule that cannot be evaluated.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import xml.etree.ElementTree as ET
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from kubernetes import client, config
+from kubernetes.client.exceptions import ApiException
+
+from lab.controlplane import ControlPlane
+from luban.api import LubanCluster, LubanHost, LubanVM, names
+from luban.api.crd import KINDS, definition
+from luban.api.units import Duration, Quantity
+from luban.core.model import ClusterRef, CreateVM, Machine, Member
+from luban.render.balancer import parse_balancer_json, settings_of
+from luban.render.domain_xml import HostFacts, domain_xml
+from luban.render.volume_xml import overlay_xml
+from luban.runtime.publication import publication
+from luban.runtime.records import vm_body
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(1800)]
+
+Body = dict[str, Any]
+Schema = dict[str, Any]
+Place = tuple[str | int, ...]
+UUID = "0b7e1f0c-6d1e-4e0a-9d3e-000000000001"
+YEAR_SECONDS = 366 * 86400
+NASTY: dict[str, list[Any]] = yaml.safe_load((Path(__file__).parent / "nasty_values.yaml").read_text())
+LONG = ["a" * length for length in (40, 41, 63, 64, 254, 300)]
+STRINGS = [*NASTY["strings"], *LONG, f"/{LONG[-1]}", f"{LONG[-1]}/a", f"a/{LONG[-1]}"]
+MANY = {f"key-{number}": "x" for number in range(40)}
+LABELS = [*({key: "x"} for key in STRINGS), *({"app": value} for value in STRINGS), MANY, *NASTY["others"]]
+FULL = f"""
+apiVersion: {names.API_VERSION}
+kind: LubanCluster
+metadata: {{name: luban}}
+spec:
+  hosts:
+  - {{name: host-b, uri: qemu+tls://host-b/system, vms: {{min: 1, max: 3}}, cordoned: false, nodeName: node-b,
+      bond: bond0, forwardRange: 127.0.17.0/24}}
+  - {{name: host-c, uri: qemu+tls://host-c/system, forwardRange: 127.0.18.0/24}}
+  template:
+    metadata: {{labels: {{app: luban}}}}
+    spec:
+      domain:
+        cpu: {{cores: 1, model: ""}}
+        memory: {{max: 1Gi}}
+        virtType: Auto
+        kernelBoot: {{kernelVolume: vmlinuz, initrdVolume: initrd.img, kernelArgs: console=ttyS0}}
+      image: {{pool: default, volume: web.qcow2, size: 8Gi}}
+      network: {{type: User, source: default}}
+      cloudInit: {{userDataSecretRef: {{name: luban-userdata}}}}
+      port: 8080
+      readinessProbe: {{httpGet: {{path: /healthz}}, periodSeconds: 2, timeoutSeconds: 2}}
+      startupTimeout: 5m
+      failedRetention: 1m
+      terminationGracePeriodSeconds: 30
+  replicas: 2
+  scaling:
+    minVMs: 2
+    maxVMs: 6
+    interval: 15s
+    policy: Sessions
+    sessions:
+      {{maxPerVM: 100, upperPercent: 60, lowerPercent: 10, upperQuorumPercent: 100, lowerQuorum: 2, source: Metric,
+       metric: {{path: /metrics, name: sessions}}}}
+    behavior:
+      scaleUp: {{stabilizationWindow: 0s, step: 1, cooldown: 0s}}
+      scaleDown: {{stabilizationWindow: 5m, step: 1, cooldown: 0s}}
+    pauseScaleIn: false
+  balancer:
+    method: byrequests
+    listen: {{address: 127.0.16.2, port: 8080}}
+    stickyCookie: ""
+    timeout: 60s
+    loadFactors: Static
+    drain: {{timeout: 60s}}
+  bondPolicy: Prefer
+  paused: false
+  deletionPolicy: Delete
+"""
+
+
+def full() -> Body:
+    """A cluster in which every field is given: each can be replaced by something else."""
+    return cast(Body, yaml.safe_load(FULL))
+
+
+def host_body() -> Body:
+    """A LubanHost in which every field is given."""
+    spec = {
+        "bond": "bond0",
+        "expectedPorts": [{"bond": "bond0", "ports": 2}],
+        "hold": "10s",
+        "flapping": {"window": "60s", "downs": 3},
+    }
+    return {"apiVersion": names.API_VERSION, "kind": "LubanHost", "metadata": {"name": "node-b"}, "spec": spec}
+
+
+def openapi(kind: str) -> Schema:
+    """Schema of a kind's spec."""
+    found = next(it for it in KINDS if it.name == kind)
+    schema = definition(found)["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+    return cast(Schema, schema["properties"]["spec"])
+
+
+def leaves(schema: Schema, path: Place = ("spec",)) -> Iterator[tuple[Place, Schema]]:
+    """Every field that is no object with fields of its own; of lists the first item."""
+    if "properties" in schema:
+        for name, child in schema["properties"].items():
+            yield from leaves(child, (*path, name))
+    elif "items" in schema:
+        yield from leaves(schema["items"], (*path, 0))
+    else:
+        yield path, schema
+
+
+def nasty(schema: Schema) -> list[Any]:
+    """What to try for a field: everything for its type, some of everything else."""
+    if "additionalProperties" in schema:
+        return LABELS
+    return [*_of_its_type(schema), *NASTY["others"]]
+
+
+def _of_its_type(schema: Schema) -> list[Any]:
+    if "x-kubernetes-int-or-string" in schema:
+        return NASTY["amounts"]
+    if schema["type"] == "integer":
+        return NASTY["numbers"]
+    if schema["type"] == "string" and "enum" not in schema:
+        return NASTY["durations"] if schema.get("pattern") == Duration.pattern else STRINGS
+    return []
+
+
+def replaced(body: Body, path: Place, value: Any) -> Body:
+    """The body with one field set to something else."""
+    made = copy.deepcopy(body)
+    *parents, last = path
+    target: Any = made
+    for part in parents:
+        target = target[part]
+    target[last] = value
+    return made
+
+
+@dataclass
+class Server:
+    """Asks the API server what it thinks of an object, without storing it."""
+
+    api: client.CustomObjectsApi
+
+    def judged(self, body: Body) -> tuple[list[str], Body]:
+        """Why it is refused, in the API server's words, or the object as it would be stored."""
+        options = {"dry_run": "All", "field_validation": "Strict"}
+        try:
+            if body["kind"] == "LubanHost":
+                made = self.api.create_cluster_custom_object(names.GROUP, names.VERSION, names.HOSTS, body, **options)
+            else:
+                plural = names.CLUSTERS if body["kind"] == "LubanCluster" else names.VMS
+                made = self.api.create_namespaced_custom_object(
+                    names.GROUP, names.VERSION, "default", plural, body, **options
+                )
+        except ApiException as error:
+            answer = json.loads(str(error.body))
+            causes = answer.get("details", {}).get("causes", [])
+            return [str(cause["message"]) for cause in causes] or [str(answer["message"])], {}
+        return [], cast(Body, made)
+
+
+@pytest.fixture(scope="module")
+def server(luban_api: ControlPlane) -> Iterator[Server]:
+    """The real one."""
+    api = config.new_client_from_config(str(luban_api.layout.admin_kubeconfig))
+    yield Server(client.CustomObjectsApi(api))
+    api.close()
+    api.rest_client.pool_manager.clear()
+
+
+def use(server: Server, stored: Body) -> None:
+    """Do with a cluster all that the operator does with what its user wrote. Raises for what it cannot use."""
+    cluster = LubanCluster.parse(stored)
+    settings_ = settings_of(cluster.metadata.name, cluster.spec)
+    parse_balancer_json(
+        publication(settings_, [Member("luban-a", "127.0.17.2", cluster.spec.template.spec.port, "Enabled")])[
+            "balancer.json"
+        ]
+    )
+    check_units(cluster.spec)
+    host = cluster.spec.hosts[0]
+    address = host.forward_range.removesuffix("0/24") + "2" if host.forward_range else ""
+    body = vm_body(cluster, CreateVM("luban-a", host.name, host.uri, address, "BelowDesired"))
+    body["metadata"] |= {"uid": UUID, "namespace": "default", "ownerReferences": []}
+    assert server.judged(body)[0] == []
+    template = LubanVM.parse(body).spec.template
+    machine = Machine(UUID, "luban-a", ClusterRef("default", "luban"), template, address, "#cloud-config")
+    facts = HostFacts(
+        kvm=True,
+        overlay_path="/overlay",
+        seed_path="/seed",
+        kernel_path="/kernel",
+        initrd_path="/initrd" if template.domain.kernel_boot and template.domain.kernel_boot.initrd_volume else "",
+    )
+    ET.fromstring(domain_xml(machine, facts))
+    assert 0 < template.domain.memory.max.bytes < 2**63
+    overlay_xml("overlay", capacity=template.image.size.bytes, base_path="/base", base_format="qcow2")
+
+
+def check_units(value: Any) -> None:
+    """Durations and amounts anywhere below stay within what any code can bear."""
+    if isinstance(value, Duration):
+        assert 0 <= value.seconds <= YEAR_SECONDS
+    elif isinstance(value, Quantity):
+        assert 0 < value.bytes < 2**63
+    elif isinstance(value, tuple):
+        for item in value:
+            check_units(item)
+    elif hasattr(value, "__pydantic_fields__"):
+        for name in type(value).model_fields:
+            check_units(getattr(value, name))
+
+
+def agree(server: Server, body: Body, use_it: Callable[[Body], object]) -> bool:
+    """Whether it is accepted. Raises unless what is accepted can be used and what is refused is refused in words."""
+    refusal, stored = server.judged(body)
+    if not refusal:
+        use_it(stored)
+        return True
+    # A whole number with a fraction of .0 is none to CEL; kubectl never sends one.
+    assert any("evaluating rule" not in words or "invalid data, expected" in words for words in refusal), refusal
+    return False
+
+
+def failures(
+    server: Server, body: Body, path: Place, schema: Schema, use_it: Callable[[Body], object]
+) -> Iterator[str]:
+    """What is wrong with each nasty value of one field."""
+    for value in nasty(schema):
+        try:
+            agree(server, replaced(body, path, value), use_it)
+        except Exception as error:  # noqa: BLE001 - whatever the operator would stumble over
+            yield f"{'.'.join(map(str, path))} = {value!r}: {error!r}"[:400]
+
+
+CLUSTER_LEAVES = list(leaves(openapi("LubanCluster")))
+HOST_LEAVES = list(leaves(openapi("LubanHost")))
+
+
+def test_every_field_is_tried() -> None:
+    """The full bodies name each field of the schema: a new one is tried too."""
+    for body, found in ((full(), CLUSTER_LEAVES), (host_body(), HOST_LEAVES)):
+        for path, _ in found:
+            value: Any = body
+            for part in path:
+                value = value[part]
+
+
+def test_the_full_bodies_are_good(server: Server) -> None:
+    assert agree(server, full(), lambda stored: use(server, stored))
+    assert agree(server, host_body(), LubanHost.parse)
+
+
+@pytest.mark.parametrize(
+    ("path", "schema"), CLUSTER_LEAVES, ids=[".".join(map(str, path)) for path, _ in CLUSTER_LEAVES]
+)
+def test_whatever_a_cluster_may_say_can_be_used(server: Server, path: Place, schema: Schema) -> None:
+    assert not list(failures(server, full(), path, schema, lambda stored: use(server, stored)))
+
+
+@pytest.mark.parametrize(("path", "schema"), HOST_LEAVES, ids=[".".join(map(str, path)) for path, _ in HOST_LEAVES])
+def test_whatever_a_host_may_say_can_be_used(server: Server, path: Place, schema: Schema) -> None:
+    assert not list(
+        failures(server, host_body(), path, schema, lambda stored: check_units(LubanHost.parse(stored).spec))
+    )
+
+
+def test_whatever_a_cluster_may_be_called_can_be_used(server: Server) -> None:
+    for name in STRINGS:
+        agree(server, replaced(full(), ("metadata", "name"), name), lambda stored: use(server, stored))
+
+
+def drawn(schema: Schema) -> st.SearchStrategy[Any]:
+    """Values that the schema of a field allows; its rules may still refuse them."""
+    if "x-kubernetes-int-or-string" in schema:
+        return st.from_regex(schema["pattern"], fullmatch=True) | st.integers(2**20, 2**52)
+    if "enum" in schema:
+        return st.sampled_from(schema["enum"])
+    if "pattern" in schema:
+        return st.from_regex(schema["pattern"], fullmatch=True, alphabet=st.characters(codec="utf-8"))
+    if "properties" in schema:
+        required = schema.get("required", [])
+        fields = {name: drawn(child) for name, child in schema["properties"].items()}
+        optional = {name: fields.pop(name) for name in list(fields) if name not in required}
+        return st.fixed_dictionaries(fields, optional=optional)
+    if "additionalProperties" in schema:
+        return st.dictionaries(
+            st.from_regex(r"[a-zA-Z0-9./_-]{1,70}", fullmatch=True), drawn(schema["additionalProperties"]), max_size=3
+        )
+    if "items" in schema:
+        return st.lists(drawn(schema["items"]), min_size=schema.get("minItems", 0), max_size=3)
+    if schema["type"] == "integer":
+        return st.integers(schema["minimum"], schema["maximum"])
+    return st.booleans() if schema["type"] == "boolean" else st.text(max_size=schema["maxLength"])
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_whatever_is_accepted_can_be_used(server: Server, data: st.DataObject) -> None:
+    """A few fields of a good cluster at a time are drawn from the schema, so that many get past its rules."""
+    body = full()
+    for path, schema in data.draw(st.lists(st.sampled_from(CLUSTER_LEAVES), min_size=1, max_size=6)):
+        body = replaced(body, path, data.draw(drawn(schema)))
+    agree(server, body, lambda stored: use(server, stored))
