@@ -20,8 +20,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from luban.api.units import Quantity
 from luban.api.template import VMTemplateSpec
+from luban.api.units import Quantity
 from luban.core.model import ClusterRef, Machine
 from luban.render.domain_mark import METADATA_TAG, Mark, mark_element, parse_mark
 from luban.render.domain_xml import HostFacts, domain_xml, mac_address
