@@ -18,6 +18,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
+from ipaddress import ip_network
 from pathlib import Path
 from statistics import median, quantiles
 from typing import Protocol
@@ -26,7 +27,7 @@ from bench.result import Result, say, spread
 from bench.support.backends import ROOT, Backends
 from luban.adapters.apache_httpd.process import Httpd, find_httpd
 from luban.adapters.balancers_http import HttpBalancers
-from luban.core.model import BalancerReport, Member
+from luban.core.model import BalancerReport, ClusterRef, Member
 from luban.logs import configure_logging
 from luban.render.httpd import BalancerSettings, config_map_data, plain_config
 from tests.fakes.web import Load, Outcome
@@ -41,6 +42,8 @@ PACE_SECONDS = 1.7
 """Between two changes of the baseline: what ours takes for one on average; closer gracefuls crash httpd's children."""
 DEADLINE_SECONDS = 20.0
 ADDRESS = "127.0.32.210"
+LOOPBACK = ip_network("127.0.0.0/8")
+CLUSTER = ClusterRef("default", "bench")
 MEMBERS = 3
 
 
@@ -81,7 +84,7 @@ class Ours:
         self._folder = folder
         self._members = {member.name: member for member in members}
         self._report_port = free_port()
-        self._balancers = HttpBalancers()
+        self._balancers = HttpBalancers(networks=[LOOPBACK])
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -124,7 +127,9 @@ class Ours:
         fresh.replace(self._folder / "balancer.json")
 
     async def _report(self) -> BalancerReport:
-        return await self._balancers.report("bench-balancer-0", f"http://{ADDRESS}:{self._report_port}")
+        return await self._balancers.report(
+            CLUSTER, "bench-balancer-0", f"http://{ADDRESS}:{self._report_port}", members=100
+        )
 
     async def _ready(self) -> bool:
         return bool((await self._report()).applied)

@@ -125,6 +125,8 @@ class DataCentre:
         config = self.layout.state / "operator.kubeconfig"
         self.control_plane.service_account_kubeconfig(NAMESPACE, "luban-operator", config)
         command = ["controller", "--listen-address", self.layout.operator, "--listen-port", "8081", "--user-networking"]
+        # All of the lab is on loopback addresses, its balancer agent too.
+        command += ["--agent-network", "127.0.0.0/8"]
         self.operator.start([*luban(), *command], env={"KUBECONFIG": str(config)}, cwd=ROOT)
 
     def start_agent(self) -> None:

@@ -114,8 +114,11 @@ class Cluster(Protocol):
 class Balancers(Protocol):
     """The balancer agents beside httpd."""
 
-    async def report(self, name: str, endpoint: str) -> BalancerReport:
-        """Ask one agent. An agent that does not answer gives a report with reachable=False, never an error."""
+    async def report(self, cluster: ClusterRef, name: str, endpoint: str, *, members: int) -> BalancerReport:
+        """Ask the agent of the balancer `name` of a cluster; `members`: how many it can have at most.
+
+        An agent that does not answer, or is another balancer's, gives a report with reachable=False, never an error.
+        """
 
     async def close(self) -> None:
         """Close all connections."""

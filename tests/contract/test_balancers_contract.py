@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import json
 from collections.abc import AsyncIterator
 from typing import Any, Protocol
@@ -11,12 +12,13 @@ import pytest
 from aiohttp import web
 
 from luban.adapters.balancers_http import REPORT_PATH, HttpBalancers, parse_report, report_json
-from luban.core.model import BalancerReport, MemberReport
+from luban.core.model import BalancerReport, ClusterRef, MemberReport
 from luban.ports import Balancers
 from tests.fakes.balancers import FakeBalancers
 
 pytestmark = pytest.mark.contract
 
+CLUSTER = ClusterRef("default", "shop")
 NAME = "shop-balancer-0"
 REPORT = BalancerReport(
     name=NAME,
@@ -37,8 +39,8 @@ class Side(Protocol):
 
     balancers: Balancers
 
-    async def agent(self, report: BalancerReport) -> str:
-        """Start an agent that says this; its endpoint."""
+    async def agent(self, report: BalancerReport, cluster: ClusterRef = CLUSTER) -> str:
+        """Start an agent of this cluster that says this; its endpoint."""
 
     async def silent_agent(self) -> str:
         """Start an agent that accepts and does not answer; its endpoint."""
@@ -54,10 +56,11 @@ class FakeSide:
         self.fake = FakeBalancers()
         self.balancers: Balancers = self.fake
 
-    async def agent(self, report: BalancerReport) -> str:
+    async def agent(self, report: BalancerReport, cluster: ClusterRef = CLUSTER) -> str:
         """See Side."""
         endpoint = f"http://127.0.32.1:{len(self.fake.agents) + 1}"
         self.fake.agents[endpoint] = report
+        self.fake.clusters[endpoint] = cluster
         return endpoint
 
     async def silent_agent(self) -> str:
@@ -75,13 +78,13 @@ class RealSide:
     """The adapter, over HTTP."""
 
     def __init__(self) -> None:
-        self.balancers: Balancers = HttpBalancers(deadline=DEADLINE)
+        self.balancers: Balancers = HttpBalancers(deadline=DEADLINE, networks=[ipaddress.ip_network("127.0.32.0/24")])
         self._runners: list[web.AppRunner] = []
         self._ended = asyncio.Event()
 
-    async def agent(self, report: BalancerReport) -> str:
+    async def agent(self, report: BalancerReport, cluster: ClusterRef = CLUSTER) -> str:
         """See Side."""
-        return await self.serve(json.dumps(report_json(report)))
+        return await self.serve(json.dumps(report_json(report, cluster)))
 
     async def silent_agent(self) -> str:
         """See Side."""
@@ -126,31 +129,43 @@ async def real() -> AsyncIterator[RealSide]:
     await side.close()
 
 
+async def ask(side: Side, endpoint: str, name: str = NAME) -> BalancerReport:
+    """What an endpoint says of a balancer of our cluster."""
+    return await side.balancers.report(CLUSTER, name, endpoint, members=16)
+
+
 async def test_a_report_arrives_as_it_was_made(side: Side) -> None:
-    assert await side.balancers.report(NAME, await side.agent(REPORT)) == REPORT
+    assert await ask(side, await side.agent(REPORT)) == REPORT
 
 
 async def test_an_agent_that_is_not_there_is_not_reachable(side: Side) -> None:
-    report = await side.balancers.report(NAME, "http://127.0.32.1:9")
+    report = await ask(side, "http://127.0.32.1:9")
     assert (report.name, report.reachable, report.members) == (NAME, False, ())
     assert "127.0.32.1:9" in report.message
 
 
 async def test_an_agent_that_does_not_answer_delays_only_itself(side: Side) -> None:
     silent, alive = await side.silent_agent(), await side.agent(REPORT)
-    slow = asyncio.create_task(side.balancers.report(NAME, silent))
-    assert (await side.balancers.report(NAME, alive)).reachable
+    slow = asyncio.create_task(ask(side, silent))
+    assert (await ask(side, alive)).reachable
     assert not (await asyncio.wait_for(slow, 4 * DEADLINE)).reachable
 
 
 async def test_the_agent_of_another_balancer_says_nothing_about_this_one(side: Side) -> None:
-    report = await side.balancers.report("other-balancer-0", await side.agent(REPORT))
+    report = await ask(side, await side.agent(REPORT), name="other-balancer-0")
     assert (report.name, report.reachable, report.members) == ("other-balancer-0", False, ())
     assert NAME in report.message
 
 
+@pytest.mark.parametrize("other", [ClusterRef("team-b", "shop"), ClusterRef("default", "shop-2")], ids=str)
+async def test_the_agent_of_another_cluster_says_nothing_about_this_one(side: Side, other: ClusterRef) -> None:
+    report = await ask(side, await side.agent(REPORT, other))
+    assert (report.reachable, report.members) == (False, ())
+    assert f"{other.namespace}/{NAME}" in report.message
+
+
 async def test_closing_twice_does_no_harm(side: Side) -> None:
-    await side.balancers.report(NAME, await side.agent(REPORT))
+    await ask(side, await side.agent(REPORT))
     await side.balancers.close()
     await side.balancers.close()
 
@@ -162,25 +177,25 @@ async def test_closing_twice_does_no_harm(side: Side) -> None:
         ("[]", 200),
         ("null", 200),
         ('{"name": "shop-balancer-0"}', 200),
-        (json.dumps(report_json(REPORT)), 503),
-        (json.dumps(report_json(REPORT)).replace("Draining", "Dreaming"), 200),
-        (json.dumps(report_json(REPORT)).replace('"drained": true', '"drained": "true"'), 200),
-        (json.dumps(report_json(REPORT)).replace('"inFlight": 3', '"inFlight": "many"'), 200),
+        (json.dumps(report_json(REPORT, CLUSTER)), 503),
+        (json.dumps(report_json(REPORT, CLUSTER)).replace("Draining", "Dreaming"), 200),
+        (json.dumps(report_json(REPORT, CLUSTER)).replace('"drained": true', '"drained": "true"'), 200),
+        (json.dumps(report_json(REPORT, CLUSTER)).replace('"inFlight": 3', '"inFlight": "many"'), 200),
     ],
 )
 async def test_an_answer_that_is_no_report_is_none(real: RealSide, text: str, status: int) -> None:
-    report = await real.balancers.report(NAME, await real.serve(text, status))
+    report = await ask(real, await real.serve(text, status))
     assert not report.reachable
 
 
 @pytest.mark.parametrize("endpoint", ["", "nonsense", "ftp://127.0.32.1", "http://", "http://127.0.32.1:99999"])
 async def test_an_endpoint_that_is_none(real: RealSide, endpoint: str) -> None:
-    assert not (await real.balancers.report(NAME, endpoint)).reachable
+    assert not (await ask(real, endpoint)).reachable
 
 
 def test_the_wire_format_is_as_documented() -> None:
-    wire: dict[str, Any] = report_json(REPORT)
-    assert set(wire) == {"name", "ready", "applied", "message", "members"}
+    wire: dict[str, Any] = report_json(REPORT, CLUSTER)
+    assert set(wire) == {"namespace", "cluster", "name", "ready", "applied", "message", "members"}
     assert wire["members"][0] == {
         "name": "shop-a",
         "state": "Enabled",
@@ -192,4 +207,4 @@ def test_the_wire_format_is_as_documented() -> None:
         "drained": False,
         "served": 1234,
     }
-    assert parse_report({**wire, "fresh": 1}) == REPORT
+    assert parse_report(json.dumps({**wire, "fresh": 1}).encode()) == (CLUSTER, REPORT)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 
 from luban.adapters.apache_httpd.connections import Endpoint
 from luban.adapters.apache_httpd.manager import LiveSlot, SlotState
-from luban.core.model import BalancerReport
+from luban.core.model import BalancerReport, ClusterRef
 from luban.errors import ConfigurationRefused, TemporaryError
 from luban.render.httpd import slot_host
 
@@ -30,17 +30,21 @@ class FakeBalancers:
     """Agents by endpoint; one that is missing, or in `silent`, does not answer."""
 
     agents: dict[str, BalancerReport] = field(default_factory=dict)
+    clusters: dict[str, ClusterRef] = field(default_factory=dict)
+    """Whose agent is at an endpoint; missing: whoever asks."""
     silent: set[str] = field(default_factory=set)
     asked: list[tuple[str, str]] = field(default_factory=list)
 
-    async def report(self, name: str, endpoint: str) -> BalancerReport:
+    async def report(self, cluster: ClusterRef, name: str, endpoint: str, *, members: int) -> BalancerReport:
         """What the agent at the endpoint says, as if it had come over the wire."""
         self.asked.append((name, endpoint))
         report = self.agents.get(endpoint)
         if report is None or endpoint in self.silent:
             return BalancerReport(name, reachable=False, message=f"{endpoint} does not report")
-        if report.name != name:
-            return BalancerReport(name, reachable=False, message=f"{endpoint} is the agent of {report.name}")
+        whose = self.clusters.get(endpoint, cluster)
+        if (whose.namespace, whose.name, report.name) != (cluster.namespace, cluster.name, name):
+            message = f"{endpoint} is the agent of {whose.namespace}/{report.name}"
+            return BalancerReport(name, reachable=False, message=message)
         return replace(report, reachable=True)
 
     async def close(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ipaddress
 import itertools
 import os
 import socket
@@ -19,12 +20,14 @@ import aiohttp
 
 from luban.adapters.balancers_http import HttpBalancers
 from luban.balancer_agent.agent import AgentOptions, run
-from luban.core.model import BalancerReport, Member, MemberReport, MemberState
+from luban.core.model import BalancerReport, ClusterRef, Member, MemberReport, MemberState
 from luban.render.httpd import BalancerSettings, config_map_data
 from tests.fakes.web import Backend, Client, Load
 
 ROOT = Path(__file__).resolve().parent.parent.parent
+CLUSTER = ClusterRef("default", "shop")
 NAME = "shop-balancer-0"
+LOOPBACK = ipaddress.ip_network("127.0.0.0/8")
 HTTPD = "127.0.32.200"
 RATE = 60.0
 """Requests a second of the steady loads."""
@@ -107,7 +110,7 @@ class HttpdHarness:
         self.members: dict[str, Member] = {}
         self.version = ""
         self._numbers = itertools.count(1)
-        self._balancers = HttpBalancers()
+        self._balancers = HttpBalancers(networks=[LOOPBACK])
         self._stop = asyncio.Event()
         self._agent: asyncio.Task[None] | None = None
         self._process: subprocess.Popen[bytes] | None = None
@@ -179,7 +182,7 @@ class HttpdHarness:
 
     async def report(self) -> BalancerReport:
         """What the agent says."""
-        return await self._balancers.report(NAME, f"http://{HTTPD}:{self.options.report_port}")
+        return await self._balancers.report(CLUSTER, NAME, f"http://{HTTPD}:{self.options.report_port}", members=100)
 
     async def member(self, name: str) -> MemberReport | None:
         """What the agent says of one member."""

@@ -50,7 +50,7 @@ class FollowingBalancer:
     """By VM."""
     silent: bool = False
 
-    async def report(self, name: str, endpoint: str) -> BalancerReport:
+    async def report(self, cluster: ClusterRef, name: str, endpoint: str, *, members: int) -> BalancerReport:
         """See Balancers."""
         body = self.api.find("ConfigMap", NAMESPACE, name)
         if self.silent or body is None:

@@ -1,27 +1,49 @@
-"""The balancer agents' reports over HTTP: what an agent writes at /v1/report and how the operator reads it."""
+"""The balancer agents' reports over HTTP: what an agent writes at /v1/report and how the operator reads it.
+
+Whoever may write a Lease says where an agent is asked, and whoever answers there says what it likes. So only addresses
+where agents can be are asked, and a report is believed as far as it is well-formed and about the right balancer.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import ipaddress
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any, get_args
+from urllib.parse import urlsplit
 
 import aiohttp
 import structlog
 
-from luban.core.model import BalancerReport, MemberReport, MemberState
+from luban.core.model import BalancerReport, ClusterRef, MemberReport, MemberState
 
 log = structlog.get_logger(__name__)
 
+IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
+IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+
 REPORT_PATH = "/v1/report"
 DEADLINE_SECONDS = 2.0
-LONGEST_REPORT = 8 << 20
-"""Bytes; a longer one is not read."""
+SHORTEST_LIMIT, BYTES_PER_MEMBER, LONGEST_REPORT = 16 << 10, 512, 4 << 20
+"""Bytes: so long a report may be in any case, so much longer for each member, and never longer than the last."""
+LONG_REPORT = 64 << 10
+"""Bytes; a longer one is not taken apart in the event loop."""
+LONGEST_MESSAGE, LONGEST_VERSION = 1024, 64
+"""Characters: an agent's words are copied into the cluster's status."""
+MOST_COUNTED = 2**53
+"""The largest count that is believed."""
+CONNECTIONS, CONNECTIONS_PER_AGENT = 1_000, 2
+
+_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 
 
-def report_json(report: BalancerReport) -> dict[str, Any]:
-    """A report as it goes over the wire."""
+def report_json(report: BalancerReport, cluster: ClusterRef) -> dict[str, Any]:
+    """The report of one of a cluster's balancers as it goes over the wire."""
     return {
+        "namespace": cluster.namespace,
+        "cluster": cluster.name,
         "name": report.name,
         "ready": report.ready,
         "applied": report.applied,
@@ -43,16 +65,31 @@ def report_json(report: BalancerReport) -> dict[str, Any]:
     }
 
 
-def parse_report(data: Mapping[str, Any]) -> BalancerReport:
-    """Read a report back; fields that a newer agent adds are ignored. Raises ValueError, KeyError, TypeError."""
-    return BalancerReport(
-        name=str(data["name"]),
-        reachable=True,
-        ready=_truth(data["ready"]),
-        applied=str(data["applied"]),
-        message=str(data["message"]),
-        members=tuple(_member(entry) for entry in data["members"]),
-    )
+def parse_report(page: bytes) -> tuple[ClusterRef, BalancerReport]:
+    """Read a report back, and whose it is; fields that a newer agent adds are passed over.
+
+    Raises ValueError for anything that `report_json` would not have written.
+    """
+    try:
+        data = json.loads(page)
+        members = tuple(_member(entry) for entry in data["members"])
+        report = BalancerReport(
+            name=_name(data["name"]),
+            reachable=True,
+            ready=_truth(data["ready"]),
+            applied=_words(data["applied"], LONGEST_VERSION),
+            message=_words(data["message"], LONGEST_MESSAGE),
+            members=members,
+        )
+        cluster = ClusterRef(_name(data["namespace"]), _name(data["cluster"]))
+    except KeyError as error:
+        raise ValueError(f"the report has no field {error}") from error
+    # Nested too deep, an array in the place of an object, and the like.
+    except (TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"not a report: {error}") from error
+    if len({member.name for member in members}) < len(members):
+        raise ValueError("the report names a member twice")
+    return cluster, report
 
 
 def _member(data: Mapping[str, Any]) -> MemberReport:
@@ -60,16 +97,35 @@ def _member(data: Mapping[str, Any]) -> MemberReport:
     if state not in get_args(MemberState):
         raise ValueError(f"unknown state {state!r}")
     return MemberReport(
-        name=str(data["name"]),
+        name=_name(data["name"]),
         state=state,
-        address=str(data["address"]),
-        port=int(data["port"]),
+        address=str(ipaddress.ip_address(_words(data["address"], LONGEST_VERSION))),
+        port=_count(data["port"], 65535),
         healthy=_truth(data["healthy"]),
-        in_flight=int(data["inFlight"]),
-        sessions=int(data["sessions"]),
+        in_flight=_count(data["inFlight"]),
+        sessions=_count(data["sessions"]),
         drained=_truth(data["drained"]),
-        served=int(data["served"]),
+        served=_count(data["served"]),
     )
+
+
+def _name(value: object) -> str:
+    if not isinstance(value, str) or not _NAME.fullmatch(value):
+        raise ValueError(f"{value!r} is not a name")
+    return value
+
+
+def _words(value: object, longest: int) -> str:
+    """Text that can be shown and stored, cut to its limit."""
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is not a text")
+    return "".join(it if it.isprintable() else " " for it in value[:longest])
+
+
+def _count(value: object, highest: int = MOST_COUNTED) -> int:
+    if type(value) is not int or not 0 <= value <= highest:
+        raise ValueError(f"{value!r} is not a number from 0 to {highest}")
+    return value
 
 
 def _truth(value: object) -> bool:
@@ -79,22 +135,64 @@ def _truth(value: object) -> bool:
     return value
 
 
-class HttpBalancers:
-    """Asks agents; stands behind luban.ports.Balancers."""
+def report_url(endpoint: str, networks: Sequence[IPNetwork] = ()) -> str:
+    """Where to ask the agent of an endpoint. Raises ValueError if it is none, or not where an agent may be.
 
-    def __init__(self, deadline: float = DEADLINE_SECONDS) -> None:
-        self._timeout = aiohttp.ClientTimeout(total=deadline)
+    `networks`: where agents may be. Empty: anywhere but on loopback, link-local, multicast and reserved addresses.
+    """
+    try:
+        parts = urlsplit(endpoint)
+        address, port = ipaddress.ip_address(parts.hostname or ""), parts.port
+    except ValueError as error:
+        raise ValueError(f"the endpoint must be http://<IP address>:<port>: {error}") from error
+    host = f"[{address}]" if address.version == 6 else str(address)
+    # Whatever else it holds would be sent, or left out, without anybody having looked at it.
+    if endpoint.rstrip("/") != f"http://{host}:{port}" or not port or "%" in host:
+        raise ValueError("the endpoint must be http://<IP address>:<port> and nothing else")
+    _require_allowed(address, networks)
+    return f"http://{host}:{port}{REPORT_PATH}"
+
+
+def _require_allowed(address: IPAddress, networks: Sequence[IPNetwork]) -> None:
+    if networks:
+        if not any(address in network for network in networks):
+            names = ", ".join(map(str, networks))
+            raise ValueError(f"{address} is not in {names}, where --agent-network says that agents are")
+        return
+    # ::ffff:169.254.169.254 is 169.254.169.254.
+    meant = getattr(address, "ipv4_mapped", None) or address
+    for kind in ("loopback", "link_local", "multicast", "unspecified", "reserved"):
+        if getattr(meant, f"is_{kind}"):
+            words = kind.replace("_", "-")
+            raise ValueError(f"{address} is a {words} address: if agents are there, say so with --agent-network")
+
+
+class HttpBalancers:
+    """Asks agents; stands behind luban.ports.Balancers.
+
+    `deadline`: seconds for an answer. `networks`: see `report_url`.
+    """
+
+    def __init__(self, deadline: float = DEADLINE_SECONDS, *, networks: Sequence[IPNetwork] = ()) -> None:
+        self._deadline = deadline
+        self._networks = tuple(networks)
         self._session: aiohttp.ClientSession | None = None
 
-    async def report(self, name: str, endpoint: str) -> BalancerReport:
+    async def report(self, cluster: ClusterRef, name: str, endpoint: str, *, members: int) -> BalancerReport:
         """Ask the agent at `endpoint`. One that does not answer, or answers for another, is not reachable."""
         try:
-            found = parse_report(await self._fetch(endpoint.rstrip("/") + REPORT_PATH))
-        except (aiohttp.ClientError, OSError, TimeoutError, ValueError, KeyError, TypeError) as error:
-            log.debug("balancer does not report", balancer=name, endpoint=endpoint, error=repr(error))
-            return BalancerReport(name, reachable=False, message=f"{endpoint} does not report: {error!r}")
-        if found.name != name:
-            return BalancerReport(name, reachable=False, message=f"{endpoint} is the agent of {found.name}")
+            page = await self._fetch(report_url(endpoint, self._networks), _limit(members))
+            whose, found = (
+                parse_report(page) if len(page) < LONG_REPORT else await asyncio.to_thread(parse_report, page)
+            )
+        except TimeoutError:
+            return self._silent(name, endpoint, f"no answer within {self._deadline:g} s")
+        except (aiohttp.ClientError, OSError) as error:
+            return self._silent(name, endpoint, f"{type(error).__name__}: {getattr(error, 'strerror', None) or error}")
+        except ValueError as error:
+            return self._silent(name, endpoint, str(error))
+        if (whose.namespace, whose.name, found.name) != (cluster.namespace, cluster.name, name):
+            return self._silent(name, endpoint, f"is the agent of {whose.namespace}/{found.name}")
         return found
 
     async def close(self) -> None:
@@ -103,15 +201,35 @@ class HttpBalancers:
             await self._session.close()
             self._session = None
 
-    async def _fetch(self, url: str) -> Any:
-        if self._session is None:
-            self._session = aiohttp.ClientSession(timeout=self._timeout)
-        async with self._session.get(url, allow_redirects=False) as answer:
+    def _silent(self, name: str, endpoint: str, why: str) -> BalancerReport:
+        message = _words(f"agent at {endpoint}: {why}", LONGEST_MESSAGE)
+        log.debug("balancer does not report", balancer=name, message=message)
+        return BalancerReport(name, reachable=False, message=message)
+
+    async def _fetch(self, url: str, limit: int) -> bytes:
+        """The answer. Raises ValueError if it is longer than `limit` bytes."""
+        async with self._client().get(url, allow_redirects=False) as answer:
             if answer.status != 200:
                 raise ValueError(f"answered {answer.status}")
             page = bytearray()
             async for chunk in answer.content.iter_any():
                 page += chunk
-                if len(page) > LONGEST_REPORT:
-                    raise ValueError("answer is too long")
-            return json.loads(page)
+                if len(page) > limit:
+                    raise ValueError(f"its report is longer than {limit} bytes")
+            return bytes(page)
+
+    def _client(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                timeout=aiohttp.ClientTimeout(total=self._deadline),
+                connector=aiohttp.TCPConnector(limit=CONNECTIONS, limit_per_host=CONNECTIONS_PER_AGENT),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                auto_decompress=False,
+                headers={"Accept-Encoding": "identity"},
+            )
+        return self._session
+
+
+def _limit(members: int) -> int:
+    """Bytes that the report of a balancer with so many members may have."""
+    return min(SHORTEST_LIMIT + BYTES_PER_MEMBER * members, LONGEST_REPORT)

@@ -27,7 +27,7 @@ from luban.balancer_agent.server import HttpdServer, Server
 from luban.balancer_agent.sessions import SessionWindow
 from luban.balancer_agent.sources import DOCUMENT_KEY, FolderSource, Source
 from luban.balancer_agent.web import Web
-from luban.core.model import BalancerReport
+from luban.core.model import BalancerReport, ClusterRef
 from luban.errors import LubanError
 from luban.ports import Probes
 from luban.render.balancer import parse_balancer_json
@@ -143,7 +143,7 @@ class Agent:
         self._document_problem = ""
         self._looked_at = clock()
         self._status: Mapping[str, str] = {}
-        self._web = Web(self, self._metrics.registry, self._read_status)
+        self._web = Web(self, ClusterRef(options.namespace, options.cluster), self._metrics.registry, self._read_status)
         self._metrics.publish(self.report, lambda: self._status)
 
     async def run(self, stop: asyncio.Event, announce: Callable[[str], Awaitable[bool]] | None = None) -> None:

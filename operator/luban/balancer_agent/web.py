@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from luban.adapters.balancers_http import REPORT_PATH, report_json
-from luban.core.model import BalancerReport
+from luban.core.model import BalancerReport, ClusterRef
 from luban.errors import PermanentError
 
 
@@ -32,9 +32,14 @@ class Web:
     """A listening server; `close` ends it."""
 
     def __init__(
-        self, speaker: AgentState, registry: CollectorRegistry, refresh: Callable[[], Awaitable[None]]
+        self,
+        speaker: AgentState,
+        cluster: ClusterRef,
+        registry: CollectorRegistry,
+        refresh: Callable[[], Awaitable[None]],
     ) -> None:
         self._speaker = speaker
+        self._cluster = cluster
         self._registry = registry
         self._refresh = refresh
         self._runner: web.AppRunner | None = None
@@ -61,7 +66,7 @@ class Web:
             await self._runner.cleanup()
 
     async def _report(self, _: web.Request) -> web.Response:
-        return web.json_response(report_json(self._speaker.report()))
+        return web.json_response(report_json(self._speaker.report(), self._cluster))
 
     async def _metrics(self, _: web.Request) -> web.Response:
         await self._refresh()

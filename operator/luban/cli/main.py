@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import ipaddress
+from typing import Any
 
 import click
 
@@ -68,21 +70,20 @@ def main(verbose: bool) -> None:
     help="Take network type User on this machine: for laptops and labs, as its guests reach all that listens on "
     "127.0.0.1.",
 )
-def controller(
-    kubeconfig: str | None,
-    namespaces: tuple[str, ...],
-    listen_address: str,
-    listen_port: int,
-    *,
-    allow_insecure_hosts: bool,
-    user_networking: bool,
-) -> None:
+@click.option(
+    "--agent-network",
+    "agent_networks",
+    multiple=True,
+    type=ipaddress.ip_network,
+    metavar="CIDR",
+    help="Network where balancer agents are asked, such as that of the Pods; may be given more than once. Whoever may "
+    "write Leases says where an agent is. Default: all addresses but loopback, link-local and multicast.",
+)
+def controller(**options: Any) -> None:
     """Run the operator: keep every LubanCluster as its spec says."""
     from luban.controller.program import Options, run
 
-    asyncio.run(
-        run(Options(kubeconfig, namespaces, listen_address, listen_port, allow_insecure_hosts, user_networking))
-    )
+    asyncio.run(run(Options(**options)))
 
 
 @main.command()

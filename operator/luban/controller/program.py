@@ -12,7 +12,7 @@ import kopf
 import structlog
 from prometheus_client import REGISTRY
 
-from luban.adapters.balancers_http import HttpBalancers
+from luban.adapters.balancers_http import HttpBalancers, IPNetwork
 from luban.adapters.clock import SystemClock
 from luban.adapters.kubernetes_api import connect
 from luban.adapters.libvirt_hosts.hypervisor import HypervisorSettings, LibvirtHypervisor
@@ -41,6 +41,8 @@ class Options:
     """Connect to hosts where anybody could answer."""
     user_networking: bool = False
     """Make VMs with network type User."""
+    agent_networks: tuple[IPNetwork, ...] = ()
+    """Where balancer agents may be asked; empty: anywhere but on loopback, link-local and multicast addresses."""
 
 
 async def run(options: Options) -> None:
@@ -53,7 +55,7 @@ async def run(options: Options) -> None:
             HypervisorSettings(allow_insecure=options.allow_insecure_hosts, user_networking=options.user_networking)
         ),
         cluster=await connect(options.kubeconfig),
-        balancers=HttpBalancers(),
+        balancers=HttpBalancers(networks=options.agent_networks),
         probes=HttpProbes(),
         clock=SystemClock(),
     )

@@ -30,13 +30,17 @@ PAUSED_SECONDS = 60.0
 """So long a paused VM may stay so; then it has failed."""
 DRAIN_TIMEOUT = "DrainTimeout"
 PAUSE_REASONS = {
-    "IOError": "by QEMU: its disk cannot be written (storage pool full, or an I/O error)",
+    "IOError": "by QEMU: reading or writing its disk failed",
+    "IOErrorNoSpace": "by QEMU: its storage pool is full",
     "User": "by somebody on the host (virsh suspend)",
+    "PMSuspended": "by the guest itself (it went to sleep)",
     "Watchdog": "by its watchdog",
     "Crashed": "because the guest panicked",
     "Migration": "for a migration",
-    "Saving": "to save its memory",
-    "Dumping": "for a core dump",
+    "PostCopy": "for a migration",
+    "PostCopyFailed": "by a migration that failed",
+    "Save": "to save its memory",
+    "Dump": "for a core dump",
     "Snapshot": "for a snapshot",
     "StartingUp": "while it starts",
 }
@@ -150,7 +154,7 @@ def _pause(vm: VMRecord, state: State) -> Step:
 def _why_paused(vm: VMRecord, state: State) -> str:
     domain = state.domain(vm)
     reason = domain.reason if domain is not None else ""
-    words = PAUSE_REASONS.get(reason, "for a reason that libvirt does not know")
+    words = PAUSE_REASONS.get(reason, f"libvirt's reason: {reason or 'none'}")
     return f"the domain is paused on {vm.host}, {words}; to go on: virsh -c {vm.host_uri} resume {vm.uid}"
 
 

@@ -122,15 +122,18 @@ class Observer:
         self, cluster: LubanCluster, ref: ClusterRef
     ) -> tuple[dict[str, Published], tuple[BalancerReport, ...]]:
         name = balancer_name(cluster.metadata.name, 0)
-        data, report = await asyncio.gather(self.ports.cluster.read_config_map(ref, name), self._report(ref, name))
+        members = settings_of(cluster.metadata.name, cluster.spec).slots
+        data, report = await asyncio.gather(
+            self.ports.cluster.read_config_map(ref, name), self._report(ref, name, members)
+        )
         published = published_of(data)
         return ({name: published} if published is not None else {}), (report,)
 
-    async def _report(self, ref: ClusterRef, name: str) -> BalancerReport:
+    async def _report(self, ref: ClusterRef, name: str, members: int) -> BalancerReport:
         endpoint = await self.ports.cluster.balancer_endpoint(ref, name)
         if endpoint is None:
             return BalancerReport(name, reachable=False, message="its agent has not reported yet")
-        return await self.ports.balancers.report(name, endpoint)
+        return await self.ports.balancers.report(ref, name, endpoint, members=members)
 
     async def _with_vms_answers(self, cluster: LubanCluster, observation: Observation) -> Observation:
         state = State(observation)

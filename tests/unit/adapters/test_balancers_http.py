@@ -1,0 +1,248 @@
+"""Agents that answer as they like, and endpoints that point where no agent is: none of it may harm the operator."""
+
+from __future__ import annotations
+
+import gzip
+import ipaddress
+import json
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+
+from luban.adapters.balancers_http import (
+    LONGEST_MESSAGE,
+    LONGEST_REPORT,
+    REPORT_PATH,
+    SHORTEST_LIMIT,
+    HttpBalancers,
+    parse_report,
+    report_json,
+    report_url,
+)
+from luban.core.model import BalancerReport, ClusterRef, MemberReport
+
+CLUSTER = ClusterRef("default", "shop")
+NAME = "shop-balancer-0"
+MEMBER = MemberReport("shop-a", "Enabled", "192.0.2.11", 8080, True, 3, 40, False, 1234)
+REPORT = BalancerReport(NAME, True, True, "0123456789abcdef", "", (MEMBER,))
+LOOPBACK = ipaddress.ip_network("127.0.0.0/8")
+
+
+def wire(**changes: Any) -> dict[str, Any]:
+    """A report with some fields changed."""
+    return {**report_json(REPORT, CLUSTER), **changes}
+
+
+def with_member(**changes: Any) -> dict[str, Any]:
+    """A report with some fields of its member changed."""
+    report = wire()
+    return {**report, "members": [{**report["members"][0], **changes}]}
+
+
+BAD: dict[str, Any] = {
+    "nested lists": "[" * 5000,
+    "nested objects": '{"a":' * 5000,
+    "a list": [],
+    "a number": 1,
+    "members are a number": wire(members=1),
+    "members are text": wire(members="abc"),
+    "members are an object": wire(members={"a": 1}),
+    "a member is a list": wire(members=[[]]),
+    "a member twice": wire(members=report_json(REPORT, CLUSTER)["members"] * 2),
+    "no namespace": {key: value for key, value in wire().items() if key != "namespace"},
+    "another namespace": wire(namespace="team-b"),
+    "another cluster": wire(cluster="shop-2"),
+    "another name": wire(name="shop-balancer-1"),
+    "name is a list": wire(name=["shop-balancer-0"]),
+    "message is an object": wire(message={}),
+    "infinite": json.dumps(with_member(inFlight=float("inf"))),
+    "not a number": json.dumps(with_member(sessions=float("nan"))),
+    "negative": with_member(inFlight=-1),
+    "huge": with_member(served=2**64),
+    "beyond Python's digits": json.dumps(wire()).replace("1234", "9" * 5000),
+    "a fraction": with_member(sessions=1.5),
+    "a bool for a number": with_member(sessions=True),
+    "port": with_member(port=70000),
+    "a name with a slash": with_member(name="../x"),
+    "a name beyond bounds": with_member(name="a" * 300),
+    "address is a name": with_member(address="evil.example"),
+    "drained is text": with_member(drained="true"),
+}
+
+
+class Agent:
+    """Answers as it is told."""
+
+    def __init__(self) -> None:
+        self.body: bytes = b""
+        self.more: dict[str, Any] = {}
+        self.asked: list[str] = []
+
+    async def handle(self, request: web.Request) -> web.Response:
+        """Any request."""
+        self.asked.append(request.path_qs)
+        return web.Response(body=self.body, **self.more)
+
+    def says(self, data: Any) -> None:
+        """An object, or text as it is."""
+        self.body = (data if isinstance(data, str) else json.dumps(data)).encode()
+
+
+@pytest.fixture
+def agent() -> Agent:
+    return Agent()
+
+
+@pytest.fixture
+async def endpoint(agent: Agent) -> AsyncIterator[str]:
+    """Where the agent is."""
+    app = web.Application()
+    app.router.add_get("/{path:.*}", agent.handle)
+    async with TestServer(app, host="127.0.0.1") as server:
+        yield f"http://127.0.0.1:{server.port}"
+
+
+@pytest.fixture
+async def ask(endpoint: str) -> AsyncIterator[Callable[..., Any]]:
+    """Ask the agent."""
+    balancers = HttpBalancers(networks=[LOOPBACK])
+
+    async def report(where: str = endpoint, members: int = 16) -> BalancerReport:
+        return await balancers.report(CLUSTER, NAME, where, members=members)
+
+    yield report
+    await balancers.close()
+
+
+async def test_a_good_report(agent: Agent, ask: Callable[..., Any]) -> None:
+    agent.says(wire())
+    assert await ask() == REPORT
+
+
+@pytest.mark.parametrize("what", BAD)
+async def test_a_bad_report_is_none_and_says_why(agent: Agent, ask: Callable[..., Any], what: str) -> None:
+    agent.says(BAD[what])
+    report = await ask()
+    assert (report.name, report.reachable, report.members) == (NAME, False, ())
+    assert report.message
+    assert len(report.message) <= LONGEST_MESSAGE
+
+
+async def test_a_report_without_namespace_names_what_is_missing(agent: Agent, ask: Callable[..., Any]) -> None:
+    agent.says(BAD["no namespace"])
+    assert "no field 'namespace'" in (await ask()).message
+
+
+async def test_words_are_cut_and_can_be_stored(agent: Agent, ask: Callable[..., Any]) -> None:
+    agent.says(wire(message="\ud800\0\n" + "M" * (SHORTEST_LIMIT // 2)))
+    message = (await ask()).message
+    assert message.encode()
+    assert message.startswith("   MMM")
+    assert len(message) == LONGEST_MESSAGE
+
+
+async def test_a_report_is_as_long_as_its_members_allow(agent: Agent, ask: Callable[..., Any]) -> None:
+    members = [{**report_json(REPORT, CLUSTER)["members"][0], "name": f"shop-{number}"} for number in range(2000)]
+    agent.says(wire(members=members))
+    assert len((await ask(members=2000)).members) == 2000
+    report = await ask(members=16)
+    assert not report.reachable
+    assert "longer than" in report.message
+    agent.body = b" " * (LONGEST_REPORT + 1)
+    assert "longer than" in (await ask(members=10**9)).message
+
+
+async def test_nothing_is_unpacked_or_followed(agent: Agent, ask: Callable[..., Any], endpoint: str) -> None:
+    agent.body, agent.more = gzip.compress(json.dumps(wire()).encode()), {"headers": {"Content-Encoding": "gzip"}}
+    assert not (await ask()).reachable
+    agent.more = {"status": 302, "headers": {"Location": f"{endpoint}/admin"}}
+    assert "answered 302" in (await ask()).message
+    assert agent.asked == [REPORT_PATH] * 2
+
+
+@pytest.mark.parametrize("tail", ["/rec", "/admin/delete?all=1&x=", "?x=", "#x", "/../x", "//", "/;x"])
+async def test_only_the_report_is_asked_for(agent: Agent, ask: Callable[..., Any], endpoint: str, tail: str) -> None:
+    agent.says(wire())
+    report = await ask(endpoint + tail)
+    assert agent.asked == ([REPORT_PATH] if tail == "//" else [])
+    assert report.reachable == (tail == "//")
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    [
+        "",
+        "nonsense",
+        "http://",
+        "http://10.0.0.7",
+        "http://10.0.0.7:0",
+        "http://10.0.0.7:99999",
+        "http://10.0.0.7:-1",
+        "http://10.0.0.7:9180x",
+        "http://10.0.0.7:９180",
+        "http://010.0.0.7:9180",
+        "http://167772167:9180",
+        "http://0x0a000007:9180",
+        "http://10.0.0.7:9180@10.0.0.8:9180",
+        "http://user@10.0.0.7:9180",
+        "http://user:word@10.0.0.7:9180",
+        "http://luban-balancer:9180",
+        "http://localhost:9180",
+        "https://10.0.0.7:9180",
+        "ftp://10.0.0.7:9180",
+        "file:///etc/passwd",
+        "//10.0.0.7:9180",
+        "http:10.0.0.7:9180",
+        "HTTP://10.0.0.7:9180\r\nHost: x",
+        " http://10.0.0.7:9180",
+        "http://[fd00::7%25eth0]:9180",
+        "http://[fd00::7:9180",
+    ],
+)
+def test_an_endpoint_is_address_and_port_and_nothing_else(endpoint: str) -> None:
+    with pytest.raises(ValueError, match="the endpoint must be"):
+        report_url(endpoint)
+
+
+@pytest.mark.parametrize(
+    ("address", "kind"),
+    [
+        ("127.0.0.1", "loopback"),
+        ("127.8.9.1", "loopback"),
+        ("[::1]", "loopback"),
+        ("169.254.169.254", "link-local"),
+        ("[fe80::1]", "link-local"),
+        ("[::ffff:a9fe:a9fe]", "link-local"),
+        ("[::ffff:7f00:1]", "loopback"),
+        ("224.0.0.1", "multicast"),
+        ("[ff02::1]", "multicast"),
+        ("0.0.0.0", "unspecified"),
+        ("[::]", "unspecified"),
+        ("255.255.255.255", "reserved"),
+        ("240.0.0.1", "reserved"),
+    ],
+)
+def test_where_no_agent_can_be_nobody_is_asked(address: str, kind: str) -> None:
+    with pytest.raises(ValueError, match=f"is a {kind} address: .*--agent-network"):
+        report_url(f"http://{address}:9180")
+
+
+@pytest.mark.parametrize("endpoint", ["http://10.0.0.7:9180", "http://[fd00::7]:9180", "http://8.8.8.8:9180/"])
+def test_elsewhere_they_are(endpoint: str) -> None:
+    assert report_url(endpoint) == endpoint.rstrip("/") + REPORT_PATH
+
+
+def test_networks_say_where_agents_are() -> None:
+    networks = [ipaddress.ip_network(it) for it in ("10.244.0.0/16", "127.0.0.0/8", "fd00::/64")]
+    for inside in ("10.244.1.1", "127.0.0.1", "[fd00::7]"):
+        assert report_url(f"http://{inside}:9180", networks)
+    for outside in ("10.96.0.1", "192.0.2.1", "169.254.169.254", "[fd01::7]", "[::ffff:a9fe:a9fe]"):
+        with pytest.raises(ValueError, match=r"is not in 10.244.0.0/16, 127.0.0.0/8, fd00::/64"):
+            report_url(f"http://{outside}:9180", networks)
+
+
+def test_a_report_comes_back_as_it_was_made() -> None:
+    assert parse_report(json.dumps(wire(fresh=1)).encode()) == (CLUSTER, REPORT)
