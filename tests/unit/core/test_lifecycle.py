@@ -282,7 +282,7 @@ class TestPaused:
         (update,) = next_step(make_vm(), state, DrainTimes(30.0), EPOCH).actions
         assert isinstance(update, UpdateVM)
         assert (update.phase, update.reason) == ("Paused", "DomainPaused")
-        assert "storage pool full, or an I/O error" in update.message
+        assert "reading or writing its disk failed" in update.message
         assert "virsh -c qemu+tls://host-b/system resume uid-vm-1" in update.message
 
     def test_it_may_be_resumed_for_a_while(self) -> None:
