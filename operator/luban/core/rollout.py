@@ -82,7 +82,7 @@ def _make_room(snapshot: Snapshot) -> tuple[VMRecord, str] | None:
 
 def _excess(snapshot: Snapshot, desired: int) -> tuple[VMRecord, str] | None:
     """Above the wanted number: what never served goes first, then what does not answer; another, only if enough others
-    answer.
+    answer. Of these what is outdated first; and a successor that must not start at all holds the others up.
 
     A VM that a silent balancer does not know may serve all the same: it never counts as one that never served.
     """
@@ -91,15 +91,21 @@ def _excess(snapshot: Snapshot, desired: int) -> tuple[VMRecord, str] | None:
     idle = [vm for vm in able if vm.phase != "Ready"]
     sick = [vm for vm in able if vm.name in state.sick]
     spare = [vm for vm in able if vm.phase == "Ready"]
+    stuck = [vm for vm in idle if vm.name in snapshot.may_not_start]
+    old_idle, old_sick, old_spare = ([vm for vm in group if vm.name in outdated] for group in (idle, sick, spare))
     if outdated and len(state.live) <= desired + MAX_SURGE:
-        idle, sick, spare = ([vm for vm in group if vm.name in outdated] for group in (idle, sick, spare))
-    for group in (idle, sick, spare):
-        old = [vm for vm in group if vm.name in outdated]
-        # A host's minimum keeps what is up to date; what must be replaced goes all the same, if nothing else does.
-        chosen = _pick(snapshot, old, keep_minima=group is not idle) or _pick(snapshot, old, keep_minima=False)
-        if chosen is not None:
-            return chosen
-    return _pick(snapshot, idle) or _pick(snapshot, sick) or _pick(snapshot, spare)
+        idle, sick, spare = [], [], []
+    # A host's minimum keeps what is up to date; what must be replaced goes all the same, if nothing else does.
+    return (
+        _pick(snapshot, [*stuck, *old_idle], keep_minima=False)
+        or _pick(snapshot, old_sick)
+        or _pick(snapshot, old_sick, keep_minima=False)
+        or _pick(snapshot, old_spare)
+        or _pick(snapshot, old_spare, keep_minima=False)
+        or _pick(snapshot, idle)
+        or _pick(snapshot, sick)
+        or _pick(snapshot, spare)
+    )
 
 
 def _others_answer(state: State, vm: VMRecord, desired: int) -> bool:

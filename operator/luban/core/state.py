@@ -119,9 +119,24 @@ class State:
         return domain is not None and domain.state in RUNNING_STATES
 
     def address(self, vm: VMRecord) -> str:
-        """Where the VM serves, from the freshest source that knows; empty: nobody knows yet."""
+        """Where the VM serves, from the freshest source that knows; empty: nobody knows yet, or it is another VM's."""
+        return self._addresses.get(vm.name, "")
+
+    @cached_property
+    def _addresses(self) -> dict[str, str]:
+        """By VM. Never one address for two: it is the one's whose domain is seen with it, then the younger one's."""
+        claims = {vm.name: self._claim(vm) for vm in self.vms}
+        owners = {
+            address: name for observed in (False, True) for name, (address, seen) in claims.items() if seen is observed
+        }
+        return {name: address for name, (address, _) in claims.items() if owners.get(address) == name}
+
+    def _claim(self, vm: VMRecord) -> tuple[str, bool]:
+        """The address that the VM would have, and whether its domain is seen with it."""
         domain = self.domain(vm)
-        return (domain.address if domain else "") or vm.address or vm.planned_address
+        if domain is not None and domain.address:
+            return domain.address, True
+        return vm.address or vm.planned_address, False
 
     @cached_property
     def balancers_answer(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import get_args
 
 import pytest
@@ -10,7 +11,7 @@ from luban.api.cluster import LubanClusterSpec
 from luban.api.vm import Phase
 from luban.core.lifecycle import Step
 from luban.core.members import member_state, wanted_members
-from luban.core.model import Member, Observation, VMRecord
+from luban.core.model import DomainRecord, HostObservation, Member, Observation, VMRecord
 from luban.core.state import State
 from luban.core.steps import Steps
 from tests.fakes.simulator import EPOCH, address_of, balancer_with, hosts_with, make_spec, make_vm
@@ -142,3 +143,34 @@ class TestLoadFactors:
         vms = (make_vm("vm-1"), make_vm("vm-2", "Booting"), make_vm("vm-3", "Draining", deleting_since=EPOCH))
         found = members(*vms, spec=self.ADAPTIVE, sessions={"vm-1": 40, "vm-3": 40})
         assert {name: it.load_factor for name, it in found.items()} == {"vm-1": 100, "vm-2": 1, "vm-3": 1}
+
+
+class TestAddresses:
+    """Never one address for two VMs: a probe of the one would be answered by the other."""
+
+    def two(self, **seen: str) -> dict[str, Member]:
+        vms = [replace(make_vm(f"vm-{index}"), address="10.9.9.9", created=EPOCH + index) for index in (1, 2)]
+        domains = {vm.uid: DomainRecord(vm.uid, vm.name, "Running", seen.get(vm.name[-1:], "")) for vm in vms}
+        hosts = (HostObservation("host-b", True, domains=domains),)
+        found = wanted_members(
+            make_spec(),
+            State(Observation(tuple(vms), hosts)),
+            steps({"vm-1": "Ready", "vm-2": "Ready"}),
+            frozenset(),
+            {},
+        )
+        return {it.name: it for it in found}
+
+    def test_the_one_that_is_seen_with_it_has_it(self) -> None:
+        assert set(self.two(**{"1": "10.9.9.9"})) == {"vm-1"}
+        assert set(self.two(**{"2": "10.9.9.9"})) == {"vm-2"}
+
+    def test_else_the_younger_one(self) -> None:
+        assert set(self.two()) == {"vm-2"}
+        assert set(self.two(**{"1": "10.9.9.9", "2": "10.9.9.9"})) == {"vm-2"}
+
+    def test_one_that_was_seen_elsewhere_gives_it_back(self) -> None:
+        assert {name: it.address for name, it in self.two(**{"1": "10.9.9.8"}).items()} == {
+            "vm-1": "10.9.9.8",
+            "vm-2": "10.9.9.9",
+        }
