@@ -163,7 +163,12 @@ class OperatorHarness:
 def cluster_body(spec: dict[str, Any]) -> dict[str, Any]:
     """A LubanCluster on host-b and host-c under policy Manual."""
     hosts = [
-        {"name": name, "uri": f"test:///{name}", "vms": {"min": 1, "max": 3}, "forwardRange": f"127.0.{octet}.0/24"}
+        {
+            "name": name,
+            "uri": f"qemu+tls://{name}/system",
+            "vms": {"min": 1, "max": 3},
+            "forwardRange": f"127.0.{octet}.0/24",
+        }
         for name, octet in (("host-b", 17), ("host-c", 18))
     ]
     template = {"spec": {"image": {"volume": "luban-web.qcow2"}, "network": {"type": "User"}}}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -224,7 +225,7 @@ def _requeue(
     """
     if spec.paused or not (actions or state.starting or state.draining):
         return min(CALM_SECONDS, max(BUSY_SECONDS, next_look(spec, memory, now)))
-    moved = max((entered.since for entered in memory.entered.values()), default=now)
+    moved = max((entered.since for entered in memory.entered.values()), default=-math.inf)
     if moved == now or (
         any(isinstance(action, CreateVM) for action in actions) and not state.observation.action_failures
     ):

@@ -10,7 +10,7 @@ from functools import cached_property
 from luban.api.cluster import Host, LubanClusterSpec
 from luban.api.template import rolls_out
 from luban.core import phases
-from luban.core.drain import may_get_requests
+from luban.core.drain import may_get_requests, must_drain
 from luban.core.model import ClusterMemory, VMRecord
 from luban.core.placement import Bonds, Candidates, Occupancy, Placing, place, removable, spares
 from luban.core.policies.base import ScalingLimits
@@ -58,8 +58,10 @@ class Snapshot:
         return not self.state.reachable(host) and since is not None and self.now - since >= GIVEN_UP_SECONDS
 
     def abandoned(self, vm: VMRecord) -> bool:
-        """Whether the user wants the VM's host empty, the host has been silent for long, and the VM does not answer."""
-        return self._emptied(vm.host) and self._long_silent(vm.host) and vm.name not in self.state.answering
+        """Whether the user wants the VM's host empty, the host has been silent for long, and the VM serves nobody: it
+        never did, or every balancer says that it does not answer."""
+        useless = vm.name in self.state.reported_sick or not must_drain(vm, self.state)
+        return useless and self._emptied(vm.host) and self._long_silent(vm.host) and self.state.balancers_answer
 
     @cached_property
     def may_not_start(self) -> frozenset[str]:

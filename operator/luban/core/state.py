@@ -193,11 +193,15 @@ class State:
 
         If no VM seems to answer, the balancers' checks may be what fails: then our own probes must say the same.
         """
-        suspects = frozenset(vm.name for vm in self.serving if self._known_sick(vm))
         if self.answering:
-            return suspects
+            return self.reported_sick
         probes = self.observation.probes
-        return frozenset(vm.name for vm in self.serving if vm.name in suspects and not probes.get(vm.name, True))
+        return frozenset(name for name in self.reported_sick if not probes.get(name, True))
+
+    @cached_property
+    def reported_sick(self) -> frozenset[str]:
+        """Names of those that serve, but no balancer that says anything finds healthy, or whose domain does not run."""
+        return frozenset(vm.name for vm in self.serving if self._known_sick(vm))
 
     def _answers(self, vm: VMRecord) -> bool:
         """The balancers' health checks decide; where no balancer says anything, our own probe does."""

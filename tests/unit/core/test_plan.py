@@ -1024,6 +1024,10 @@ class TestWhenToLookAgain:
         leaving = make_vm("vm-3", "Draining", deleting_since=EPOCH)
         assert planned((*TWO, leaving), memory=ClusterMemory(desired=2)).requeue_after == AT_ONCE_SECONDS
 
+    def test_not_at_once_again_while_creations_are_refused(self) -> None:
+        refused = {"action_failures": {"creation": Failure("Forbidden", "grant it", permanent=True)}}
+        assert planned((), seen=refused).requeue_after == CALM_SECONDS
+
     def test_the_more_seldom_the_longer_nothing_moves(self) -> None:
         stuck = make_vm("vm-3", "Draining", "host-z", deleting_since=EPOCH)
         waits = [planned((*TWO, stuck), now=EPOCH + age, silent=["host-z"]).requeue_after for age in (20, 80, 4000)]
