@@ -51,8 +51,9 @@ from luban.core.phases import PROBED
 from luban.core.plan import plan
 from luban.core.state import State
 from luban.core.times import Now
-from luban.runtime.apply import subject
+from luban.runtime.apply import failure_subject, subject
 from luban.runtime.observe import balancer_sessions
+from luban.runtime.retries import Retries
 
 EPOCH = 1_700_000_000.0
 """Where virtual time starts: seconds since the epoch."""
@@ -501,17 +502,21 @@ class Operator:
     """The runtime's loop without its concurrency. What survives its death is `status`."""
 
     world: World
+    spec: LubanClusterSpec | None = None
+    """The spec that it took over last."""
     memory: ClusterMemory = field(default_factory=ClusterMemory)
     status: ClusterMemory = field(default_factory=ClusterMemory)
     """What the LubanCluster's status keeps: desired, last_scale, decision."""
     provision_failures: dict[str, Failure] = field(default_factory=dict)
+    action_failures: dict[str, Failure] = field(default_factory=dict)
+    retries: Retries = field(default_factory=Retries)
     finished: bool = False
     last: Plan | None = None
 
     def look(self) -> Plan:
         """Observe and plan, and do nothing."""
         world = self.world
-        observation = world.observe(self.provision_failures)
+        observation = replace(world.observe(self.provision_failures), action_failures=dict(self.action_failures))
         return plan(world.spec, CLUSTER, observation, self.memory, world.moment, deleting=world.deleting)
 
     def tick(self, *, dice: random.Random | None = None, killed_after: int | None = None, told: bool = True) -> Plan:
@@ -519,7 +524,13 @@ class Operator:
 
         `killed_after`: the operator dies after so many actions; `told`: it had written the status before.
         """
+        if self.spec is not self.world.spec:
+            self.spec = self.world.spec
+            self.memory = replace(self.memory, evaluated=None, setbacks={})
+            self.retries.forget()
         made = self.look()
+        if self.memory.silent.keys() - made.memory.silent.keys():
+            self.retries.forget()
         actions = list(made.actions) if dice is None else interleaved(made.actions, dice)
         self._apply(actions if killed_after is None else actions[:killed_after])
         if killed_after is None or told:
@@ -535,7 +546,8 @@ class Operator:
 
     def restart(self) -> None:
         """The process ends and another starts."""
-        self.memory, self.provision_failures = self.status, {}
+        self.memory, self.provision_failures, self.action_failures = self.status, {}, {}
+        self.retries = Retries()
 
     def run(self, seconds: float, *, until: Callable[[Plan], bool] = lambda _: False) -> Plan:
         """Tick for so long in virtual time, or until a plan pleases."""
@@ -549,13 +561,29 @@ class Operator:
     def _apply(self, actions: Sequence[Action]) -> None:
         broken: set[str] = set()
         for action in actions:
+            about = failure_subject(action)
             if subject(action) in broken:
                 continue
+            if not self.retries.may_try(about, action, self.world.now):
+                broken.add(subject(action))
+                continue
             failure = self.world.do(action)
-            if failure is not None:
+            if failure is None:
+                self.retries.succeeded(about, action)
+                self.action_failures.pop(about, None)
+            else:
+                self.retries.failed(about, action, failure, self.world.now)
+                self.action_failures[about] = failure
                 broken.add(subject(action))
             if isinstance(action, EnsureDomain):
                 self._remember(action.vm.name, failure)
+        self._forget_others()
+
+    def _forget_others(self) -> None:
+        """Drop what is remembered of VMs that are gone."""
+        for about in list(self.action_failures):
+            if about.startswith("vm/") and about.removeprefix("vm/") not in self.world.vms:
+                del self.action_failures[about]
 
     def _remember(self, name: str, failure: Failure | None) -> None:
         if failure is None:

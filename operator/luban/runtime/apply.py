@@ -36,6 +36,7 @@ from luban.ports import HostRef, Ports
 from luban.render.httpd import settings_of
 from luban.runtime.publication import publication
 from luban.runtime.records import cluster_ref, vm_body, vm_status
+from luban.runtime.retries import Retries
 
 log = structlog.get_logger(__name__)
 
@@ -74,6 +75,8 @@ class Applier:
     """By VM: why the last attempt to make its domain failed."""
     action_failures: dict[str, Failure] = field(default_factory=dict)
     """By subject: why the last of its actions failed, whatever it was."""
+    retries: Retries = field(default_factory=Retries)
+    """What fails again and again is tried ever more rarely."""
     _running: dict[str, asyncio.Task[None]] = field(default_factory=dict)
     _host_slots: dict[str, asyncio.Semaphore] = field(
         default_factory=lambda: defaultdict(lambda: asyncio.Semaphore(PER_HOST))
@@ -113,6 +116,8 @@ class Applier:
         """One subject's actions in order; the first that fails ends it, the next tick plans anew."""
         for action in chain:
             kind, about = type(action).__name__, failure_subject(action)
+            if not self.retries.may_try(about, action, self.ports.clock.monotonic()):
+                return
             try:
                 await self._one(cluster, action, bodies)
             except LubanError as error:
@@ -127,6 +132,7 @@ class Applier:
                 self._note_failure(action, error)
                 return
             self.action_failures.pop(about, None)
+            self.retries.succeeded(about, action)
             log.info("action done", cluster=str(cluster_ref(cluster)), action=kind, subject=about, why=action.reason)
             if isinstance(action, EnsureDomain):
                 self.provision_failures.pop(action.vm.name, None)
@@ -134,6 +140,7 @@ class Applier:
     def _note_failure(self, action: Action, error: LubanError) -> None:
         failure = Failure(error.reason, error.message, isinstance(error, PermanentError))
         self.action_failures[failure_subject(action)] = failure
+        self.retries.failed(failure_subject(action), action, failure, self.ports.clock.monotonic())
         if isinstance(action, EnsureDomain):
             self.provision_failures[action.vm.name] = failure
 

@@ -77,6 +77,7 @@ class ClusterRuntime:
             self.spec_condition = SPEC_VALID
             if changed:
                 self.memory = replace(self.memory, evaluated=None, setbacks={})
+                self.applier.retries.forget()
         self.wake.set()
 
     async def tick(self) -> float:
@@ -106,6 +107,9 @@ class ClusterRuntime:
         made = plan(
             self.cluster.spec, self.cluster.metadata.name, seen.observation, self.memory, moment, deleting=deleting
         )
+        if self.memory.silent.keys() - made.memory.silent.keys():
+            # A host that is back may be what was missing.
+            self.applier.retries.forget()
         # Whatever of this plan is carried out below, the next one must not take it back.
         self.memory = made.memory
         self.metrics.record(self.ref, seen.observation, made, now)
