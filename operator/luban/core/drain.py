@@ -14,7 +14,7 @@ from luban.core.state import State
 
 CUT_OFF_SECONDS = 10.0
 """After balancer.drain.timeout the balancers have so long to disable the VM for its sticky sessions too."""
-SILENCE_SECONDS = 300.0
+SILENCE_SECONDS = 60.0
 """So much longer is waited for a balancer that does not say what it does: its httpd may still send requests."""
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from luban.api.vm import Phase
 from luban.core import phases
-from luban.core.drain import DrainProgress, DrainTimes, progress
+from luban.core.drain import DrainProgress, DrainTimes, closed, progress
 from luban.core.model import (
     Action,
     DeleteVM,
@@ -55,14 +55,18 @@ class Step:
     actions: tuple[Action, ...] = ()
 
 
-def next_step(vm: VMRecord, state: State, times: DrainTimes, now: float, *, may_start: bool = True) -> Step:
+def next_step(
+    vm: VMRecord, state: State, times: DrainTimes, now: float, *, may_start: bool = True, host_gone: bool = False
+) -> Step:
     """The next step of one VM. `vm.phase_since` and `now`: seconds on the clock that nobody sets.
 
-    `may_start`: False while its host has no room for one more domain. A VM whose host does not answer stays as it is:
-    missing data never removes anything.
+    `may_start`: False while its host has no room for one more domain. `host_gone`: the user took its host out of the
+    spec, and it has been silent for so long that it may never answer again. A VM whose host does not answer stays as it
+    is: missing data never removes anything.
     """
     if vm.deleting_since is not None:
-        return _leave(vm, state, progress(vm, state, times, now), now)
+        drain = progress(vm, state, times, now)
+        return _let_go(vm, state, drain) if host_gone else _leave(vm, state, drain, now)
     if not state.reachable(vm.host) or (vm.phase in phases.UNSTARTED and not may_start and not state.runs(vm)):
         return Step(vm.phase)
     return _live_on(vm, state, now)
@@ -227,6 +231,16 @@ def _leave(vm: VMRecord, state: State, drain: DrainProgress, now: float) -> Step
         return Step("Draining", _cut_off(vm, state) if drain.cut_off else _begin_drain(vm, state))
     why = _why_stopped(drain)
     return Step("Stopping", (_enter(vm, state, "Stopping", why), *_power_button(vm, domain, why)))
+
+
+def _let_go(vm: VMRecord, state: State, drain: DrainProgress) -> Step:
+    """What runs on a host that is gone cannot be removed. Once nobody sends it requests, nobody waits for it any more;
+    it carries our mark, so it is found as a stray if the host ever comes back into the spec."""
+    if not vm.has_finalizer:
+        return Step(vm.phase)
+    if drain.over or drain.cut_off or closed(vm, state):
+        return Step(vm.phase, (ReleaseVM(vm.name, "HostGone"),))
+    return Step("Draining", _begin_drain(vm, state))
 
 
 def _why_stopped(drain: DrainProgress) -> str:

@@ -12,6 +12,9 @@ from luban.core.lifecycle import Step, next_step
 from luban.core.model import Action, ClusterMemory, DeleteVM, UpdateVM, VMRecord
 from luban.core.state import State
 
+GONE_SECONDS = 600.0
+"""So long a host that left the spec may be silent until nobody waits for what is left on it."""
+
 
 @dataclass(frozen=True)
 class Steps:
@@ -54,13 +57,26 @@ def steps_of(
 ) -> Steps:
     """The next step of each VM. `silence`: seconds that a drain waits longer for a balancer that says nothing."""
     timeout = spec.balancer.drain.timeout.seconds
+    gone = _hosts_gone(spec, state, memory, now)
     times = {vm.name: DrainTimes(timeout, silence, memory.closed.get(vm.name)) for vm in state.vms}
     return Steps(
         {
-            vm.name: next_step(vm, state, times[vm.name], now, may_start=vm.name not in may_not_start)
+            vm.name: next_step(
+                vm, state, times[vm.name], now, may_start=vm.name not in may_not_start, host_gone=vm.host in gone
+            )
             for vm in state.vms
         },
         frozenset(vm.name for vm in state.draining if progress(vm, state, times[vm.name], now).cut_off),
+    )
+
+
+def _hosts_gone(spec: LubanClusterSpec, state: State, memory: ClusterMemory, now: float) -> frozenset[str]:
+    """Hosts that the user took out of the spec, and that have been silent for GONE_SECONDS."""
+    known = {host.name for host in spec.hosts}
+    return frozenset(
+        name
+        for name, since in memory.silent.items()
+        if name not in known and now - since >= GONE_SECONDS and not state.reachable(name)
     )
 
 

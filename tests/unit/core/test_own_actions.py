@@ -10,6 +10,7 @@ import pytest
 
 from luban.core.model import ClusterMemory, CreateVM, DeleteVM, EnsureDomain, Failure, Member, Observation, Published
 from luban.core.plan import plan
+from luban.core.steps import GONE_SECONDS
 from luban.core.times import Now
 from tests.fakes.simulator import (
     BALANCER,
@@ -342,3 +343,30 @@ def test_an_address_that_somebody_else_holds_is_not_tried_again() -> None:
     memory = plan(spec, CLUSTER, seen, ClusterMemory(), Now(EPOCH, EPOCH)).memory
     made = plan(spec, CLUSTER, Observation(hosts=hosts_with([], names=["host-b"])), memory, Now(EPOCH + 1, EPOCH + 1))
     assert [it.address for it in made.actions if isinstance(it, CreateVM)] == ["127.0.17.3"]
+
+
+class TestAHostThatNeverComesBack:
+    """The user takes it out of the spec: what is left on it holds no deletion up for ever."""
+
+    def test_its_vms_are_let_go(self) -> None:
+        hosts = [{"name": name, "vms": {"min": 0, "max": 4}} for name in ("host-b", "host-c")]
+        world = World(make_spec(hosts, scaling={"minVMs": 2, "maxVMs": 4}), load=40)
+        operator = Operator(world)
+        operator.run(200)
+        loses_power(world, "host-c")
+        world.change(hosts=[it for it in world.spec.wire()["hosts"] if it["name"] == "host-b"])
+        operator.run(GONE_SECONDS - 60)
+        assert {vm.host for vm in world.vms.values()} == {"host-b", "host-c"}
+        operator.run(180)
+        assert {vm.host for vm in world.vms.values()} == {"host-b"}
+        assert len(world.shares()) == 2
+
+    def test_one_that_is_only_silent_keeps_them(self) -> None:
+        world = World(make_spec(), load=40)
+        operator = Operator(world)
+        operator.run(200)
+        loses_power(world, "host-c")
+        victim = next(vm.name for vm in world.vms.values() if vm.host == "host-c")
+        world.user_deletes(victim)
+        operator.run(3600)
+        assert victim in world.vms
