@@ -11,24 +11,27 @@ import asyncio
 import os
 import signal
 import tempfile
+import threading
 import uuid as uuids
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import libvirt
 import pytest
 
 from lab.hosts import POOL, KvmHost, KvmHosts
 from lab.paths import Layout
+from luban.adapters.libvirt_hosts.backoff import Pace
 from luban.adapters.libvirt_hosts.hypervisor import HypervisorSettings, LibvirtHypervisor
-from luban.adapters.libvirt_hosts.lane import Pace
 from luban.adapters.libvirt_hosts.session import Keepalive
 from luban.api.template import VMTemplateSpec
 from luban.core.model import ClusterRef, DomainRecord, Machine
 from luban.errors import LubanError
 from luban.ports import HostRef, Hypervisor
+from tests.contract.hypervisor_sides import Implementation
 from tests.fakes.hypervisor import FakeHypervisor
 
 CLUSTER = ClusterRef("shop", "luban", "0c1f6f0e-3a53-4d57-9a3a-aaaaaaaaaaaa")
@@ -42,53 +45,6 @@ SHORT = 0.5
 AT_ONCE = Pace(first_retry=0.0, last_retry=0.0)
 BASE_OCTET = 64
 """The QEMU machines' forwards are below 127.0.65.0/24."""
-
-
-class Implementation(Protocol):
-    """One implementation, and what a person could do beside it."""
-
-    hypervisor: Hypervisor
-    host: HostRef
-    pool: str
-    network: dict[str, str]
-    seeds: bool
-    """Whether it can upload a seed."""
-
-    def stingy(self, min_free_bytes: int) -> Hypervisor:
-        """The same hosts, for somebody who wants so much free space in a pool."""
-
-    def other_daemon(self, uri: str) -> HostRef:
-        """A host whose daemon is not there."""
-
-    def domains(self) -> dict[str, str]:
-        """All domains of the host: name by uuid."""
-
-    def volumes(self) -> set[str]:
-        """All volumes of the pool."""
-
-    def run_of(self, uuid: str) -> int:
-        """A number that is another one after each start."""
-
-    def add_foreign(self, name: str, uuid: str) -> None:
-        """Make a domain of somebody else's, switched off or not."""
-
-    def come_up(self, uuid: str) -> None:
-        """Let a guest boot, if this side's guests need to be told."""
-
-    def pause(self, uuid: str) -> None:
-        """Suspend a running domain by hand."""
-
-    async def crash(self, uuid: str) -> None:
-        """Make a running domain die."""
-
-    def impatient(self) -> Hypervisor:
-        """The same hosts, for somebody who does not wait long for an answer."""
-
-    def stop_answering(self) -> None:
-        """Have the daemon hang; its domains go on."""
-
-    def answer_again(self) -> None:
-        """Let the daemon go on."""
 
 
 class FakeImplementation:
@@ -161,6 +117,38 @@ class FakeImplementation:
         self.fake.host("host-b").reachable = True
 
 
+class SlowPool:
+    """Connections through which a new volume appears only when `go_on` is set: a hung file server, say."""
+
+    def __init__(self) -> None:
+        self.begun, self.go_on, self.made = (threading.Event() for _ in range(3))
+
+    def open(self, uri: str) -> Any:
+        """In place of libvirt.open."""
+        return _Instead(libvirt.open(uri), storagePoolLookupByName=self._pool)
+
+    def _pool(self, connection: Any, name: str) -> Any:
+        return _Instead(connection.storagePoolLookupByName(name), createXML=self._create)
+
+    def _create(self, pool: Any, xml: str, flags: int) -> Any:
+        self.begun.set()
+        assert self.go_on.wait(PATIENCE)
+        volume = pool.createXML(xml, flags)
+        self.made.set()
+        return volume
+
+
+class _Instead:
+    """An object with some methods replaced by functions of it."""
+
+    def __init__(self, real: Any, **methods: Callable[..., Any]) -> None:
+        self._real, self._methods = real, methods
+
+    def __getattr__(self, name: str) -> Any:
+        method = self._methods.get(name)
+        return getattr(self._real, name) if method is None else partial(method, self._real)
+
+
 class LibvirtImplementation:
     """The adapter, and a connection of the test's own to the same daemon."""
 
@@ -207,6 +195,12 @@ class LibvirtImplementation:
 
     def _open(self, settings: HypervisorSettings) -> Hypervisor:
         self.opened.append(LibvirtHypervisor(settings))
+        return self.opened[-1]
+
+    def with_slow_pool(self, slow: SlowPool) -> Hypervisor:
+        """The same host, for somebody who does not wait long for a change, while new volumes take a while."""
+        settings = HypervisorSettings(min_free_bytes=1, call=SHORT, pace=AT_ONCE, user_networking=True)
+        self.opened.append(LibvirtHypervisor(settings, opener=slow.open))
         return self.opened[-1]
 
     def stop_answering(self) -> None:
@@ -279,7 +273,7 @@ class TestDriverImplementation(LibvirtImplementation):
     """libvirt's test driver in this process: its state lives as long as somebody has a connection to it."""
 
     __test__ = False
-    has = frozenset({"libvirt-network", "observed-address", "power-button", "backing-chain"})
+    has = frozenset({"libvirt-network", "observed-address", "power-button", "storage"})
 
     def __init__(self) -> None:
         super().__init__("test:///default", "default-pool", {"type": "Network", "source": "default"})
@@ -290,7 +284,7 @@ class QemuImplementation(LibvirtImplementation):
 
     kind = "qemu"
     seeds = True
-    has = frozenset({"seed", "start-failure", "crash", "outage", "daemon", "backing-chain"})
+    has = frozenset({"seed", "start-failure", "crash", "outage", "daemon", "storage"})
 
     def __init__(self, daemon: KvmHost) -> None:
         super().__init__(daemon.uri, POOL, {"type": "User", "source": ""})

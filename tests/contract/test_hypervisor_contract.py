@@ -6,9 +6,7 @@ hypervisor_implementations.py has the sides; a test names what it needs and runs
 from __future__ import annotations
 
 import asyncio
-import signal
 import uuid as uuids
-from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -22,11 +20,8 @@ from tests.contract.hypervisor_implementations import (
     BASE,
     CLUSTER,
     NEEDS,
-    PATIENCE,
     FakeImplementation,
-    Implementation,
     LibvirtImplementation,
-    QemuImplementation,
     daemon,
     find,
     kvm_host,
@@ -35,8 +30,8 @@ from tests.contract.hypervisor_implementations import (
     on_all,
     side,
     state_is,
-    until_state,
 )
+from tests.contract.hypervisor_sides import Implementation
 
 pytestmark = [pytest.mark.contract]
 __all__ = ["daemon", "kvm_host", "side"]
@@ -217,7 +212,7 @@ async def test_what_was_made_for_a_vm_is_never_a_base(side: Implementation, temp
     assert (side.domains(), side.volumes()) == before
 
 
-@needs("backing-chain")
+@needs("storage")
 async def test_nor_what_is_made_from_it(side: Implementation) -> None:
     assert isinstance(side, LibvirtImplementation)
     victim = machine(side, "victim")
@@ -286,182 +281,6 @@ async def test_a_daemon_that_is_not_there_is_unreachable(side: Implementation) -
     with pytest.raises(HostUnreachable):
         await side.hypervisor.ensure_running(gone, machine(side, network={"type": "Bridge", "source": "br0"}))
     assert await side.hypervisor.list_domains(side.host, CLUSTER) == {}
-
-
-@on_all
-async def test_what_is_gone_needs_no_stopping(side: Implementation) -> None:
-    nobody = str(uuids.uuid4())
-    assert not await side.hypervisor.shutdown(side.host, nobody)
-    await side.hypervisor.destroy(side.host, nobody)
-    await side.hypervisor.remove(side.host, nobody, side.pool)
-    await side.hypervisor.remove(side.host, nobody, "missing-pool")
-
-
-@on_all
-async def test_pulling_the_plug_twice(side: Implementation) -> None:
-    vm = machine(side)
-    await side.hypervisor.ensure_running(side.host, vm)
-    for _ in range(2):
-        await side.hypervisor.destroy(side.host, vm.uuid)
-        record = await find(side, vm)
-        assert record is not None
-        assert (record.state, record.reason) == ("Off", "Destroyed")
-    assert not await side.hypervisor.shutdown(side.host, vm.uuid)
-
-
-@on_all
-async def test_a_paused_domain_says_so_hears_no_power_button_and_can_be_destroyed(side: Implementation) -> None:
-    vm = machine(side)
-    await side.hypervisor.ensure_running(side.host, vm)
-    side.come_up(vm.uuid)
-    before = await find(side, vm)
-    await until_state(side, vm, "Paused", lambda: asyncio.to_thread(side.pause, vm.uuid))
-    record = await find(side, vm)
-    assert before is not None
-    assert before.address
-    assert record == replace(before, state="Paused", reason="User")
-    run = side.run_of(vm.uuid)
-    await side.hypervisor.ensure_running(side.host, vm)
-    assert side.run_of(vm.uuid) == run, "what is paused is not made anew"
-    assert not await side.hypervisor.shutdown(side.host, vm.uuid)
-    assert await state_is(side, vm, "Paused")
-    await side.hypervisor.destroy(side.host, vm.uuid)
-    record = await find(side, vm)
-    assert record is not None
-    assert (record.state, record.reason) == ("Off", "Destroyed")
-
-
-@on_all
-async def test_a_paused_domain_can_be_removed(side: Implementation) -> None:
-    vm = machine(side)
-    await side.hypervisor.ensure_running(side.host, vm)
-    side.pause(vm.uuid)
-    await side.hypervisor.remove(side.host, vm.uuid, side.pool)
-    assert await find(side, vm) is None
-    assert side.volumes() == {BASE}
-
-
-@needs("power-button")
-async def test_the_power_button(side: Implementation) -> None:
-    vm = machine(side)
-    await side.hypervisor.ensure_running(side.host, vm)
-    side.come_up(vm.uuid)
-    await until_state(side, vm, "Off", lambda: side.hypervisor.shutdown(side.host, vm.uuid))
-    record = await find(side, vm)
-    assert record is not None
-    assert record.reason == "ShutdownByGuest"
-    assert not await side.hypervisor.shutdown(side.host, vm.uuid)
-
-
-@needs("seed")
-async def test_a_guest_that_ignores_the_power_button_goes_on(side: Implementation) -> None:
-    vm = machine(side)
-    await side.hypervisor.ensure_running(side.host, vm)
-    assert await side.hypervisor.shutdown(side.host, vm.uuid)
-    assert await state_is(side, vm, "Running")
-
-
-@on_all
-async def test_removal_takes_a_running_domain_with_its_disk_and_nothing_else(side: Implementation) -> None:
-    vm, other = machine(side), machine(side, "luban-y8", address="127.0.65.3")
-    await side.hypervisor.ensure_running(side.host, vm)
-    await side.hypervisor.ensure_running(side.host, other)
-    for _ in range(2):
-        await side.hypervisor.remove(side.host, vm.uuid, side.pool)
-        assert set(await side.hypervisor.list_domains(side.host, CLUSTER)) == {other.uuid}
-        assert side.volumes() == {BASE, other.overlay_volume}
-
-
-@on_all
-async def test_an_orphans_disk_is_found_through_the_domain(side: Implementation) -> None:
-    vm = machine(side)
-    await side.hypervisor.ensure_running(side.host, vm)
-    await side.hypervisor.remove(side.host, vm.uuid, "the-templates-new-pool")
-    assert side.volumes() == {BASE}
-
-
-@needs("crash")
-async def test_a_domain_that_dies_is_told_from_one_that_was_stopped(side: Implementation) -> None:
-    vm = machine(side)
-    await side.hypervisor.ensure_running(side.host, vm)
-    await until_state(side, vm, "Crashed", lambda: side.crash(vm.uuid))
-    record = await find(side, vm)
-    assert record is not None
-    assert record.reason == "Crashed"
-    assert not await side.hypervisor.shutdown(side.host, vm.uuid)
-    await side.hypervisor.ensure_running(side.host, vm)
-    assert await state_is(side, vm, "Running")
-
-
-@on_all
-async def test_watchers_hear_of_starts_and_stops_until_they_leave(side: Implementation) -> None:
-    vm, heard = machine(side), asyncio.Queue[str]()
-    leave = side.hypervisor.watch(side.host, heard.put_nowait)
-    await side.hypervisor.list_domains(side.host, CLUSTER)
-    await side.hypervisor.ensure_running(side.host, vm)
-    async with asyncio.timeout(PATIENCE):
-        assert await heard.get() == vm.uuid
-    await side.hypervisor.destroy(side.host, vm.uuid)
-    later = asyncio.Queue[str]()
-    leave()
-    leave()
-    stay = side.hypervisor.watch(side.host, later.put_nowait)
-    heard = asyncio.Queue[str]()
-    await side.hypervisor.remove(side.host, vm.uuid, side.pool)
-    async with asyncio.timeout(PATIENCE):
-        assert await later.get() == vm.uuid
-    assert heard.empty()
-    stay()
-
-
-@needs("outage")
-async def test_a_daemon_that_hangs_is_unreachable_in_time_wakes_and_comes_back(side: Implementation) -> None:
-    vm, impatient, lost = machine(side), side.impatient(), asyncio.Event()
-    await side.hypervisor.ensure_running(side.host, vm)
-    impatient.watch(side.host, lambda uuid: None if uuid else lost.set())
-    assert set(await impatient.list_domains(side.host, CLUSTER)) == {vm.uuid}
-    run = side.run_of(vm.uuid)
-    side.stop_answering()
-    try:
-        async with asyncio.timeout(PATIENCE):
-            for _ in range(2):
-                with pytest.raises(HostUnreachable):
-                    await impatient.list_domains(side.host, CLUSTER)
-            with pytest.raises(HostUnreachable):
-                await impatient.destroy(side.host, vm.uuid)
-            await lost.wait()
-    finally:
-        side.answer_again()
-    # The connection may be found dead at first.
-    with suppress(HostUnreachable):
-        await side.hypervisor.list_domains(side.host, CLUSTER)
-    await side.hypervisor.ensure_running(side.host, vm)
-    assert await state_is(side, vm, "Running")
-    assert side.run_of(vm.uuid) >= run
-
-
-@needs("daemon")
-async def test_a_daemon_that_was_killed_finds_its_domains_again(side: Implementation) -> None:
-    assert isinstance(side, QemuImplementation)
-    vm, lost = machine(side), asyncio.Event()
-    await side.hypervisor.ensure_running(side.host, vm)
-    side.hypervisor.watch(side.host, lambda uuid: None if uuid else lost.set())
-    await side.hypervisor.list_domains(side.host, CLUSTER)
-    pids = side.daemon.qemu_pids()
-    side.daemon.daemon.kill(signal.SIGKILL)
-    async with asyncio.timeout(PATIENCE):
-        await lost.wait()
-    with pytest.raises(HostUnreachable):
-        await side.hypervisor.list_domains(side.host, CLUSTER)
-    await asyncio.to_thread(side.restart)
-    assert await state_is(side, vm, "Running")
-    await side.hypervisor.ensure_running(side.host, vm)
-    assert side.daemon.qemu_pids() == pids
-    heard = asyncio.Event()
-    side.hypervisor.watch(side.host, lambda uuid: heard.set() if uuid == vm.uuid else None)
-    await side.hypervisor.destroy(side.host, vm.uuid)
-    async with asyncio.timeout(PATIENCE):
-        await heard.wait()
 
 
 @on_all

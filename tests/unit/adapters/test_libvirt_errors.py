@@ -112,6 +112,9 @@ def test_unsupported_flags_fall_back() -> None:
     with pytest.raises(libvirt.libvirtError):
         errors.first_supported(failing(raised(INTERNAL, "boom")), lambda: "plain")
     assert not errors.is_supported(failing(raised(libvirt.VIR_ERR_NO_SUPPORT, "virConnectSetKeepAlive")))
+    lost = raised(libvirt.VIR_ERR_NO_SUPPORT, "virConnectSetKeepAlive() failed")
+    lost.err = None
+    assert not errors.is_supported(failing(lost))
 
 
 @pytest.mark.parametrize(

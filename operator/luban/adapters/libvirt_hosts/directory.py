@@ -46,6 +46,7 @@ class _Row:
 class Question:
     """Something to ask about one domain that may take a while, apart from the bulk read."""
 
+    uuid: str
     what: str
     job: Callable[[Session], None]
 
@@ -88,9 +89,9 @@ class Directory:
         """What should be asked now, one after the other, without anybody waiting for it."""
         agents = self.addresses.agents_due(self.clock())
         return [
-            *(Question(f"ask the guest agent of {uuid}", partial(self.ask_agent, uuid=uuid)) for uuid in agents),
+            *(Question(uuid, f"ask the guest agent of {uuid}", partial(self.ask_agent, uuid=uuid)) for uuid in agents),
             *(
-                Question(f"ask for disk errors of {uuid}", partial(self.ask_disks, uuid=uuid))
+                Question(uuid, f"ask for disk errors of {uuid}", partial(self.ask_disks, uuid=uuid))
                 for uuid in self.disks.due()
             ),
         ]

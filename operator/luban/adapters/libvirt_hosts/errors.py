@@ -22,6 +22,10 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
+class NotReached(HostUnreachable):
+    """Not even a TCP connection came about: to look again soon costs next to nothing."""
+
+
 class Translation(NamedTuple):
     """Class and reason of the error that a libvirt error becomes."""
 
@@ -147,7 +151,8 @@ def is_supported(call: Callable[[], object]) -> bool:
     try:
         call()
     except libvirt.libvirtError as error:
-        if error.get_error_code() in _UNSUPPORTED:
+        # None: the garbage collector freed some libvirt object in this thread just then, which clears the last error.
+        if error.get_error_code() in {*_UNSUPPORTED, None}:
             return False
         raise
     return True
@@ -174,6 +179,16 @@ def not_opened(error: libvirt.libvirtError, host: HostRef) -> LubanError:
 def unreachable(host: HostRef, why: str) -> HostUnreachable:
     """The daemon does not answer."""
     return HostUnreachable("HostUnreachable", f"host {host.name} ({host.uri}): {why}")
+
+
+def not_reached(host: HostRef, why: str) -> NotReached:
+    """The machine does not answer."""
+    return NotReached("HostUnreachable", f"host {host.name} ({host.uri}): {why}")
+
+
+def timed_out(host: HostRef, why: str) -> TemporaryError:
+    """The daemon does not do in time what was asked about one domain."""
+    return TemporaryError("LibvirtTimeout", f"host {host.name}: {why}")
 
 
 def invalid_uri(host: HostRef, why: str) -> PermanentError:

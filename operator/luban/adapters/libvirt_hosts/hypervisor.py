@@ -4,26 +4,33 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, TypeVar
 
 import libvirt
+import structlog
 
 from luban.adapters.libvirt_hosts import domains, provision
-from luban.adapters.libvirt_hosts.capabilities import Abilities, read_abilities
+from luban.adapters.libvirt_hosts.backoff import Pace
+from luban.adapters.libvirt_hosts.capabilities import read_abilities
 from luban.adapters.libvirt_hosts.directory import Directory, Question
 from luban.adapters.libvirt_hosts.errors import user_network_refused
 from luban.adapters.libvirt_hosts.events import EVENT_LOOP, Watchers
-from luban.adapters.libvirt_hosts.lane import Lane, Pace
-from luban.adapters.libvirt_hosts.session import Connector, Keepalive, Opener, Session
+from luban.adapters.libvirt_hosts.knock import knock as tcp_knock
+from luban.adapters.libvirt_hosts.lane import Lane
+from luban.adapters.libvirt_hosts.session import Connector, Keepalive, Knock, Opener, Session, no_knock
 from luban.adapters.libvirt_hosts.uri import is_local
 from luban.core.model import ClusterRef, DomainRecord, Machine
-from luban.errors import LubanError
+from luban.errors import LubanError, TemporaryError
 from luban.ports import HostRef
 
 T = TypeVar("T")
+log = structlog.get_logger(__name__)
+CHANGES = 3
+"""Changes at a time on one host: one that hangs must not keep all others waiting."""
 POOL_REFRESH = 60.0
 """Seconds for which a pool's figures are believed: overlays grow without libvirt's noticing."""
 
@@ -37,7 +44,8 @@ class HypervisorSettings:
     read: float = 3.0
     """For the bulk read: known to hang while a domain shuts down or migrates."""
     abilities: float = 30.0
-    """For the question what a host can do, once: a fresh daemon tries out every QEMU it has before it answers."""
+    """For the question what a host can do, once for each connection: a fresh daemon tries out every QEMU it has
+    before it answers."""
     agent: float = 3.0
     """For a question to a guest agent, which libvirt itself ends after 1 s, or about a domain's disks."""
     idle: float = 300.0
@@ -55,18 +63,15 @@ class HypervisorSettings:
 class _Host:
     """One host: three lanes, so that a slow start does not look like a dead host, nor a silent guest agent.
 
-    Each lane has its own connection and thread and serialises its calls.
+    Each has connections and threads of its own. The reads alone say whether the host answers.
     """
 
-    def __init__(self, host: HostRef, settings: HypervisorSettings, opener: Opener) -> None:
-        self.ref = host
+    def __init__(self, connector: Connector, settings: HypervisorSettings) -> None:
         self.watchers = Watchers()
-        self.directory = Directory(host.name)
-        connector = Connector(host, opener, settings.keepalive, allow_insecure=settings.allow_insecure)
+        self.directory = Directory(connector.host.name)
         self.reads = Lane(replace(connector, watchers=self.watchers), settings.pace)
-        self.changes = Lane(connector, settings.pace)
+        self.changes = Lane(connector, settings.pace, CHANGES)
         self.agents = Lane(connector, settings.pace)
-        self.abilities: Abilities | None = None
         self._refreshed: dict[str, float] = {}
         self.asking_agents = False
         self.used = self.directory.clock()
@@ -92,13 +97,25 @@ class _Host:
 class LibvirtHypervisor:
     """Implements ports.Hypervisor. To be made and used on one asyncio loop."""
 
-    def __init__(self, settings: HypervisorSettings | None = None, opener: Opener = libvirt.open) -> None:
-        """`opener` opens a connection to a URI; tests give another one."""
+    def __init__(
+        self,
+        settings: HypervisorSettings | None = None,
+        opener: Opener = libvirt.open,
+        knock: Knock | None = None,
+    ) -> None:
+        """`opener` opens a connection to a URI; tests give another one.
+
+        `knock`: a quick look before it is called. None: a TCP connection for libvirt's own opener, nothing for another
+        one, which may reach hosts in its own way.
+        """
         self._settings = settings or HypervisorSettings()
         self._opener = opener
+        self._knock = knock or (tcp_knock if opener is libvirt.open else no_knock)
         self._hosts: dict[HostRef, _Host] = {}
         self._listening = False
         self._background: set[asyncio.Task[None]] = set()
+        self._removals: dict[tuple[HostRef, str], asyncio.Task[None]] = {}
+        """By host and uuid: removals that wait for a job about the same domain to end."""
 
     async def list_domains(self, host: HostRef, cluster: ClusterRef) -> dict[str, DomainRecord]:
         """See Hypervisor. Guest agents are asked behind its back: their answers are in a later result."""
@@ -113,29 +130,34 @@ class LibvirtHypervisor:
         """See Hypervisor."""
         if machine.template.network.type == "User":
             self._require_user_networking(host)
+        self._remove_no_more(host, machine.uuid)
         known = self._host(host)
-        if known.abilities is None:
-            known.abilities = await known.changes.call(read_abilities, "read capabilities", self._settings.abilities)
+        abilities = await known.changes.call(
+            lambda session: session.once(read_abilities), "read capabilities", self._settings.abilities
+        )
         precaution = provision.Precaution(
             min_free_bytes=self._settings.min_free_bytes,
             refresh_pool=known.refresh_due(machine.template.image.pool),
         )
-        job = partial(provision.ensure_running, machine=machine, abilities=known.abilities, precaution=precaution)
-        await self._change(host, job, f"make domain {machine.domain_name!r}")
+        job = partial(provision.ensure_running, machine=machine, abilities=abilities, precaution=precaution)
+        await self._change(host, machine.uuid, job, f"make domain {machine.domain_name!r}")
 
     async def shutdown(self, host: HostRef, uuid: str) -> bool:
         """See Hypervisor."""
         job = partial(domains.shutdown, uuid=uuid)
-        return await self._change(host, job, f"shut down domain {uuid}")
+        return await self._change(host, uuid, job, f"shut down domain {uuid}")
 
     async def destroy(self, host: HostRef, uuid: str) -> None:
         """See Hypervisor."""
-        await self._change(host, partial(domains.destroy, uuid=uuid), f"destroy domain {uuid}")
+        await self._change(host, uuid, partial(domains.destroy, uuid=uuid), f"destroy domain {uuid}")
 
     async def remove(self, host: HostRef, uuid: str, pool: str) -> None:
         """See Hypervisor."""
         job = partial(provision.remove, uuid=uuid, pool=pool)
-        await self._change(host, job, f"remove domain {uuid}")
+        await self._change(host, uuid, job, f"remove domain {uuid}")
+        if late := self._host(host).changes.late(uuid):
+            self._remove_no_more(host, uuid)
+            self._removals[host, uuid] = self._spawn(self._remove_after(late, host, uuid, pool))
 
     def watch(self, host: HostRef, wake: Callable[[str], None]) -> Callable[[], None]:
         """See Hypervisor. Opens the connection in the background; after a loss the next list_domains reopens it."""
@@ -166,15 +188,42 @@ class LibvirtHypervisor:
         if not is_local(host):
             raise user_network_refused(host, "its forward is reached from that machine alone, which is not this one")
 
-    async def _change(self, host: HostRef, job: Callable[[Session], T], what: str) -> T:
-        return await self._host(host).changes.call(job, what, self._settings.call)
+    async def _change(self, host: HostRef, uuid: str, job: Callable[[Session], T], what: str) -> T:
+        return await self._host(host).changes.call(job, what, self._settings.call, uuid)
+
+    async def _remove_after(self, late: list[Future[Any]], host: HostRef, uuid: str, pool: str) -> None:
+        """Remove a domain once more when jobs about it have ended that were given up: what they were making when it was
+        removed appears only then, and nobody else knows of it."""
+        await asyncio.gather(*(asyncio.wrap_future(future) for future in late), return_exceptions=True)
+        job = partial(provision.remove, uuid=uuid, pool=pool)
+        while True:
+            try:
+                await self._change(host, uuid, job, f"remove domain {uuid} again")
+            except TemporaryError:
+                await asyncio.sleep(self._settings.pace.last_retry)
+            else:
+                log.info("removed again what a late job may have made", host=host.name, domain=uuid)
+                return
+
+    def _remove_no_more(self, host: HostRef, uuid: str) -> None:
+        self._removals = {key: task for key, task in self._removals.items() if not task.done()}
+        removal = self._removals.pop((host, uuid), None)
+        if removal is not None:
+            removal.cancel()
 
     def _host(self, host: HostRef) -> _Host:
         if not self._listening:
             self._listening = True
             EVENT_LOOP.acquire()
         if host not in self._hosts:
-            self._hosts[host] = _Host(host, self._settings, self._opener)
+            connector = Connector(
+                host,
+                self._opener,
+                self._settings.keepalive,
+                allow_insecure=self._settings.allow_insecure,
+                knock=self._knock,
+            )
+            self._hosts[host] = _Host(connector, self._settings)
         known = self._hosts[host]
         known.used = known.directory.clock()
         return known
@@ -191,10 +240,11 @@ class LibvirtHypervisor:
         del self._hosts[host]
         self._spawn(known.close())
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(_quietly(work))
         self._background.add(task)
         task.add_done_callback(self._background.discard)
+        return task
 
     def _ask_agents(self, host: _Host) -> None:
         if not host.asking_agents and (due := host.directory.questions()):
@@ -204,7 +254,7 @@ class LibvirtHypervisor:
     async def _ask_each(self, host: _Host, questions: list[Question]) -> None:
         try:
             for question in questions:
-                await host.agents.call(question.job, question.what, self._settings.agent)
+                await _quietly(host.agents.call(question.job, question.what, self._settings.agent, question.uuid))
         finally:
             host.asking_agents = False
 

@@ -1,198 +1,183 @@
-"""Blocking libvirt calls of one host from asyncio: one thread, one call at a time, a deadline on each.
+"""Blocking libvirt calls of one host from asyncio: few threads, one call at a time in each, a deadline on each call.
 
-libvirt cannot interrupt a call. When a deadline passes, the caller hears HostUnreachable at once, the thread is left
-behind with its connection (it ends by itself when the call returns), and the next call gets a fresh pair.
+libvirt cannot interrupt a call. When a deadline passes, the caller hears of it at once, the thread is left behind with
+its connection (it ends by itself when the call returns), and the next call gets a fresh pair.
+
+A call about one domain that does not end says nothing about the host: it holds up the same call about the same domain,
+and nothing else. That a connection cannot be opened, or that a call about the whole host does not end, holds up all.
 """
 
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
-from queue import SimpleQueue
 from typing import Any, TypeVar
+from weakref import WeakValueDictionary
 
-from luban.adapters.libvirt_hosts.errors import doing, unreachable
+from luban.adapters.libvirt_hosts.backoff import MAX_STUCK, Backoff, Pace
+from luban.adapters.libvirt_hosts.errors import NotReached, timed_out, unreachable
 from luban.adapters.libvirt_hosts.session import Connector, Session
-from luban.errors import HostUnreachable
+from luban.adapters.libvirt_hosts.worker import Worker
+from luban.errors import HostUnreachable, LubanError
 
 T = TypeVar("T")
-MAX_STUCK = 8
-"""Threads of one lane that may hang at a time before new attempts become rare."""
 
 
 @dataclass(frozen=True)
-class Pace:
-    """Times in seconds."""
+class Task:
+    """A job with what its failure is told by."""
 
-    connect: float = 5.0
-    """Deadline for opening a connection."""
-    first_retry: float = 0.5
-    """After a failure, calls are refused for so long; doubles with each further failure."""
-    last_retry: float = 15.0
-    """Longest such time."""
-    stuck_retry: float = 600.0
-    """Such time while MAX_STUCK threads hang: each attempt could cost another one for ever."""
-    close: float = 2.0
-    """Longest wait for a thread to end."""
-
-
-class Backoff:
-    """When a host that failed may be tried again. Times are those of any clock in seconds."""
-
-    def __init__(self, pace: Pace) -> None:
-        self._pace = pace
-        self._failures = 0
-        self._until = 0.0
-        self._why = ""
-
-    def check(self, now: float) -> None:
-        """Raises HostUnreachable while it is too early.
-
-        In the same words each time: they go into a status, which is written only when it changes.
-        """
-        if self._failures and now < self._until:
-            raise HostUnreachable("HostUnreachable", self._why)
-
-    def failed(self, now: float, why: str, *, stuck: int) -> None:
-        """It failed; `stuck` threads hang."""
-        usual = min(self._pace.last_retry, self._pace.first_retry * 2.0 ** min(self._failures, 16))
-        self._until = now + (usual if stuck < MAX_STUCK else self._pace.stuck_retry)
-        self._failures += 1
-        self._why = why
-
-    def succeeded(self) -> None:
-        """It answers."""
-        self._failures = 0
-
-
-class Worker:
-    """A daemon thread (so that a hung call cannot keep the process from ending) with its connection."""
-
-    def __init__(self, connector: Connector) -> None:
-        self._connector = connector
-        self._session: Session | None = None
-        self._jobs: SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = SimpleQueue()
-        self._abandoned = threading.Event()
-        name = f"libvirt-{connector.host.name}"
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-        self._thread.start()
+    what: str
+    """What it does, in words."""
+    deadline: float
+    """In seconds, from when its turn has come."""
+    subject: str = ""
+    """uuid of the one domain that it is about; empty: about the host."""
 
     @property
-    def running(self) -> bool:
-        """Whether its thread has not ended."""
-        return self._thread.is_alive()
-
-    def submit(self, job: Callable[[], T]) -> Future[T]:
-        """Run a job in the thread, after those before it."""
-        future: Future[T] = Future()
-        self._jobs.put((future, job))
-        return future
-
-    def connect(self) -> None:
-        """Job: have an open connection."""
-        if self._session is not None and not self._session.alive():
-            self._disconnect()
-        if self._session is None:
-            self._session = self._connector.connect(self._abandoned)
-
-    def perform(self, job: Callable[[Session], T], what: str) -> T:
-        """Job: run `job` on the connection; libvirt's errors come out as ours."""
-        if self._session is None:
-            raise unreachable(self._connector.host, "not connected")
-        with doing(self._connector.host, what):
-            return job(self._session)
-
-    def end(self, *, abandon: bool = False) -> None:
-        """End after the job at hand. `abandon`: tell that job that nobody waits for it."""
-        if abandon:
-            self._abandoned.set()
-        self._jobs.put(None)
-
-    def join(self, timeout: float) -> None:
-        """Wait for its end, at most `timeout` seconds."""
-        self._thread.join(timeout)
-
-    def _disconnect(self) -> None:
-        session, self._session = self._session, None
-        if session is not None:
-            session.close()
-
-    def _run(self) -> None:
-        while (entry := self._jobs.get()) is not None:
-            future, job = entry
-            if future.set_running_or_notify_cancel():
-                _settle(future, job)
-        self._disconnect()
-
-
-def _settle(future: Future[T], job: Callable[[], T]) -> None:
-    try:
-        result = job()
-    except BaseException as error:  # noqa: BLE001 - it is raised again where the result is awaited
-        future.set_exception(error)
-    else:
-        future.set_result(result)
+    def key(self) -> tuple[str, str]:
+        """Jobs that wait for each other's end."""
+        return self.subject, self.what
 
 
 class Lane:
-    """The calls of one kind to one host, one after the other."""
+    """The calls of one kind to one host, at most `width` at a time, and one at a time about each domain."""
 
-    def __init__(self, connector: Connector, pace: Pace) -> None:
+    def __init__(self, connector: Connector, pace: Pace, width: int = 1) -> None:
         self._connector = connector
         self._pace = pace
-        self._lock = asyncio.Lock()
-        self._worker: Worker | None = None
+        self._slots = asyncio.Semaphore(width)
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._idle: list[Worker] = []
+        self._busy: set[Worker] = set()
         self._stuck: list[Worker] = []
+        self._late: list[tuple[Task, Future[Any]]] = []
+        """Jobs that were given up and have not ended."""
         self._backoff = Backoff(pace)
+        self._pauses: dict[tuple[str, str], Backoff] = {}
+        """By job: of those about one domain."""
 
-    async def call(self, job: Callable[[Session], T], what: str, deadline: float) -> T:
-        """Run `job` in the thread; `what` says in words what it does.
+    async def call(self, job: Callable[[Session], T], what: str, deadline: float, subject: str = "") -> T:
+        """Run `job` in a thread. The other parameters: see Task.
 
-        `deadline` in seconds counts from when the job's turn has come. Raises LubanError subclasses; HostUnreachable
-        without an attempt for a while after a failure.
+        Raises LubanError subclasses: HostUnreachable if there is no connection, or if a job about the host does not
+        end; TemporaryError LibvirtTimeout if one about a domain does not. For a while after a failure it is raised
+        again without an attempt.
         """
-        async with self._lock:
-            self._backoff.check(asyncio.get_running_loop().time())
-            worker = self._worker = self._worker or Worker(self._connector)
-            try:
-                await self._finish(worker, worker.submit(worker.connect), "connect", self._pace.connect)
-                result = await self._finish(worker, worker.submit(partial(worker.perform, job, what)), what, deadline)
-            except HostUnreachable as error:
-                self._failed(error)
-                raise
-            self._backoff.succeeded()
-            return result
+        task = Task(what, deadline, subject)
+        async with self._turn(subject):
+            self._check(task)
+            async with self._slots:
+                self._backoff.check(_now(), stuck=self._count_stuck())
+                worker = self._idle.pop() if self._idle else Worker(self._connector)
+                self._busy.add(worker)
+                try:
+                    await self._connect(worker)
+                    return await self._perform(worker, job, task)
+                finally:
+                    self._busy.discard(worker)
+                    if not worker.ended:
+                        self._idle.append(worker)
+
+    def late(self, subject: str) -> list[Future[Any]]:
+        """Jobs about a domain that were given up and have not ended yet."""
+        self._forget_ended()
+        return [future for task, future in self._late if task.subject == subject]
 
     async def close(self) -> None:
-        """Close the connection and end the thread, unless it hangs."""
-        worker, self._worker = self._worker, None
-        if worker is not None:
+        """Close the connections and end the threads, unless they hang."""
+        workers, self._idle = [*self._idle, *self._busy], []
+        for worker in workers:
             worker.end()
-            await asyncio.to_thread(worker.join, self._pace.close)
+        await asyncio.gather(*(asyncio.to_thread(worker.join, self._pace.close) for worker in workers))
 
-    async def _finish(self, worker: Worker, future: Future[T], what: str, deadline: float) -> T:
+    def _turn(self, subject: str) -> AbstractAsyncContextManager[None]:
+        return self._turns.setdefault(subject, asyncio.Lock()) if subject else nullcontext()
+
+    def _check(self, task: Task) -> None:
+        """Raises the failure of the same job again while that one still hangs, or it is too early."""
+        pause = self._pauses.get(task.key)
+        if pause is None:
+            return
+        self._forget_ended()
+        hangs = any(late.key == task.key for late, _ in self._late)
+        pause.check(float("-inf") if hangs else _now())
+
+    async def _connect(self, worker: Worker) -> None:
+        future = worker.submit(worker.connect)
         try:
-            async with asyncio.timeout(deadline):
-                return await asyncio.wrap_future(future)
-        except TimeoutError as error:
-            self._leave(worker)
-            raise unreachable(self._connector.host, f"{what}: no answer within {deadline:g} s") from error
-        except asyncio.CancelledError:
-            self._leave(worker)
+            await self._finish(worker, future, Task("connect", self._pace.connect))
+        except HostUnreachable as error:
+            worker.end()
+            longest = self._pace.last_knock if isinstance(error, NotReached) else None
+            self._backoff.failed(_now(), error, stuck=self._count_stuck(), longest=longest)
             raise
 
-    def _leave(self, worker: Worker) -> None:
-        worker.end(abandon=True)
-        self._worker = None
-        self._stuck = [stuck for stuck in self._stuck if stuck.running] + [worker]
+    async def _perform(self, worker: Worker, job: Callable[[Session], T], task: Task) -> T:
+        future = worker.submit(partial(worker.perform, job, task.what))
+        try:
+            result = await self._finish(worker, future, task)
+        except LubanError as error:
+            if isinstance(error, HostUnreachable):
+                worker.end()
+            if worker.ended:
+                self._failed(task, error)
+            else:
+                self._answered(task)
+            raise
+        self._answered(task)
+        return result
 
-    def _failed(self, error: HostUnreachable) -> None:
-        worker, self._worker = self._worker, None
-        if worker is not None:
-            worker.end()
-        stuck = sum(1 for worker in self._stuck if worker.running)
-        self._backoff.failed(asyncio.get_running_loop().time(), error.message, stuck=stuck)
+    async def _finish(self, worker: Worker, future: Future[T], task: Task) -> T:
+        """Wait for a job. Raises its error, or says that it has not ended in time and leaves the worker behind."""
+        try:
+            async with asyncio.timeout(task.deadline) as limit:
+                return await asyncio.wrap_future(future)
+        except TimeoutError as error:
+            if not limit.expired():
+                raise
+            self._leave(worker, future, task)
+            why = f"{task.what}: no answer within {task.deadline:g} s"
+            host = self._connector.host
+            raise (timed_out(host, why) if task.subject else unreachable(host, why)) from error
+        except asyncio.CancelledError:
+            self._leave(worker, future, task)
+            raise
+
+    def _leave(self, worker: Worker, future: Future[Any], task: Task) -> None:
+        worker.end(abandon=True)
+        self._stuck.append(worker)
+        if not future.done():
+            self._late.append((task, future))
+
+    def _answered(self, task: Task) -> None:
+        self._backoff.succeeded()
+        self._pauses.pop(task.key, None)
+
+    def _failed(self, task: Task, error: LubanError) -> None:
+        """Hold back what would fail likewise: the same job, or all of them."""
+        now, stuck = _now(), self._count_stuck()
+        if not task.subject:
+            self._backoff.failed(now, error, stuck=stuck)
+            return
+        forgotten = now - self._pace.stuck_retry
+        self._pauses = {key: pause for key, pause in self._pauses.items() if not pause.over_since(forgotten)}
+        self._pauses.setdefault(task.key, Backoff(self._pace)).failed(now, error)
+        if stuck >= MAX_STUCK:
+            crowded = unreachable(self._connector.host, f"{MAX_STUCK} calls to libvirt hang")
+            self._backoff.failed(now, crowded, stuck=stuck)
+
+    def _count_stuck(self) -> int:
+        self._stuck = [worker for worker in self._stuck if worker.running]
+        return len(self._stuck)
+
+    def _forget_ended(self) -> None:
+        self._late = [(task, future) for task, future in self._late if not future.done()]
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import libvirt
 
@@ -14,8 +15,15 @@ from luban.adapters.libvirt_hosts.events import Watchers
 from luban.adapters.libvirt_hosts.uri import check_uri
 from luban.ports import HostRef
 
+T = TypeVar("T")
 Opener = Callable[[str], libvirt.virConnect]
 """libvirt.open, or a stand-in in tests. Takes the URI."""
+Knock = Callable[[HostRef], None]
+"""A quick look whether a host is there at all. Raises HostUnreachable."""
+
+
+def no_knock(_host: HostRef) -> None:
+    """Where nothing is known of how a host is reached."""
 
 
 class AbandonedError(Exception):
@@ -39,6 +47,7 @@ class Session:
         self.connection = connection
         self.unsubscribe: Callable[[], None] = lambda: None
         self._abandoned = abandoned
+        self._answers: dict[Callable[[Session], Any], Any] = {}
 
     def proceed(self) -> None:
         """To be called between the steps of a job: raises AbandonedError once its caller has given up.
@@ -48,6 +57,13 @@ class Session:
         """
         if self._abandoned.is_set():
             raise AbandonedError
+
+    def once(self, read: Callable[[Session], T]) -> T:
+        """What `read` returns, read once for each connection: a host that was restarted is connected to anew."""
+        if read not in self._answers:
+            self._answers[read] = read(self)
+        answer: T = self._answers[read]
+        return answer
 
     def alive(self) -> bool:
         """Whether the connection still stands, as far as is known here (nothing is sent)."""
@@ -77,6 +93,8 @@ class Connector:
     """Told of the events of every connection that is opened; None: not interested."""
     allow_insecure: bool = False
     """Whether to connect where anybody could answer: see check_uri."""
+    knock: Knock = no_knock
+    """Comes before `open`, which may block for minutes."""
 
     def connect(self, abandoned: threading.Event) -> Session:
         """Open a connection. Raises HostUnreachable, or PermanentError InvalidURI, InsecureHost.
@@ -84,6 +102,7 @@ class Connector:
         Blocks as long as libvirt does.
         """
         check_uri(self.host, allow_insecure=self.allow_insecure)
+        self.knock(self.host)
         try:
             session = Session(self.host, self.open(self.host.uri), abandoned)
         except libvirt.libvirtError as error:

@@ -1,0 +1,69 @@
+"""When something that failed may be tried again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from luban.errors import LubanError
+
+MAX_STUCK = 8
+"""Threads of one lane that may hang at a time before new attempts become rare."""
+
+
+@dataclass(frozen=True)
+class Pace:
+    """Times in seconds."""
+
+    connect: float = 5.0
+    """Deadline for opening a connection."""
+    first_retry: float = 0.5
+    """After a failure, calls are refused for so long; doubles with each further failure."""
+    last_retry: float = 15.0
+    """Longest such time."""
+    last_knock: float = 2.0
+    """Longest such time where the machine does not even take a TCP connection: to look costs next to nothing."""
+    stuck_retry: float = 600.0
+    """Such time while MAX_STUCK threads hang, unless one of them ends: each attempt could cost another one for ever."""
+    close: float = 2.0
+    """Longest wait for a thread to end."""
+
+
+class Backoff:
+    """Refuses attempts for a while after failures. Times are those of any clock in seconds."""
+
+    def __init__(self, pace: Pace) -> None:
+        self._pace = pace
+        self._failures = 0
+        self._stuck = 0
+        self._error: LubanError | None = None
+        self._until = float("-inf")
+
+    def check(self, now: float, *, stuck: int = 0) -> None:
+        """Raises the last failure again while it is too early. `stuck` threads hang now.
+
+        In the same words each time: they go into a status, which is written only when it changes. That a thread has
+        come back is news of the host: then it is tried at once.
+        """
+        if stuck < self._stuck:
+            self._until = now
+        self._stuck = stuck
+        if self._error is not None and now < self._until:
+            raise type(self._error)(self._error.reason, self._error.message)
+
+    def failed(self, now: float, error: LubanError, *, stuck: int = 0, longest: float | None = None) -> None:
+        """It failed; `stuck` threads hang. `longest`: pause in seconds at most, instead of the pace's."""
+        usual = min(
+            self._pace.last_retry if longest is None else longest,
+            self._pace.first_retry * 2.0 ** min(self._failures, 16),
+        )
+        self._until = now + (usual if stuck < MAX_STUCK else self._pace.stuck_retry)
+        self._failures += 1
+        self._stuck, self._error = stuck, error
+
+    def over_since(self, at: float) -> bool:
+        """Whether nothing is held back any more since that time."""
+        return self._until <= at
+
+    def succeeded(self) -> None:
+        """It works."""
+        self._failures, self._error = 0, None
