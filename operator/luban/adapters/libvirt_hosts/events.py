@@ -11,6 +11,12 @@ from collections.abc import Callable
 from contextlib import suppress
 
 import libvirt
+import structlog
+
+log = structlog.get_logger(__name__)
+
+FIRST_PAUSE, LAST_PAUSE = 1.0, 60.0
+"""Seconds before the event loop goes on after a failure: doubled with each further one in a row, up to the second."""
 
 
 class EventLoop:
@@ -21,6 +27,8 @@ class EventLoop:
         self._users = 0
         self._thread: threading.Thread | None = None
         self._timer: int | None = None
+        self._ended = threading.Event()
+        """Whether nobody uses it: cuts a pause short."""
 
     def acquire(self) -> None:
         """Start the thread if it does not run."""
@@ -28,6 +36,7 @@ class EventLoop:
             self._register()
             self._users += 1
             if self._thread is None:
+                self._ended.clear()
                 self._thread = threading.Thread(target=self._run, name="libvirt-events", daemon=True)
                 self._thread.start()
 
@@ -38,6 +47,7 @@ class EventLoop:
             if self._users > 0 or self._thread is None:
                 return
             thread, self._thread = self._thread, None
+            self._ended.set()
             libvirt.virEventUpdateTimeout(self._timer, 0)
             thread.join()
 
@@ -55,9 +65,21 @@ class EventLoop:
         libvirt.virEventUpdateTimeout(timer, -1)
 
     def _run(self) -> None:
-        me = threading.current_thread()
+        """Rounds until nobody uses it.
+
+        A failure ends its own round only: the loop is started nowhere else, and without it keepalive and events would
+        be over in silence.
+        """
+        me, pause = threading.current_thread(), FIRST_PAUSE
         while self._thread is me:
-            libvirt.virEventRunDefaultImpl()
+            try:
+                libvirt.virEventRunDefaultImpl()
+            except Exception:  # whatever it is, it must not end the thread
+                log.exception("libvirt's event loop failed; it goes on", pause_seconds=pause)
+                self._ended.wait(pause)
+                pause = min(LAST_PAUSE, 2 * pause)
+            else:
+                pause = FIRST_PAUSE
 
 
 EVENT_LOOP = EventLoop()
