@@ -32,7 +32,7 @@ class Hypervisor(Protocol):
 
         If it raises, nothing half-made stays behind. PermanentError reasons: ImageNotFound, PoolNotFound,
         StoragePoolFull, VolumeRefused, NetworkNotFound, InvalidURI, InsecureHost, UserNetworkRefused,
-        ForeignDomain, DomainRefused.
+        ForeignDomain, DomainRefused, AddressTaken (of network type User: another one may be free).
         """
 
     async def shutdown(self, host: HostRef, uuid: str) -> bool:

@@ -50,7 +50,9 @@ BASE_OCTET = 64
 class FakeImplementation:
     """The fake."""
 
-    has = frozenset({"seed", "libvirt-network", "observed-address", "power-button", "start-failure", "crash", "outage"})
+    has = frozenset(
+        {"seed", "libvirt-network", "observed-address", "power-button", "start-failure", "crash", "outage", "forward"}
+    )
 
     def __init__(self) -> None:
         self.fake = FakeHypervisor()
@@ -284,7 +286,7 @@ class QemuImplementation(LibvirtImplementation):
 
     kind = "qemu"
     seeds = True
-    has = frozenset({"seed", "start-failure", "crash", "outage", "daemon", "storage"})
+    has = frozenset({"seed", "start-failure", "crash", "outage", "daemon", "storage", "forward"})
 
     def __init__(self, daemon: KvmHost) -> None:
         super().__init__(daemon.uri, POOL, {"type": "User", "source": ""})

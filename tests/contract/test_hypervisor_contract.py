@@ -236,10 +236,12 @@ async def test_a_full_pool_is_said_before_anything_is_made(side: Implementation)
     assert (side.domains(), side.volumes()) == (before, {BASE})
 
 
+TOO_LARGE = {"memory": {"max": "900Ti"}}
+
+
 @needs("start-failure")
 async def test_a_failed_start_leaves_nothing_behind(side: Implementation) -> None:
-    # Nobody can listen on an address of the documentation range.
-    vm = replace(machine(side, address="192.0.2.1"), user_data="#cloud-config\n{}\n")
+    vm = replace(machine(side, domain=TOO_LARGE), user_data="#cloud-config\n{}\n")
     if isinstance(side, FakeImplementation):
         side.fail_next_start()
     with pytest.raises(LubanError) as error:
@@ -257,9 +259,26 @@ async def test_a_failed_start_keeps_what_was_there_before(side: Implementation) 
     if isinstance(side, FakeImplementation):
         side.fail_next_start()
     with pytest.raises(LubanError):
-        await side.hypervisor.ensure_running(side.host, replace(vm, forward_address="192.0.2.1"))
+        await side.hypervisor.ensure_running(side.host, replace(vm, template=machine(side, domain=TOO_LARGE).template))
     assert await state_is(side, vm, "Off")
     assert side.volumes() == {BASE, vm.overlay_volume}
+
+
+@needs("forward")
+async def test_an_address_that_another_vm_has_is_named_at_once_and_for_good(side: Implementation) -> None:
+    """As when two clusters were given one range: the second one hears of it from QEMU alone."""
+    network = {"type": "User"}
+    first = machine(side, "luban-x7", address="127.0.65.7", network=network)
+    await side.hypervisor.ensure_running(side.host, first)
+    second = machine(side, "second-y8", address="127.0.65.7", network=network)
+    with pytest.raises(PermanentError) as error:
+        await side.hypervisor.ensure_running(side.host, second)
+    assert error.value.reason == "AddressTaken"
+    assert "127.0.65.7" in error.value.message
+    assert set(side.domains()) == {first.uuid}
+    assert side.volumes() == {BASE, first.overlay_volume}
+    await side.hypervisor.ensure_running(side.host, replace(second, forward_address="127.0.65.8"))
+    assert await state_is(side, second, "Running")
 
 
 @on_all

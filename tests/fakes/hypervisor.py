@@ -229,8 +229,19 @@ class FakeHypervisor:
                 raise PermanentError("VolumeRefused", f"{where}volume {volume!r} is a VM's")
             if volume not in known.pools[image.pool]:
                 raise PermanentError("ImageNotFound", f"{where}pool {image.pool!r} has no volume {volume!r}")
+        if self._is_taken(machine):
+            raise PermanentError("AddressTaken", f"{where}{machine.forward_address} is taken")
         if known.free_bytes < self.min_free_bytes:
             raise PermanentError("StoragePoolFull", f"{where}pool {image.pool!r} has {known.free_bytes} bytes free")
+
+    def _is_taken(self, machine: Machine) -> bool:
+        """Loopback addresses are those of one machine, whatever hosts it plays."""
+        domains = [domain for host in self.hosts.values() for domain in host.domains.values()]
+        wanted = machine.forward_address if machine.template.network.type == "User" else ""
+        return bool(wanted) and any(
+            domain.planned_address == wanted and domain.state in RUNNING and domain.uuid != machine.uuid
+            for domain in domains
+        )
 
     def _start(self, known: FakeHost, machine: Machine, domain: FakeDomain | None) -> None:
         pool = machine.template.image.pool

@@ -234,12 +234,15 @@ def configure_user_network(root: ET.Element, machine: Machine, _host: HostFacts)
 
 
 def _forward_address(machine: Machine) -> IPv4Address:
+    """Of this machine alone: on another address, whoever reaches the machine would reach the VM."""
+    complaint = f"network type User needs a loopback address to forward from, not {machine.forward_address!r}"
     try:
-        return IPv4Address(machine.forward_address)
+        address = IPv4Address(machine.forward_address)
     except ValueError as error:
-        raise CannotRenderError(
-            f"network type User needs an IPv4 address to forward from, not {machine.forward_address!r}"
-        ) from error
+        raise CannotRenderError(complaint) from error
+    if not address.is_loopback:
+        raise CannotRenderError(complaint)
+    return address
 
 
 def configure_guest_agent(root: ET.Element, _machine: Machine, _host: HostFacts) -> None:

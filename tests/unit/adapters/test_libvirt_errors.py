@@ -137,6 +137,24 @@ def test_opening(error: libvirt.libvirtError, reason: str) -> None:
     assert str(error) in ours.message
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "process exited: qemu-system-x86_64: -netdev user,id=luban0,hostfwd=tcp:127.0.18.2:8080-:8080: "
+        "Could not set up host forwarding rule 'tcp:127.0.18.2:8080-:8080'",
+        "qemu-system-x86_64: could not set up host forwarding rule 'tcp:127.0.18.2:8080-:8080': Address already in use",
+    ],
+)
+def test_an_address_that_somebody_else_has_is_told_from_other_failures(text: str) -> None:
+    error = raised(INTERNAL, text)
+    assert errors.taken_forward(error) == "127.0.18.2:8080"
+    ours = errors.address_taken(HOST, "shop_luban-x7", "127.0.18.2:8080", error)
+    assert ours.reason == "AddressTaken"
+    for part in ("host-b", "shop_luban-x7", "127.0.18.2:8080", "hosts[].forwardRange"):
+        assert part in ours.message
+    assert errors.taken_forward(raised(INTERNAL, "qemu unexpectedly closed the monitor")) == ""
+
+
 def test_remedies_can_be_pasted_into_a_shell() -> None:
     message = errors.image_not_found(HOST, "default", "web.qcow2").message
     assert "virsh -c 'qemu+unix:///session?socket=/run/x&mode=auto' vol-upload --pool default web.qcow2 FILE" in message

@@ -228,9 +228,11 @@ def test_port_reaches_the_forward() -> None:
 # ---- what is refused ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("address", ["", "127.0.0.1,restrict=on", "localhost", "127.0.0.1\n", "::1", "127.1"])
-def test_a_forward_needs_a_plain_address(address: str) -> None:
-    with pytest.raises(CannotRenderError, match="network type User needs an IPv4 address"):
+@pytest.mark.parametrize(
+    "address", ["", "127.0.0.1,restrict=on", "localhost", "127.0.0.1\n", "::1", "127.1", "0.0.0.0", "192.0.2.1"]
+)
+def test_a_forward_needs_a_plain_loopback_address(address: str) -> None:
+    with pytest.raises(CannotRenderError, match="network type User needs a loopback address"):
         domain_xml(spec(address, network={"type": "User"}), facts())
 
 

@@ -9,12 +9,14 @@ import libvirt
 from luban.adapters.libvirt_hosts.errors import (
     REFUSED,
     START_FAILED,
+    address_taken,
     attempt,
     doing,
     find,
     first_supported,
     foreign_domain,
     network_not_found,
+    taken_forward,
 )
 from luban.adapters.libvirt_hosts.session import Session
 from luban.adapters.libvirt_hosts.states import standing
@@ -55,13 +57,19 @@ def define(session: Session, xml: str, name: str) -> libvirt.virDomain:
 
 
 def start(session: Session, domain: libvirt.virDomain) -> None:
-    """Start a domain. Raises StartFailed or DomainRefused with libvirt's message; no error if it runs."""
+    """Start a domain; no error if it runs.
+
+    Raises StartFailed or DomainRefused with libvirt's message, AddressTaken if its forward cannot be had.
+    """
     with doing(session.host, f"start domain {domain.name()!r}", START_FAILED):
         try:
             domain.create()
-        except libvirt.libvirtError:
-            if not is_active(domain):
-                raise
+        except libvirt.libvirtError as error:
+            if is_active(domain):
+                return
+            if address := taken_forward(error):
+                raise address_taken(session.host, domain.name(), address, error) from error
+            raise
 
 
 def _unless_off(domain: libvirt.virDomain, call: Callable[[], object]) -> None:

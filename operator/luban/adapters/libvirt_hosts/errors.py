@@ -158,6 +158,16 @@ def is_supported(call: Callable[[], object]) -> bool:
     return True
 
 
+_FORWARD = re.compile(r"host forwarding rule '[a-z]+:([0-9.]*):([0-9]+)", re.IGNORECASE)
+"""QEMU's words for an address of network type User that it cannot listen on, in all its versions."""
+
+
+def taken_forward(error: libvirt.libvirtError) -> str:
+    """The address and port that a domain could not be given because it cannot be listened on; empty: not so."""
+    found = _FORWARD.search(str(error))
+    return f"{found[1]}:{found[2]}" if found else ""
+
+
 def exists_already(error: libvirt.libvirtError) -> bool:
     """Whether a volume could not be made because it is there."""
     return error.get_error_code() == libvirt.VIR_ERR_STORAGE_VOL_EXIST or "already exists" in str(error)
@@ -271,6 +281,16 @@ def foreign_domain(host: HostRef, name: str, why: str) -> ForeignDomain:
     return ForeignDomain(
         "ForeignDomain",
         f"host {host.name}: domain {name!r} {why} and is left alone; rename or undefine it if it is not needed",
+    )
+
+
+def address_taken(host: HostRef, name: str, address: str, error: libvirt.libvirtError) -> PermanentError:
+    """Somebody else listens where the domain's forward should: it cannot have that address."""
+    return PermanentError(
+        "AddressTaken",
+        f"host {host.name}: domain {name!r} cannot have the address {address}, another VM or program on the host "
+        "listens there; give the host a range of its own in hosts[].forwardRange, different from those of other clusters, "
+        f"or stop what listens there ({_TIMESTAMP.sub('', str(error))})",
     )
 
 
