@@ -113,7 +113,8 @@ class Network(Model):
     )
 
     type: Literal["Bridge", "Network", "User"] = "Network"
-    """Bridge: a bridge device of the host. Network: a libvirt network. User: QEMU user-mode networking with a
+    """Bridge: a bridge device of the host; the QEMU guest agent must run in the image, as nobody else tells the VM's address.
+    Network: a libvirt network, whose DHCP server tells it (or the guest agent, if the network has none). User: QEMU user-mode networking with a
     forward from a loopback address (one machine, laptop or lab: the operator must run on it, with --user-networking)."""
     source: str = Field(default="default", pattern=r"^[A-Za-z0-9_.-]*$", max_length=64, json_schema_extra=_NAME_REMEDY)
     """Name of the bridge or of the libvirt network; not used by type User."""

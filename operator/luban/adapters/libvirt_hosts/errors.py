@@ -289,8 +289,8 @@ def address_taken(host: HostRef, name: str, address: str, error: libvirt.libvirt
     return PermanentError(
         "AddressTaken",
         f"host {host.name}: domain {name!r} cannot have the address {address}, another VM or program on the host "
-        "listens there; give the host a range of its own in hosts[].forwardRange, different from those of other clusters, "
-        f"or stop what listens there ({_TIMESTAMP.sub('', str(error))})",
+        "listens there; give the host a range of its own in hosts[].forwardRange, different from those of other "
+        f"clusters, or stop what listens there ({_TIMESTAMP.sub('', str(error))})",
     )
 
 
