@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import AfterValidator, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 from luban.api import libvirt_uri
@@ -57,10 +57,9 @@ class Host(Model):
         json_schema_extra=remedy("must be lower-case letters, digits and hyphens, such as host-b"),
     )
     """Name of the host, unique in the list."""
-    uri: str = Field(
-        pattern=libvirt_uri.LIBVIRT_URI,
+    uri: Annotated[str, AfterValidator(libvirt_uri.checked)] = Field(
         max_length=512,
-        json_schema_extra=remedy(libvirt_uri.REMEDY),
+        json_schema_extra={"pattern": libvirt_uri.LIBVIRT_URI, **remedy(libvirt_uri.REMEDY)},
     )
     """libvirt connection URI, for example qemu+tls://host-b/system. qemu+tcp and no_verify=1 only if the operator
     was started with --allow-insecure-hosts."""

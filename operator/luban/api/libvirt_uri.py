@@ -8,6 +8,8 @@ adapter checks the same by taking the URI apart, and says what is wrong.
 
 from __future__ import annotations
 
+import re
+
 SIMULATED = "test:///default"
 """libvirt's own simulated hypervisor, for trying things out. With any other path it would read that file."""
 USER = r"[A-Za-z0-9_][A-Za-z0-9_.-]*"
@@ -38,3 +40,10 @@ REMEDY = (
     "and socket without a host"
 )
 """What a value that does not match must be, as the end of a sentence about the field."""
+
+
+def checked(uri: str) -> str:
+    """The URI. Raises ValueError in words that help more than the pattern."""
+    if not re.fullmatch(LIBVIRT_URI, uri):
+        raise ValueError(REMEDY)
+    return uri
