@@ -31,6 +31,10 @@ class ForeignDomain(PermanentError):
     """A domain with the name that we need exists and is not ours; it is left alone."""
 
 
+class UnreadableObject(PermanentError):
+    """An object of ours lacks what cannot be done without, or says it in a way that this version does not know."""
+
+
 class NotFound(LubanError):
     """An object of the Kubernetes API is not there."""
 

@@ -286,11 +286,11 @@ def test_columns_of_clusters(luban_api: ControlPlane, namespace: str) -> None:
 
 
 def test_columns_of_vms(luban_api: ControlPlane, namespace: str) -> None:
-    status = {"phase": "Ready", "address": "127.0.17.2", "balancers": ["luban-balancer-0"]}
+    status = {"phase": "Ready", "address": "127.0.17.2", "balancerSummary": "luban-balancer-0"}
     with_status(luban_api, namespace, "lvm", vm("luban-a"), status)
     header, row = luban_api.kubectl("get", "lvm", "-n", namespace).splitlines()
     assert header.split() == ["NAME", "CLUSTER", "HOST", "PHASE", "ADDRESS", "BALANCERS", "AGE"]
-    assert row.split()[:6] == ["luban-a", "luban", "host-b", "Ready", "127.0.17.2", '["luban-balancer-0"]']
+    assert row.split()[:6] == ["luban-a", "luban", "host-b", "Ready", "127.0.17.2", "luban-balancer-0"]
 
 
 def test_all_kinds_are_in_the_category(luban_api: ControlPlane, namespace: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, ConfigDict, Field
+from pydantic import AfterValidator, ConfigDict, Field, PrivateAttr
 from pydantic.alias_generators import to_camel
 
 from luban.api import libvirt_uri
@@ -22,6 +22,7 @@ from luban.api.common import (
     remedy,
     rules,
 )
+from luban.api.reading import read_leniently
 from luban.api.template import VMTemplate
 from luban.api.units import Duration
 
@@ -325,7 +326,17 @@ class LubanCluster(Model):
     status: LubanClusterStatus = LubanClusterStatus()
     """What the operator answers."""
 
+    _left_out: tuple[str, ...] = PrivateAttr(default=())
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """Parts of the status that this version cannot read, each with the reason."""
+        return self._left_out
+
     @classmethod
     def parse(cls, body: Any) -> LubanCluster:
-        """Parse an object of the API server. Raises pydantic.ValidationError on a bad spec."""
-        return cls.model_validate(body)
+        """Parse an object of the API server. Raises pydantic.ValidationError on a bad spec, never because of the status."""
+        status, left_out = read_leniently(LubanClusterStatus, body.get("status"))
+        cluster = cls.model_validate({**body, "status": status})
+        cluster._left_out = left_out
+        return cluster

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from luban.api.common import Condition, StatusModel, map_list
+from luban.api.common import Condition, StatusModel, Time, map_list
 from luban.api.host import BondVerdict
 
 
@@ -98,7 +98,7 @@ class Decision(StatusModel):
     """The reason in words, with the figures."""
     inputs: tuple[DecisionInput, ...] = ()
     """Loads that it used."""
-    eligible_at: str | None = None
+    eligible_at: Time | None = None
     """Earliest time at which the wish can be carried out; unset: not waiting for a time."""
 
 
@@ -142,7 +142,7 @@ class LubanClusterStatus(StatusModel):
     """The last decision."""
     placement: Placement | None = None
     """Where the next VM would go."""
-    last_scale_time: str | None = None
+    last_scale_time: Time | None = None
     """When VMs were last added or removed because of the load (RFC 3339)."""
     conditions: tuple[Condition, ...] = Field(default=(), json_schema_extra=map_list("type"))
     """Ready, SpecValid, HostsReachable, VMsHealthy, BalancersReady, LoadKnown, BondsHealthy, AtMaximum."""

@@ -139,7 +139,7 @@ KINDS = (
             Column("Host", ".spec.host", "Host that it is placed on."),
             Column("Phase", ".status.phase", "What it is doing."),
             Column("Address", ".status.address", "Address that it serves on."),
-            Column("Balancers", ".status.balancers", "Balancers that send it new requests."),
+            Column("Balancers", ".status.balancerSummary", "Balancers that send it new requests."),
             _AGE,
         ),
         selectable=(".spec.clusterName",),

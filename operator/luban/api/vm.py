@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, PrivateAttr, ValidationError
 from pydantic.alias_generators import to_camel
 
-from luban.api.common import DNS_LABEL, IPV4, Model, ObjectMeta, StatusModel, remedy, rules
+from luban.api.common import DNS_LABEL, IPV4, Model, ObjectMeta, StatusModel, Time, remedy, rules
+from luban.api.reading import read_leniently
 from luban.api.template import VMTemplateSpec
+from luban.errors import UnreadableObject
 
 Phase = Literal["Pending", "Provisioning", "Booting", "Ready", "Paused", "Draining", "Stopping", "Failed", "Lost"]
 
@@ -60,7 +62,7 @@ class PhaseTransition(StatusModel):
 
     phase: Phase
     """The phase."""
-    at: str
+    at: Time
     """When it began (RFC 3339)."""
 
 
@@ -79,6 +81,8 @@ class LubanVMStatus(StatusModel):
     """Address that it serves on."""
     balancers: tuple[str, ...] = ()
     """Balancers that send it new requests."""
+    balancer_summary: str = ""
+    """The same as words, for `kubectl get`."""
     transitions: tuple[PhaseTransition, ...] = ()
     """When each phase began."""
 
@@ -95,7 +99,38 @@ class LubanVM(Model):
     status: LubanVMStatus = LubanVMStatus()
     """What the operator observed."""
 
+    _left_out: tuple[str, ...] = PrivateAttr(default=())
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """Parts of spec and status that this version cannot read, each with the reason."""
+        return self._left_out
+
     @classmethod
     def parse(cls, body: Any) -> LubanVM:
-        """Parse an object of the API server. Raises pydantic.ValidationError if it is not one of ours."""
-        return cls.model_validate(body)
+        """Parse an object of the API server, written by this version or another.
+
+        What cannot be read of the status and of the template counts as not written: such a VM is no longer like the
+        cluster's template, and so makes way for another in good order. Raises UnreadableObject if it does not say where
+        it runs or from which image.
+        """
+        name = body["metadata"]["name"]
+        try:
+            spec, of_spec = read_leniently(LubanVMSpec, body.get("spec"))
+        except ValidationError as error:
+            raise UnreadableObject("VMUnreadable", f"LubanVM {name} cannot be read: {_in_words(error)}") from error
+        status, of_status = read_leniently(LubanVMStatus, body.get("status"))
+        vm = cls.model_validate({**body, "spec": spec, "status": _in_a_known_phase(status, body.get("status"))})
+        vm._left_out = (*(f"spec.{words}" for words in of_spec), *(f"status.{words}" for words in of_status))
+        return vm
+
+
+def _in_a_known_phase(status: LubanVMStatus, written: Any) -> LubanVMStatus:
+    """The status in the last phase that this version knows, if it is in one that it does not know."""
+    if not status.transitions or not isinstance(written, dict) or written.get("phase") == status.phase:
+        return status
+    return status.model_copy(update={"phase": status.transitions[-1].phase})
+
+
+def _in_words(error: ValidationError) -> str:
+    return "; ".join(f"spec.{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())

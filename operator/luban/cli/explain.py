@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 
 from luban.api.cluster import LubanCluster
 from luban.api.cluster_status import HostStatus
 from luban.api.vm import LubanVM
+from luban.errors import UnreadableObject
 
 WIDTH = 12
 """Characters before the text: the headings' column."""
@@ -17,7 +19,7 @@ GOOD_WHEN_FALSE = frozenset({"AtMaximum"})
 def explain_objects(cluster: Mapping[str, Any], vms: Iterable[Mapping[str, Any]]) -> str:
     """The same from objects of the API server. A spec that cannot be read leaves what the status says of it."""
     try:
-        text = explain(LubanCluster.parse(cluster), [LubanVM.parse(vm) for vm in vms])
+        text = explain(LubanCluster.parse(cluster), _readable(vms))
     except ValueError as error:
         conditions = cluster.get("status", {}).get("conditions", ())
         said = [
@@ -26,6 +28,13 @@ def explain_objects(cluster: Mapping[str, Any], vms: Iterable[Mapping[str, Any]]
         heading = f"LubanCluster {cluster['metadata']['name']} cannot be read by this version: {error}"
         text = "\n".join([heading, *_section("Conditions", said)])
     return "".join(character if character.isprintable() or character == "\n" else "?" for character in text)
+
+
+def _readable(vms: Iterable[Mapping[str, Any]]) -> Iterator[LubanVM]:
+    """LubanVMs that this version can read; of the others the condition VMsHealthy tells."""
+    for vm in vms:
+        with suppress(UnreadableObject):
+            yield LubanVM.parse(vm)
 
 
 def explain(cluster: LubanCluster, vms: Iterable[LubanVM]) -> str:

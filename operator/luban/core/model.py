@@ -182,6 +182,8 @@ class Observation:
     """All that was seen in one tick."""
 
     vms: tuple[VMRecord, ...] = ()
+    unreadable: frozenset[str] = frozenset()
+    """uids of LubanVMs that this version cannot read: nothing is done with them."""
     hosts: tuple[HostObservation, ...] = ()
     balancers: tuple[BalancerReport, ...] = ()
     bonds: dict[str, BondObservation] = field(default_factory=dict)

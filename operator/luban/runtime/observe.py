@@ -29,7 +29,7 @@ from luban.ports import HostRef, Ports
 from luban.render.httpd import settings_of
 from luban.runtime.host_reports import HostReports
 from luban.runtime.publication import published_of, settings_version
-from luban.runtime.records import belongs_to, cluster_ref, vm_record, with_timings
+from luban.runtime.records import belongs_to, cluster_ref, read_vms, with_timings
 
 log = structlog.get_logger(__name__)
 
@@ -63,6 +63,8 @@ class Observer:
     """When each host answered last, and what."""
     _asked: dict[str, asyncio.Task[bool]] = field(default_factory=dict)
     """Probes under way, by VM."""
+    _left_out: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """By VM: what could not be read in the last look."""
 
     async def observe(
         self, cluster: LubanCluster, failures: Mapping[str, Failure], troubles: Mapping[str, Failure]
@@ -71,7 +73,9 @@ class Observer:
         ref = cluster_ref(cluster)
         listed = await self.ports.cluster.list_vms(ref)
         bodies = [body for body in listed if belongs_to(body, cluster.metadata)]
-        vms = tuple(with_timings(vm_record(body), cluster.spec.template.spec) for body in bodies)
+        read = read_vms(bodies)
+        self._tell(ref, read.left_out)
+        vms = tuple(with_timings(record, cluster.spec.template.spec) for record in read.records)
         hosts, (published, reports) = await asyncio.gather(
             self._hosts(ref, _hosts_of(cluster, vms)), self._balancers(cluster, ref)
         )
@@ -81,12 +85,19 @@ class Observer:
             balancers=reports,
             bonds=self._bonds(cluster),
             provision_failures={vm.name: failures[vm.name] for vm in vms if vm.name in failures},
-            action_failures=dict(troubles),
+            unreadable=frozenset(read.unreadable),
+            action_failures={**troubles, **{f"vm/{uid}": why for uid, why in read.unreadable.items()}},
             published=published,
             settings_version=settings_version(settings_of(cluster.metadata.name, cluster.spec)),
         )
         observation = await self._with_vms_answers(cluster, observation)
         return Look(observation, {body["metadata"]["name"]: body for body in bodies})
+
+    def _tell(self, ref: ClusterRef, left_out: Mapping[str, tuple[str, ...]]) -> None:
+        """Log once what cannot be read of LubanVMs: a newer operator may have written them."""
+        for name in left_out.keys() - {name for name, parts in self._left_out.items() if left_out.get(name) == parts}:
+            log.warning("parts of a LubanVM left out", cluster=str(ref), vm=name, parts=left_out[name])
+        self._left_out = dict(left_out)
 
     def _bonds(self, cluster: LubanCluster) -> dict[str, BondObservation]:
         now = self.ports.clock.monotonic()

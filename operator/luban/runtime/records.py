@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from luban.api import names
@@ -11,13 +11,37 @@ from luban.api.cluster import LubanCluster
 from luban.api.common import ObjectMeta
 from luban.api.template import VMTemplateSpec, in_place
 from luban.api.vm import LubanVM, LubanVMSpec, LubanVMStatus, PhaseTransition
-from luban.core.model import ClusterRef, CreateVM, UpdateVM, VMRecord
+from luban.core.model import ClusterRef, CreateVM, Failure, UpdateVM, VMRecord
 from luban.core.times import rfc3339, seconds_of
+from luban.errors import UnreadableObject
 
 
-def vm_record(body: dict[str, Any]) -> VMRecord:
-    """A LubanVM object as the decisions see it. Raises pydantic.ValidationError if it is malformed."""
-    vm = LubanVM.parse(body)
+@dataclass(frozen=True)
+class VMsRead:
+    """LubanVM objects, each read apart from the others."""
+
+    records: tuple[VMRecord, ...]
+    unreadable: dict[str, Failure]
+    """By uid: why it cannot be read; nothing is done with such a VM."""
+    left_out: dict[str, tuple[str, ...]]
+    """By name: parts that this version cannot read."""
+
+
+def read_vms(bodies: Iterable[Mapping[str, Any]]) -> VMsRead:
+    """Read LubanVM objects. One that cannot be read keeps no other from being read."""
+    vms: list[LubanVM] = []
+    unreadable: dict[str, Failure] = {}
+    for body in bodies:
+        try:
+            vms.append(LubanVM.parse(body))
+        except UnreadableObject as error:
+            unreadable[str(body["metadata"]["uid"])] = Failure(error.reason, error.message, permanent=True)
+    left_out = {vm.metadata.name: vm.left_out for vm in vms if vm.left_out}
+    return VMsRead(tuple(map(_record_of, vms)), unreadable, left_out)
+
+
+def _record_of(vm: LubanVM) -> VMRecord:
+    """A LubanVM as the decisions see it."""
     created = seconds_of(vm.metadata.creation_timestamp or rfc3339(0))
     transitions = vm.status.transitions
     return VMRecord(
@@ -108,6 +132,7 @@ def vm_status(body: Mapping[str, Any] | None, action: UpdateVM, now: float) -> d
         message=action.message,
         address=action.address,
         balancers=action.balancers,
+        balancer_summary=", ".join(action.balancers),
         transitions=transitions,
     )
     return after.wire()

@@ -51,7 +51,10 @@ class ClusterRuntime:
         self.observer = Observer(self.ports, self.reports)
         self.wake = asyncio.Event()
         self.applier = Applier(self.ports, on_done=self.wake.set)
-        self.writer = StatusWriter(self.cluster.status.wire())
+        if self.cluster.left_out:
+            log.warning("parts of the status left out", cluster=str(self.ref), parts=self.cluster.left_out)
+        # What cannot be read must not stay beside what is true now.
+        self.writer = StatusWriter(None if self.cluster.left_out else self.cluster.status.wire())
         self.memory = remembered(self.cluster.status, self._moment())
 
     @property

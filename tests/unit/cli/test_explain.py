@@ -111,3 +111,14 @@ def test_a_spec_that_this_version_cannot_read() -> None:
     heading, *_, last = explain_objects(body, []).splitlines()
     assert heading.startswith("LubanCluster luban cannot be read by this version")
     assert last == "Conditions  SpecValid is False (SpecRefused): hosts: too?[2Jmany"
+
+
+def test_a_vm_that_this_version_cannot_read_is_passed_over() -> None:
+    """The condition VMsHealthy tells of it, which is among what is amiss."""
+    bodies = [
+        {"metadata": {"name": "luban-x7"}, "spec": vm("luban-x7").spec.wire()},
+        {"metadata": {"name": "luban-y8"}, "spec": {"host": "host-c"}},
+    ]
+    text = explain_objects(cluster().model_dump(mode="json", by_alias=True), bodies)
+    assert "luban-x7 on host-c" in text
+    assert "luban-y8 on" not in text

@@ -1,0 +1,74 @@
+"""An older operator after a rollback: newer words in a status, and one LubanVM that it cannot read at all."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prometheus_client import generate_latest
+
+from luban.runtime.records import read_vms
+from tests.fakes.operator_harness import OperatorHarness
+
+
+def failed_ticks(harness: OperatorHarness) -> list[str]:
+    """Samples of the metric that counts them."""
+    text = generate_latest(harness.runtime.metrics.registry).decode()
+    return [line for line in text.splitlines() if line.startswith("luban_tick_errors_total{")]
+
+
+def condition(harness: OperatorHarness, type_: str) -> dict[str, Any]:
+    """One condition of the cluster."""
+    found: dict[str, Any] = next(it for it in harness.body()["status"]["conditions"] if it["type"] == type_)
+    return found
+
+
+async def test_a_vm_in_a_newer_phase_keeps_serving() -> None:
+    harness = OperatorHarness()
+    await harness.run(60)
+    harness.vms()[0]["status"]["phase"] = "Warm"
+    harness.vms()[0]["status"]["transitions"].append({"phase": "Warm", "at": "2026-01-31T12:00:00Z"})
+    harness.new_operator()
+    await harness.run(30)
+    assert failed_ticks(harness) == []
+    assert harness.consistent(2) or {vm["status"]["phase"] for vm in harness.vms()} == {"Ready", "Warm"}
+    assert harness.body()["status"]["summary"] == "2/2"
+
+
+async def test_a_newer_word_in_the_status_of_the_cluster_is_written_anew() -> None:
+    harness = OperatorHarness()
+    await harness.run(60)
+    harness.body()["status"]["decision"]["verdict"] = "Expand"
+    harness.new_operator()
+    await harness.run(30)
+    assert failed_ticks(harness) == []
+    assert harness.body()["status"]["decision"]["verdict"] == "Hold"
+
+
+async def test_one_vm_that_cannot_be_read_leaves_the_others_in_care() -> None:
+    harness = OperatorHarness({"replicas": 3})
+    await harness.run(60)
+    bad, other, _ = harness.vms()
+    del bad["spec"]["host"]
+    harness.hypervisor.power_off(other["metadata"]["uid"])
+    await harness.run(600)
+    assert failed_ticks(harness) == []
+    told = condition(harness, "VMsHealthy")
+    assert (told["status"], told["reason"]) == ("False", "VMUnreadable")
+    assert f"LubanVM {bad['metadata']['name']} cannot be read: spec.host" in told["message"]
+    names = {vm["metadata"]["name"] for vm in harness.vms()}
+    assert bad["metadata"]["name"] in names, "nothing is done with it"
+    assert other["metadata"]["name"] not in names, "the dead one was replaced"
+    assert bad["metadata"]["uid"] in harness.domains(), "its domain is no stray"
+
+
+async def test_each_vm_is_read_apart() -> None:
+    harness = OperatorHarness()
+    await harness.run(60)
+    good, bad = harness.vms()
+    bad["spec"] = {}
+    good["status"]["balancers"] = "all"
+    read = read_vms([good, bad])
+    assert [vm.name for vm in read.records] == [good["metadata"]["name"]]
+    assert list(read.unreadable) == [bad["metadata"]["uid"]]
+    assert list(read.left_out) == [good["metadata"]["name"]]
+    assert (read.records[0].host, read.records[0].balancers) == (good["spec"]["host"], ())
