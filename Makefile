@@ -20,13 +20,14 @@ test: setup  ## All tests: unit, contract, integration, end-to-end, browser (CI 
 	$(PYTHON) -m pytest tests --ignore=tests/browser
 	$(PYTHON) -m pytest tests/browser
 
-lint: $(VENV)/.done  ## ruff, mypy --strict, import layers, CRD drift
+lint: $(VENV)/.done  ## ruff, mypy --strict, import layers, drift of CRDs and generated pages
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy operator/luban app/luban_app lab bench
 	PYTHONPATH=operator:app:. $(VENV)/bin/lint-imports
 	$(PYTHON) -m luban.api.crd --check crds
-	$(PYTHON) -m luban.api.reference --check docs/api.md
+	$(PYTHON) -m luban.api.reference --check docs/api.md docs/reasons.md
+	$(PYTHON) -m luban.cli.metrics_page --check docs/metrics.md
 
 unit: $(VENV)/.done  ## Unit tests alone, in seconds
 	$(PYTHON) -m pytest tests/unit
@@ -37,9 +38,10 @@ bench: setup  ## Benchmarks: NAME=membership, names, reaction, stats, bond, link
 failover: setup  ## Pull the cables of a bond on a real kernel, in four modes; writes plots to bonds-output/
 	$(PYTHON) -m lab.bonds
 
-crds: $(VENV)/.done  ## Write crds/*.yaml and docs/api.md from the models
+crds: $(VENV)/.done  ## Write crds/*.yaml, docs/api.md, reasons.md and metrics.md from the code
 	$(PYTHON) -m luban.api.crd crds
-	$(PYTHON) -m luban.api.reference docs/api.md
+	$(PYTHON) -m luban.api.reference docs/api.md docs/reasons.md
+	$(PYTHON) -m luban.cli.metrics_page docs/metrics.md
 
 image: setup  ## Build the guest image of the lab
 	$(PYTHON) -m lab.image.build

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue
 from pydantic.alias_generators import to_camel
+
+from luban.api.conditions import Status
 
 _LABEL = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
 DNS_LABEL = rf"^{_LABEL}$"
@@ -103,7 +105,7 @@ class Condition(StatusModel):
 
     type: str
     """Name of the condition."""
-    status: Literal["True", "False", "Unknown"]
+    status: Status
     """Whether it holds."""
     reason: str
     """CamelCase reason of the last transition."""

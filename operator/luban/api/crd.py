@@ -14,7 +14,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import yaml
 from pydantic import BaseModel
@@ -23,6 +23,7 @@ from luban.api import names
 from luban.api.cluster import LubanCluster
 from luban.api.common import REMEDY, RULE, Model
 from luban.api.host import LubanHost
+from luban.api.reading import models_in
 from luban.api.units import UNBOUNDED
 from luban.api.vm import LubanVM
 
@@ -225,16 +226,8 @@ def undescribed(model: type[BaseModel]) -> Iterator[str]:
     for name, field in model.model_fields.items():
         if not field.description:
             yield f"{model.__name__}.{name}"
-        for nested in _models_in(field.annotation):
+        for nested in models_in(field.annotation):
             yield from undescribed(nested)
-
-
-def _models_in(annotation: Any) -> Iterator[type[Model]]:
-    """Our models inside an annotation such as `tuple[Host, ...]` or `KernelBoot | None`."""
-    if isinstance(annotation, type) and issubclass(annotation, Model):
-        yield annotation
-    for argument in get_args(annotation):
-        yield from _models_in(argument)
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,15 @@
-"""Reading what another version of Luban wrote: whatever cannot be read is left out, and told."""
+"""Reading what another version of Luban wrote: whatever cannot be read is left out, and told in the API's own words."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+
+from luban.api.common import REMEDY, Model
 
 Read = TypeVar("Read", bound=BaseModel)
 Place = tuple[int | str, ...]
@@ -28,8 +31,41 @@ def read_leniently(model: type[Read], data: Any) -> tuple[Read, tuple[str, ...]]
             if () in places:
                 raise
             # All faults are found at once: later ones only follow from what was left out for them.
-            left_out = left_out or tuple(f"{'.'.join(map(str, it['loc']))}: {it['msg']}" for it in error.errors())
+            left_out = left_out or tuple(faults(model, error))
             _remove(rest, places)
+
+
+def faults(model: type[BaseModel], error: ValidationError) -> Iterator[str]:
+    """What is wrong with the data of a model: each field, and what it must be, in the words of the schema's rules."""
+    for fault in error.errors():
+        place = fault["loc"]
+        remedy = _remedy(model, place) if fault["type"] == "string_pattern_mismatch" else ""
+        yield f"{'.'.join(map(str, place))}: {remedy or fault['msg']}"
+
+
+def _remedy(model: type[BaseModel] | None, place: Place) -> str:
+    """What the field at `place` must be; empty: its pattern says it alone."""
+    remedy = ""
+    for step in (it for it in place if isinstance(it, str)):
+        field = _field(model, step) if model is not None else None
+        if field is None:
+            return ""
+        extra = field.json_schema_extra
+        remedy = str(extra.get(REMEDY, "")) if isinstance(extra, dict) else ""
+        model = next(models_in(field.annotation), None)
+    return remedy
+
+
+def _field(model: type[BaseModel], wire_name: str) -> FieldInfo | None:
+    return next((it for it in model.model_fields.values() if it.alias == wire_name), None)
+
+
+def models_in(annotation: Any) -> Iterator[type[Model]]:
+    """Our models inside an annotation such as `tuple[Host, ...]` or `KernelBoot | None`."""
+    if isinstance(annotation, type) and issubclass(annotation, Model):
+        yield annotation
+    for argument in get_args(annotation):
+        yield from models_in(argument)
 
 
 def _place(data: Any, place: Place) -> Place:

@@ -1,17 +1,18 @@
-"""The API reference docs/api.md, generated from the custom resource definitions.
+"""Pages of docs/ that are generated: api.md from the custom resource definitions, reasons.md from conditions and reasons.
 
-python -m luban.api.reference [--check] docs/api.md
+python -m luban.api.reference [--check] docs/api.md docs/reasons.md
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from luban.api.crd import KINDS, definition
+from luban.api.reasons_page import reasons
 
 HEAD = """# API reference: luban.cloud/v1alpha1
 
@@ -81,17 +82,24 @@ def _messages(schema: Any) -> Iterator[str]:
             yield from _messages(value)
 
 
-def main(arguments: list[str]) -> int:
-    """Write the page, or with --check say whether it is up to date."""
-    path = Path(arguments[-1])
-    if "--check" not in arguments:
-        path.write_text(reference())
-        return 0
-    if path.read_text() == reference():
-        return 0
-    sys.stderr.write(f"{path} is not what the models say: run `make crds`\n")
-    return 1
+PAGES: Mapping[str, Callable[[], str]] = {"api.md": reference, "reasons.md": reasons}
+
+
+def keep(pages: Mapping[str, Callable[[], str]], arguments: Sequence[str]) -> int:
+    """Write pages, or with --check say which are not up to date; returns the exit code.
+
+    `pages`: what makes each, by the name of its file. `arguments`: paths, and perhaps --check.
+    """
+    check, stale = "--check" in arguments, False
+    for path in (Path(argument) for argument in arguments if argument != "--check"):
+        text = pages[path.name]()
+        if not check:
+            path.write_text(text)
+        elif not path.exists() or path.read_text() != text:
+            sys.stderr.write(f"{path} is not what the code says: run `make crds`\n")
+            stale = True
+    return 1 if stale else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(keep(PAGES, sys.argv[1:]))

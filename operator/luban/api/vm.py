@@ -8,7 +8,7 @@ from pydantic import ConfigDict, Field, PrivateAttr, ValidationError
 from pydantic.alias_generators import to_camel
 
 from luban.api.common import DNS_LABEL, IPV4, Model, ObjectMeta, StatusModel, Time, remedy, rules
-from luban.api.reading import read_leniently
+from luban.api.reading import faults, read_leniently
 from luban.api.template import VMTemplateSpec
 from luban.errors import UnreadableObject
 
@@ -118,7 +118,8 @@ class LubanVM(Model):
         try:
             spec, of_spec = read_leniently(LubanVMSpec, body.get("spec"))
         except ValidationError as error:
-            raise UnreadableObject("VMUnreadable", f"LubanVM {name} cannot be read: {_in_words(error)}") from error
+            words = "; ".join(f"spec.{fault}" for fault in faults(LubanVMSpec, error))
+            raise UnreadableObject("VMUnreadable", f"LubanVM {name} cannot be read: {words}") from error
         status, of_status = read_leniently(LubanVMStatus, body.get("status"))
         vm = cls.model_validate({**body, "spec": spec, "status": _in_a_known_phase(status, body.get("status"))})
         vm._left_out = (*(f"spec.{words}" for words in of_spec), *(f"status.{words}" for words in of_status))
@@ -130,7 +131,3 @@ def _in_a_known_phase(status: LubanVMStatus, written: Any) -> LubanVMStatus:
     if not status.transitions or not isinstance(written, dict) or written.get("phase") == status.phase:
         return status
     return status.model_copy(update={"phase": status.transitions[-1].phase})
-
-
-def _in_words(error: ValidationError) -> str:
-    return "; ".join(f"spec.{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())

@@ -8,12 +8,13 @@ from typing import Any
 
 from luban.api.cluster import LubanCluster
 from luban.api.cluster_status import HostStatus
+from luban.api.conditions import CONDITIONS
 from luban.api.vm import LubanVM
 from luban.errors import UnreadableObject
 
 WIDTH = 12
 """Characters before the text: the headings' column."""
-GOOD_WHEN_FALSE = frozenset({"AtMaximum"})
+GOOD: Mapping[str, str] = {name: kind.good for name, kind in CONDITIONS.items()}
 
 
 def explain_objects(cluster: Mapping[str, Any], vms: Iterable[Mapping[str, Any]]) -> str:
@@ -107,7 +108,7 @@ def _vm(vm: LubanVM) -> str:
 
 def _amiss(cluster: LubanCluster) -> Iterator[str]:
     for condition in cluster.status.conditions:
-        good = "False" if condition.type in GOOD_WHEN_FALSE else "True"
+        good = GOOD.get(condition.type, "True")
         without_effect = condition.reason == "ReplicasIgnored"
         if without_effect or (condition.status != good and condition.reason != "Ignored"):
             yield f"{condition.type} is {condition.status} ({condition.reason}): {condition.message}"

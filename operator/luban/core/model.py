@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from luban.api.cluster_status import Decision, Placement
+from luban.api.conditions import ConditionName
 from luban.api.host import BondVerdict
 from luban.api.template import VMTemplateSpec
 from luban.api.vm import Phase
@@ -404,7 +405,7 @@ Action = (
 class ConditionState:
     """A condition as it should stand; the runtime adds the times."""
 
-    type: str
+    type: ConditionName
     status: bool | None
     """None: Unknown."""
     reason: str

@@ -8,20 +8,11 @@ from typing import Any, Literal
 
 from luban.api.cluster import LubanCluster
 from luban.api.cluster_status import LubanClusterStatus
+from luban.api.conditions import CONDITIONS, Status
 from luban.core.model import Action, DeleteVM, UpdateVM
 from luban.core.placement import SOUND
 
-WARNING_WHEN = {
-    "Ready": None,
-    "SpecValid": "False",
-    "HostsReachable": "False",
-    "VMsHealthy": "False",
-    "BalancersReady": "False",
-    "LoadKnown": "False",
-    "BondsHealthy": None,
-    "AtMaximum": "True",
-}
-"""Status of each condition that deserves a Warning; None: never, the other conditions say why."""
+WARNING_WHEN: Mapping[str, Status | None] = {name: kind.warning for name, kind in CONDITIONS.items()}
 GOOD = {"False": "True", "True": "False"}
 SCALINGS = frozenset({"ScaleUp", "ScaleDown"})
 VM_WARNINGS = frozenset({"Failed", "Lost"})

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import get_args
+
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
 
 from luban.api.cluster_status import LubanClusterStatus
+from luban.api.common import Condition
+from luban.api.conditions import Status
 from luban.core.model import ClusterRef, Observation, Plan, UpdateVM
 from luban.core.state import State
 
@@ -21,7 +26,7 @@ class Metrics:
         self.vms = self._gauge("luban_cluster_vms", "VMs of a cluster by state", "state")
         self.sessions = self._gauge("luban_vm_sessions", "Active sessions of a serving VM", "vm", "host")
         self.load = self._gauge("luban_cluster_sessions", "Active sessions of all serving VMs whose load is known")
-        self.condition = self._gauge("luban_cluster_condition", "1: the condition is True", "type")
+        self.condition = self._gauge("luban_cluster_condition", "1: the condition has this status", "type", "status")
         self.reachable = self._gauge("luban_host_reachable", "1: libvirt on the host answers", "host")
         self.host_vms = self._gauge("luban_host_vms", "VMs of the cluster on a host", "host")
         self.bonds = self._gauge("luban_host_bond", "1: the verdict of the host's bond that matters", "host", "verdict")
@@ -55,8 +60,6 @@ class Metrics:
             self.host_vms.labels(*labels, host.name).set(sum(vm.host == host.name for vm in observation.vms))
         for name, bond in observation.bonds.items():
             self.bonds.labels(*labels, name, bond.verdict).set(1)
-        for condition in plan.conditions:
-            self.condition.labels(*labels, condition.type).set(condition.status is True)
         self._record_balancers(labels, observation)
         self._record_plan(labels, observation, plan, now)
 
@@ -90,6 +93,12 @@ class Metrics:
             self.actions.labels(*labels, type(action).__name__).inc()
             if isinstance(action, UpdateVM) and before.get(action.name) != action.phase:
                 self.transitions.labels(*labels, action.phase).observe(max(0.0, now - created[action.name]))
+
+    def record_conditions(self, ref: ClusterRef, conditions: Iterable[Condition]) -> None:
+        """Publish what the status says: all its conditions, SpecValid too."""
+        for condition in conditions:
+            for status in get_args(Status):
+                self.condition.labels(ref.namespace, ref.name, condition.type, status).set(condition.status == status)
 
     def decided(self, ref: ClusterRef, status: LubanClusterStatus) -> None:
         """Count a decision that differs from the last."""

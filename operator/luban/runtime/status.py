@@ -12,6 +12,7 @@ from luban.api import names
 from luban.api.cluster import LubanCluster
 from luban.api.cluster_status import BalancerStatus, HostBond, HostStatus, LubanClusterStatus, VMCounts
 from luban.api.common import Condition
+from luban.api.reading import faults
 from luban.core.model import BondObservation, ClusterMemory, ConditionState, Observation, Plan
 from luban.core.placement import SOUND
 from luban.core.state import State
@@ -139,8 +140,7 @@ def spec_refused(error: ValueError) -> ConditionState:
     """The condition that says what is wrong with a spec, field by field where that is known."""
     if not isinstance(error, ValidationError):
         return ConditionState("SpecValid", False, "SpecRefused", str(error))
-    faults = (f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
-    return ConditionState("SpecValid", False, "SpecRefused", "; ".join(faults))
+    return ConditionState("SpecValid", False, "SpecRefused", "; ".join(faults(LubanCluster, error)))
 
 
 def refused_condition(

@@ -118,6 +118,7 @@ class ClusterRuntime:
         self.metrics.record(self.ref, seen.observation, made, now)
         before = self.cluster.status
         status = build_status(self.cluster, seen.observation, made, (self._spec_condition(),), moment)
+        self.metrics.record_conditions(self.ref, status.conditions)
         if _scaled(before, status):
             # Before the first VM is made or let go: a successor that is put in our place must want the same number.
             await self._write(status, now)

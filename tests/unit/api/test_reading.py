@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from luban.api import LubanCluster, LubanVM
 from luban.api.common import Model
-from luban.api.reading import Place, read_leniently
+from luban.api.reading import Place, faults, read_leniently
 from luban.api.template import rolls_out
 from luban.errors import UnreadableObject
 
@@ -262,3 +262,22 @@ def test_items_keep_their_order_and_their_own_faults() -> None:
 def test_what_cannot_be_done_without_raises() -> None:
     with pytest.raises(ValidationError):
         read_leniently(Item, {"name": 7})
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "words"),
+    [
+        (
+            ("hosts", 0, "uri"),
+            "http://host-b/",
+            "spec.hosts.0.uri: must be a libvirt URI such as qemu+tls://host-b/system",
+        ),
+        (("hosts", 0, "forwardRange"), "10.0.0.0/24", "spec.hosts.0.forwardRange: must be a /24 of loopback addresses"),
+        (("scaling",), {"interval": "48h"}, "spec.scaling.interval: must be a duration from 1s to 24h"),
+        (("scaling",), {"maxVMs": 1001}, "spec.scaling.maxVMs: Input should be less than or equal to 1000"),
+    ],
+)
+def test_faults_are_told_in_the_words_of_the_schema(place: Place, value: Any, words: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        LubanCluster.parse({"metadata": {"name": "luban"}, "spec": replaced(SPEC, place, value)})
+    assert next(iter(faults(LubanCluster, caught.value))).startswith(words)

@@ -1,0 +1,148 @@
+"""Every other reason: of decisions, of VMs, of what is done with them, and of failures. See conditions.py."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+Reasons = Mapping[str, str]
+"""Reason to what it means."""
+
+DECISIONS: Reasons = {
+    "AllAboveUpper": "All serving VMs (or scaling.sessions.upperQuorumPercent of them) are at or above upperPercent.",
+    "NotAllAboveUpper": "Some are, the one that the message names is not.",
+    "EnoughBelowLower": "At least scaling.sessions.lowerQuorum VMs are at or below lowerPercent.",
+    "TooFewBelowLower": "Some are, but fewer.",
+    "WithinBand": "All are between the thresholds.",
+    "LoadUnknown": "The sessions of too many VMs are unknown.",
+    "NothingServes": "No VM serves yet.",
+    "NothingAnswers": "VMs serve, but none answers: nobody measures the load.",
+    "NotAnswering": "A VM fails its health check: nothing is removed meanwhile.",
+    "WarmingUp": "Growing waits for VMs that do not serve yet.",
+    "MaxVMs": "More are needed, but scaling.maxVMs is reached.",
+    "NoHostHasRoom": "More are needed, but no host can take one.",
+    "MinVMs": "Fewer would do, but the minimum is reached.",
+    "HostMinimum": "Fewer would do, but no host with an idle VM is above its vms.min.",
+    "NotSettled": "Fewer would do, but no VM can go before the others answer.",
+    "Stabilizing": "The wish waits for its stabilizationWindow.",
+    "CoolingDown": "The wish waits for its cooldown.",
+    "Paused": "spec.paused is set: the wish is shown alone.",
+    "ScaleInPaused": "scaling.pauseScaleIn is set.",
+    "Manual": "spec.replicas decides.",
+    "Deleting": "The LubanCluster is being deleted.",
+}
+"""Why the last decision is what it is (status.decision.reason, metric luban_decision)."""
+
+VMS: Reasons = {
+    "Placed": "Provisioning: a host was chosen.",
+    "DomainRunning": "Booting: its domain runs.",
+    "Resumed": "Booting: its domain was paused and goes on; whether it answers is asked anew.",
+    "ProbeAnswered": "Ready: it answered its readiness probe.",
+    "NotDeleted": "Ready: it was on its way out, and nobody asks it to leave.",
+    "DomainPaused": "Paused or Failed: its domain is paused; after a minute it is given up.",
+    "StartupTimeout": "Failed: it was not ready within template.spec.startupTimeout.",
+    "DomainStopped": "Failed or Lost: its domain stopped by itself.",
+    "DomainCrashed": "Lost: its domain crashed.",
+    "Deleted": "Draining: it was asked to leave.",
+    "DrainTimeout": "Draining or Stopping: requests were still in flight after balancer.drain.timeout.",
+    "Drained": "Stopping: nothing was in flight any more.",
+    "NeverServed": "Stopping: no request can be in flight.",
+}
+"""Why a LubanVM is in its phase (status.reason, Events of the LubanVM). A failed one may name a failure, below."""
+
+CHANGES: Reasons = {
+    "BelowDesired": "A VM is made: fewer live than are wanted.",
+    "HostBelowMinimum": "A VM is made: a host has fewer than its vms.min.",
+    "Outdated": "A VM is made, or replaced: its template is not the cluster's any more.",
+    "HostRemoved": "A VM is replaced: its host left the spec.",
+    "HostCordoned": "A VM is replaced: its host is cordoned.",
+    "HostAboveMaximum": "A VM is replaced: its host has more than its vms.max.",
+    "AboveDesired": "A VM leaves: more live than are wanted.",
+    "ClusterDeleted": "A VM or a ConfigMap goes with its LubanCluster.",
+    "Orphan": "A VM lives on without us (deletionPolicy Orphan).",
+    "DomainMissing": "A domain is made: there is none yet.",
+    "DomainOff": "A domain is started, or removed: it is off.",
+    "GracePeriodOver": "A domain is switched off: it did not stop within terminationGracePeriodSeconds.",
+    "NoLubanVM": "A domain is removed: no LubanVM stands for it.",
+    "NothingLeft": "A LubanVM is let go: nothing of it is left on its host.",
+    "NotPublished": "A ConfigMap is written: there was none.",
+    "MembersChanged": "A ConfigMap is written: other members, or other states of theirs.",
+    "SettingsChanged": "A ConfigMap is written: other settings.",
+}
+"""Why something is done (the operator's log, the Event Removing)."""
+
+EVENTS: Reasons = {
+    "ScaleUp": "VMs are added; the message has the decision.",
+    "ScaleDown": "VMs are removed; the message has the decision.",
+    "Removing": "A LubanVM is asked to leave.",
+    "<condition>Again": "A condition is good again, for example HostsReachableAgain.",
+    "Bond<verdict>": "The bond of a host has another verdict, for example BondDegraded.",
+}
+"""Events of their own. All others carry the reason of a condition or of a VM."""
+
+PLACEMENTS: Reasons = {
+    "FewestVMs": "The host with the fewest VMs.",
+    "BetterBond": "Without the bonds it would be another host.",
+    "NoRoom": "No host can take one.",
+}
+"""Why the next VM would go there (status.placement.reason)."""
+
+FAILURES: Mapping[str, Reasons] = {
+    "Hosts": {
+        "HostUnreachable": "libvirt on the host does not answer, or not in time. Tried again.",
+        "InvalidURI": "The host's URI is one that is not used.",
+        "InsecureHost": "The host's URI is one that anybody could answer, and the operator may not use such ones.",
+        "UserNetworkRefused": "Network type User is for one machine, and the operator may not use it.",
+        "PoolNotFound": "The host has no such storage pool.",
+        "ImageNotFound": "The pool has no such volume.",
+        "VolumeRefused": "The volume was made for a VM; no other VM is made from it.",
+        "StoragePoolFull": "The pool has no room.",
+        "NetworkNotFound": "The host has no such bridge or network.",
+        "AddressTaken": "The address that was planned for the VM is somebody else's; another one is taken.",
+        "ForeignDomain": "A domain with the name that is needed is there and is not ours; it is left alone.",
+        "DomainRefused": "libvirt refuses the domain: KVM, CPU model, rights.",
+        "StartFailed": "The domain did not start. Tried again.",
+        "LibvirtError": "libvirt failed; the message quotes it. Tried again.",
+    },
+    "Kubernetes": {
+        "APIServerUnreachable": "The API server does not answer. Tried again.",
+        "APIServerRefused": "The API server refused a request of a balancer's agent.",
+        "BadAnswer": "What answered is no API server.",
+        "CertificateRefused": "The API server's certificate is not trusted.",
+        "Forbidden": "A right is missing; the message says which, and who grants it.",
+        "ForeignConfigMap": "A ConfigMap with the name that is needed is not ours.",
+        "InvalidKubeconfig": "The kubeconfig cannot be used.",
+        "NamespaceTerminating": "The namespace is being deleted.",
+        "NoCredentials": "There are no credentials, or they cannot be used.",
+        "SecretKeyNotFound": "The Secret has no such key.",
+        "SecretNotFound": "The Secret is not there.",
+        "SecretNotText": "The Secret's value is no text.",
+        "Timeout": "A request was not done in time. Tried again.",
+        "UnknownResource": "The CRDs are not installed.",
+        "VMUnreadable": "A LubanVM does not say where it runs, in words that this version knows.",
+        "WatchEnded": "The API server ended a watch. Opened again.",
+    },
+    "Operator": {
+        "InternalError": "A fault of the operator itself; its log has the details.",
+    },
+    "Balancer agent": {
+        "CannotListen": "A port that httpd is to listen on is in use, or the address is not this machine's.",
+        "HttpdEnded": "httpd ended; it is started again.",
+        "HttpdHangs": "httpd does not answer its own command.",
+        "HttpdNotFound": "There is no httpd.",
+        "HttpdRefused": "httpd refuses the configuration; the message quotes it.",
+        "HttpdSilent": "httpd does not answer after its start.",
+        "HttpdUnreachable": "httpd does not answer its balancer-manager.",
+        "ManagerRefused": "The balancer-manager refused a request.",
+        "ReportPortTaken": "The port of the agent's report is in use.",
+        "SlotNamesMissing": "httpd cannot load the resolver of its slots.",
+        "SocketsUnknown": "The kernel does not list connections.",
+    },
+    "Node agent": {
+        "NetlinkBusy": "Links change faster than they can be read. Tried again.",
+        "NetlinkFailed": "The kernel's list of links cannot be read. Tried again.",
+    },
+}
+"""By who meets them: reasons of failures, in conditions, in failed VMs, in logs, and in the metric luban_tick_errors.
+
+What the API server refuses with a reason of its own (Invalid, AlreadyExists, ...) keeps it.
+"""
