@@ -40,7 +40,8 @@ def faults(model: type[BaseModel], error: ValidationError) -> Iterator[str]:
     for fault in error.errors():
         place = fault["loc"]
         remedy = _remedy(model, place) if fault["type"] == "string_pattern_mismatch" else ""
-        yield f"{'.'.join(map(str, place))}: {remedy or fault['msg']}"
+        # pydantic puts these words before what a validator of ours says.
+        yield f"{'.'.join(map(str, place))}: {remedy or fault['msg'].removeprefix('Value error, ')}"
 
 
 def _remedy(model: type[BaseModel] | None, place: Place) -> str:
