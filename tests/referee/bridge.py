@@ -1,0 +1,84 @@
+"""All that the referee takes from the code under test and from its simulator: change names here and nowhere else."""
+
+from __future__ import annotations
+
+from typing import Any, cast, get_args
+
+from luban.api.cluster import BondPolicy, Host, LubanClusterSpec
+from luban.api.host import BondVerdict
+from luban.core.model import (
+    Action,
+    CreateVM,
+    DeleteVM,
+    DestroyDomain,
+    EnsureDomain,
+    Failure,
+    HostObservation,
+    Member,
+    Observation,
+    Plan,
+    PublishBalancer,
+    ReleaseVM,
+    RemoveBalancer,
+    RemoveDomain,
+    RemoveStray,
+    ShutdownDomain,
+    UpdateVM,
+    VMRecord,
+)
+from luban.core.plan import plan
+from luban.runtime.records import TIMINGS
+from tests.unit.world import BALANCER, CLUSTER, EPOCH, Domain, Machine, Operator, Proxy, World, in_words, make_spec
+
+__all__ = [
+    "BALANCER",
+    "BONDS",
+    "BOND_POLICIES",
+    "EPOCH",
+    "SURPLUS",
+    "TIMINGS",
+    "Action",
+    "BondVerdict",
+    "CreateVM",
+    "DeleteVM",
+    "DestroyDomain",
+    "Domain",
+    "EnsureDomain",
+    "Failure",
+    "Host",
+    "HostObservation",
+    "LubanClusterSpec",
+    "Machine",
+    "Member",
+    "Observation",
+    "Plan",
+    "Proxy",
+    "PublishBalancer",
+    "ReleaseVM",
+    "RemoveBalancer",
+    "RemoveDomain",
+    "RemoveStray",
+    "ShutdownDomain",
+    "UpdateVM",
+    "VMRecord",
+    "WatchedOperator",
+    "World",
+    "in_words",
+    "make_spec",
+]
+
+BONDS: tuple[BondVerdict, ...] = get_args(BondVerdict)
+BOND_POLICIES: tuple[BondPolicy, ...] = get_args(BondPolicy)
+SURPLUS = "AboveDesired"
+"""The reason that the operator gives for taking away a VM that is one too many."""
+
+
+class WatchedOperator(Operator):
+    """The simulator's operator, with a wall clock of its own that may be set."""
+
+    def look(self) -> Plan:
+        """Observe and plan, and do nothing."""
+        world = self.world
+        seen = world.observe(self.failures)
+        wall = cast("Any", world).wall
+        return plan(world.spec, CLUSTER, seen, self.memory, wall, deleting=world.deleting)

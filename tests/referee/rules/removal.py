@@ -1,0 +1,227 @@
+"""Rules about taking VMs away."""
+
+from __future__ import annotations
+
+from tests.referee.bridge import (
+    SURPLUS,
+    Action,
+    CreateVM,
+    DeleteVM,
+    Domain,
+    Failure,
+    PublishBalancer,
+    RemoveBalancer,
+    VMRecord,
+)
+from tests.referee.centre import stops
+from tests.referee.rules.base import Rule, is_own
+from tests.referee.rules.truth import (
+    ceiling,
+    has_place,
+    host_of,
+    is_emptied,
+    load_in_words,
+    makes_room,
+    must_move,
+    staying,
+)
+from tests.referee.story import Happening
+
+
+class Answers(Rule):
+    """No own action lowers the number of VMs that answer users below min(minVMs, those that answered before).
+
+    Counted are VMs whose guest answers and to which a running httpd sends requests at their true address. VMs that
+    the user deleted, or that are leaving already, count on neither side. Judged are the decision (DeleteVM), and any
+    publication or stop that takes away a VM of which no decision was taken. Excused: a replacement that the user
+    asked for and that cannot begin otherwise (`makes_room`), one VM at a time.
+    """
+
+    name = "answers"
+
+    def before(self, action: Action) -> None:
+        """Whom does it take away?"""
+        victims = [vm for vm in self._victims(action) if is_own(self.centre, vm) and self.centre.serves(vm)]
+        if not victims:
+            return
+        before = [vm for vm in self.centre.serving() if is_own(self.centre, vm)]
+        left = len(before) - len(victims)
+        needed = min(self.centre.spec.scaling.min_vms, len(before))
+        excused = len(victims) == 1 and makes_room(self.centre, victims[0])
+        if left < needed and not excused:
+            names = ", ".join(vm.name for vm in victims)
+            key = action.reason if isinstance(action, DeleteVM) else type(action).__name__
+            self.fault(key, f"{names} answers users and goes: {len(before)} answered, {left} will, {needed} must")
+
+    def _victims(self, action: Action) -> list[VMRecord]:
+        vms = self.centre.vms
+        if isinstance(action, DeleteVM):
+            return [vms[action.name]] if action.name in vms else []
+        if isinstance(action, PublishBalancer):
+            kept = {(it.name, it.address) for it in action.members if it.state == "Enabled"}
+            return [vm for vm in vms.values() if (vm.name, self._address(vm)) not in kept]
+        if isinstance(action, RemoveBalancer):
+            return list(vms.values())
+        return [vm for vm in vms.values() if stops(action) and vm.name == action.vm.name]  # type: ignore[union-attr]
+
+    def _address(self, vm: VMRecord) -> str:
+        domain = self.centre.domain(vm)
+        return domain.address if domain is not None else ""
+
+
+class MissingData(Rule):
+    """Nothing is removed on a host that does not answer: nobody knows how it is.
+
+    Excused: the user emptied the host (cordoned it, or took it from the spec).
+    """
+
+    name = "missing-data"
+
+    def before(self, action: Action) -> None:
+        """An own decision about a VM nobody knows?"""
+        vm = self.centre.vms.get(action.name) if isinstance(action, DeleteVM) else None
+        if vm is None or not is_own(self.centre, vm) or is_emptied(self.centre, vm.host):
+            return
+        if not self.centre.rack(vm.host).reachable:
+            self.fault(action.reason, f"{vm.name} is deleted, and its host {vm.host} does not answer")
+
+
+class BlindRemoval(Rule):
+    """No VM that answers goes by an own decision while no balancer answers: it could not be drained, and its
+    successor could not be attached."""
+
+    name = "blind-removal"
+
+    def before(self, action: Action) -> None:
+        """An own decision that no balancer could carry out?"""
+        vm = self.centre.vms.get(action.name) if isinstance(action, DeleteVM) else None
+        if vm is None or not is_own(self.centre, vm) or self.centre.gate.speaks():
+            return
+        gate = self.centre.gate
+        if self.centre.answers(vm) and vm.name in gate.enabled():
+            self.fault(action.reason, f"{vm.name} is to go while the balancer says nothing, and gets requests")
+
+
+class TrueCause(Rule):
+    """A VM that runs goes only for a cause that is true when it goes.
+
+    Causes: it does not answer although it had its time; the user asked for something it is in the way of, and its
+    successor is there or cannot come before; more VMs are there than may be, or than spec.replicas asks for; it is one
+    more than was wanted (a successor came); the load is known and low, now. A load is known while the balancer tells
+    it, and at least one VM that answers carries it.
+
+    How many VMs are wanted is kept account of here: as many as were there whenever one was created, except those
+    that were created beside one that they replace, or for the sake of a host's minimum.
+    """
+
+    name = "true-cause"
+
+    def __init__(self, *args, **kwargs) -> None:  # type: ignore[no-untyped-def]
+        """Nothing was wanted yet."""
+        super().__init__(*args, **kwargs)
+        self.wanted = 0
+        self.shortest: dict[str, float] = {}
+        """By uid: the shortest startupTimeout since the VM was there."""
+        self.shown: set[str] = set()
+        """UIDs of VMs that answered when they were asked."""
+        self.failed: set[str] = set()
+        """UIDs of VMs whose domain was seen to be off, or that did not answer in time."""
+
+    def before(self, action: Action) -> None:
+        """Is there a cause?"""
+        vm = self.centre.vms.get(action.name) if isinstance(action, DeleteVM) else None
+        if vm is None or not is_own(self.centre, vm):
+            return
+        after = len(staying(self.centre)) - 1
+        if not self._has_cause(vm, action.reason, after):
+            self._blame(vm, action.reason, after)
+        self.wanted = min(self.wanted, after) if action.reason == SURPLUS else self.wanted
+
+    def _has_cause(self, vm: VMRecord, reason: str, after: int) -> bool:
+        centre = self.centre
+        if reason != SURPLUS and self._is_lost(vm):
+            return True
+        if after >= min(self.wanted, self._upmost()):
+            return True
+        if must_move(centre, vm) and not (centre.serves(vm) and has_place(centre, staying(centre), now=False)):
+            return True
+        automatic = centre.spec.scaling.policy == "Sessions" and not centre.spec.scaling.pause_scale_in
+        return automatic and load_in_words(centre) == "low"
+
+    def _upmost(self) -> int:
+        """No more are wanted than this, whatever was wanted before."""
+        scaling, most = self.centre.spec.scaling, ceiling(self.centre)
+        if scaling.policy == "Manual" and self.centre.spec.replicas is not None:
+            return min(most, max(scaling.min_vms, self.centre.spec.replicas))
+        return most
+
+    def _is_lost(self, vm: VMRecord) -> bool:
+        """Whether the VM does not answer, or did not in time: one that failed is kept for a while, and goes even if it
+        comes to life by then."""
+        domain = self.centre.domain(vm)
+        if domain is None or domain.state != "Running" or domain.hung or vm.uid in self.failed:
+            return True
+        return vm.uid not in self.shown and self._is_late(vm, domain)
+
+    def _is_late(self, vm: VMRecord, domain: Domain) -> bool:
+        timeout = self.shortest.get(vm.uid, vm.template.startup_timeout.seconds)
+        return self.centre.now - domain.started >= timeout - 1.0
+
+    def _blame(self, vm: VMRecord, reason: str, after: int) -> None:
+        if reason == SURPLUS:
+            load = load_in_words(self.centre)
+            held = " (scale-in is paused)" if self.centre.spec.scaling.pause_scale_in else ""
+            self.fault(f"{reason}-{load}", f"{vm.name} goes for low load{held}, load is {load}; {after} stay")
+        elif not self.centre.answers(vm):
+            self.fault(f"{reason}-early", f"{vm.name} is given up before its startupTimeout is over")
+        else:
+            self.fault(reason, f"{vm.name} answers and goes ({reason}), {after} stay of {self.wanted} wanted")
+
+    def after(self, action: Action, failure: Failure | None) -> None:
+        """One more is wanted, unless it replaces another."""
+        if not isinstance(action, CreateVM) or failure is not None:
+            return
+        here = staying(self.centre)
+        if not any(must_move(self.centre, vm) for vm in here) and not self._fills_host(action.host, here):
+            self.wanted = max(self.wanted, len(here))
+
+    def _fills_host(self, name: str, here: list[VMRecord]) -> bool:
+        host = host_of(self.centre, name)
+        return host is not None and sum(vm.host == name for vm in here) <= host.vms.min
+
+    def passed(self, seconds: float, *, working: bool) -> None:
+        """Who has shown that it answers, who has failed?"""
+        centre = self.centre
+        for vm in centre.vms.values():
+            domain = centre.domain(vm)
+            if domain is None:
+                continue
+            if domain.state in ("Off", "Crashed") or (vm.uid not in self.shown and self._is_late(vm, domain)):
+                self.failed.add(vm.uid)
+            elif working and not centre.probes_lost and centre.answering_host(vm.host) and centre.answers(vm):
+                self.shown.add(vm.uid)
+
+    def event(self, happening: Happening) -> None:
+        """A shorter startupTimeout holds for the VMs there are."""
+        now = self.centre.spec.template.spec.startup_timeout.seconds
+        for vm in self.centre.vms.values():
+            self.shortest[vm.uid] = min(now, self.shortest.get(vm.uid, vm.template.startup_timeout.seconds))
+
+
+class HostMinimum(Rule):
+    """No own action takes a VM from a host that is left with fewer than its vms.min.
+
+    Excused: VMs that are replaced (see `must_move`), VMs that do not run, hosts that the user emptied.
+    """
+
+    name = "host-minimum"
+
+    def before(self, action: Action) -> None:
+        """Who stays on its host?"""
+        vm = self.centre.vms.get(action.name) if isinstance(action, DeleteVM) else None
+        if vm is None or not is_own(self.centre, vm) or must_move(self.centre, vm) or not self.centre.answers(vm):
+            return
+        host = host_of(self.centre, vm.host)
+        rest = sum(it.host == vm.host and it.name != vm.name for it in staying(self.centre))
+        if host is not None and rest < host.vms.min:
+            self.fault(action.reason, f"{vm.name} goes, {rest} stay on {vm.host}, whose minimum is {host.vms.min}")

@@ -1,0 +1,128 @@
+"""Facts that several rules judge by. All of them are read from the world, none from what the operator says."""
+
+from __future__ import annotations
+
+from tests.referee.bridge import Host, VMRecord
+from tests.referee.centre import RUNS, DataCentre
+
+
+def staying(centre: DataCentre) -> list[VMRecord]:
+    """VMs that nobody has asked to leave."""
+    return [vm for vm in centre.by_age() if vm.deleting_since is None]
+
+
+def host_of(centre: DataCentre, name: str) -> Host | None:
+    """The host's entry in the spec; None: it is not, or no longer, there."""
+    return next((host for host in centre.spec.hosts if host.name == name), None)
+
+
+def is_emptied(centre: DataCentre, name: str) -> bool:
+    """Whether the user wants nothing on the host: cordoned, or gone from the spec."""
+    host = host_of(centre, name)
+    return host is None or host.cordoned
+
+
+def is_outdated(centre: DataCentre, vm: VMRecord) -> bool:
+    """Whether the spec asks for another machine than this."""
+    wanted, has = centre.spec.template.spec, vm.template
+    return any(
+        getattr(has, part) != getattr(wanted, part) for part in ("domain", "image", "network", "cloud_init", "port")
+    )
+
+
+def must_move(centre: DataCentre, vm: VMRecord) -> bool:
+    """Whether the user asked for something that this VM is in the way of: another template, an empty host, fewer VMs
+    on its host."""
+    host = host_of(centre, vm.host)
+    if host is None or host.cordoned or is_outdated(centre, vm):
+        return True
+    return sum(it.host == vm.host for it in staying(centre)) > host.vms.max
+
+
+def admits(centre: DataCentre, host: Host) -> bool:
+    """Whether the host's bond is good enough for a new VM."""
+    verdict = centre.rack(host.name).bond
+    return {"Ignore": True, "Prefer": verdict != "Down", "Require": verdict == "Healthy"}[centre.spec.bond_policy]
+
+
+def has_place(centre: DataCentre, vms: list[VMRecord], *, now: bool) -> bool:
+    """Whether one more VM fits beside `vms`. `now`: on a host that answers; else also on one that will.
+
+    What stands on a host that was given up takes no place (see `may_come_to_run`).
+    """
+    vms = [vm for vm in vms if centre.rack(vm.host).reachable or not is_emptied(centre, vm.host)]
+    return len(vms) < centre.spec.scaling.max_vms and any(
+        not host.cordoned
+        and admits(centre, host)
+        and (not now or centre.answering_host(host.name))
+        and sum(it.host == host.name for it in vms) < host.vms.max
+        for host in centre.spec.hosts
+    )
+
+
+def makes_room(centre: DataCentre, vm: VMRecord) -> bool:
+    """Whether what the user asked for cannot be had but by taking this VM before its successor serves.
+
+    That is so only if each VM that stays answers users (or another one would make room), none more fits for good
+    (a place that a leaving VM still holds, or on a host that is silent now, is waited for), and the successor can
+    start at once when this one is gone.
+    """
+    here = staying(centre)
+    others = [it for it in here if it.name != vm.name]
+    return (
+        must_move(centre, vm)
+        and all(centre.serves(it) for it in here)
+        and not has_place(centre, here, now=False)
+        and has_place(centre, others, now=True)
+    )
+
+
+def ceiling(centre: DataCentre) -> int:
+    """VMs that may be there at most."""
+    return min(centre.spec.scaling.max_vms, sum(host.vms.max for host in centre.spec.hosts))
+
+
+def floor(centre: DataCentre) -> int:
+    """VMs that should be there at least."""
+    of_hosts = sum(host.vms.min for host in centre.spec.hosts if not host.cordoned)
+    return min(max(centre.spec.scaling.min_vms, of_hosts), ceiling(centre))
+
+
+def load_in_words(centre: DataCentre) -> str:
+    """What the Sessions policy must make of the load now: low, high, between, unknown, or unmeasured (there are
+    clients, or could be, and nobody answers them)."""
+    if centre.metrics_lost or not centre.gate.speaks():
+        return "unknown"
+    shares, limits = list(centre.shares().values()), centre.spec.scaling.sessions
+    if not shares:
+        return "unmeasured"
+    above = sum(100 * it >= limits.upper_percent * limits.max_per_vm for it in shares)
+    below = sum(100 * it <= limits.lower_percent * limits.max_per_vm for it in shares)
+    if 100 * above >= limits.upper_quorum_percent * len(shares):
+        return "high"
+    return "low" if below >= limits.lower_quorum else "between"
+
+
+def may_come_to_run(centre: DataCentre, vm: VMRecord) -> bool:
+    """Whether the VM's domain runs, or may yet.
+
+    What the user gave up (its host does not answer and was emptied, or the VM was asked to leave) does not count: a
+    dead host would hold the places of its VMs for ever.
+    """
+    if not centre.rack(vm.host).reachable:
+        return not is_emptied(centre, vm.host) and vm.deleting_since is None
+    domain = centre.domain(vm)
+    if domain is not None and domain.state in RUNS:
+        return True
+    fresh = vm.uid not in centre.ever_answered and vm.phase not in ("Failed", "Lost")
+    return fresh and vm.deleting_since is None
+
+
+def runs_on(centre: DataCentre, host: str, *, but: str = "") -> int:
+    """How many of the cluster's LubanVMs run on the host, without the one with the uid `but`."""
+    domains = centre.rack(host).domains
+    return sum(
+        vm.uid in domains and domains[vm.uid].state in RUNS and vm.uid != but
+        for vm in centre.vms.values()
+        if vm.host == host
+    )
