@@ -46,7 +46,9 @@ def names_of(seed: int) -> tuple[int, list[str]]:
 
 @click.command()
 @click.option("--stories", default=10_000, show_default=True, type=click.IntRange(1), help="How many stories to play.")
-@click.option("--seed", default=1, show_default=True, type=click.IntRange(0), help="Seed of the first; the next follow.")
+@click.option(
+    "--seed", default=1, show_default=True, type=click.IntRange(0), help="Seed of the first; the next follow."
+)
 @click.option("--jobs", default=1, show_default=True, type=click.IntRange(1, 64), help="How many at the same time.")
 @click.option("--story", default="", help="Play this one story alone: JSON as printed here, or a file that holds it.")
 @click.option("--keep-length", is_flag=True, help="Print the stories as they came, without looking for shorter ones.")
@@ -92,7 +94,9 @@ def _play_all(seeds: range, jobs: int) -> Tally:
     if sys.stderr.isatty():
         click.echo(err=True)
     seconds = time.monotonic() - begun
-    click.echo(f"{tally.stories} stories from seed {seeds.start} in {seconds:.0f} s: {len(tally.counts)} kinds of violations")
+    click.echo(
+        f"{tally.stories} stories from seed {seeds.start} in {seconds:.0f} s: {len(tally.counts)} kinds of violations"
+    )
     return tally
 
 
@@ -105,10 +109,13 @@ def _played(seeds: range, jobs: int) -> Iterator[tuple[int, list[str]]]:
 
 
 def _progress(tally: Tally, total: int, seconds: float) -> None:
-    if sys.stderr.isatty() and (tally.stories % 25 == 0 or tally.stories == total):
-        left = seconds / tally.stories * (total - tally.stories)
-        words = f"\r{tally.stories}/{total} stories, {len(tally.counts)} kinds of violations, {left:.0f} s left "
-        click.echo(words, err=True, nl=False)
+    """On a terminal a line that changes; else a line for every tenth."""
+    terminal = sys.stderr.isatty()
+    if tally.stories % (25 if terminal else max(1, total // 10)) and tally.stories != total:
+        return
+    left = seconds / tally.stories * (total - tally.stories)
+    words = f"{tally.stories}/{total} stories, {len(tally.counts)} kinds of violations, {left:.0f} s left "
+    click.echo(f"\r{words}" if terminal else words, err=True, nl=not terminal)
 
 
 def _report(tally: Tally, jobs: int, *, shorten: bool, whole_log: bool) -> None:

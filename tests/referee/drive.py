@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from tests.referee import wishes  # noqa: F401  (registers its kinds of events)
+from tests.referee import wishes
 from tests.referee.bridge import EPOCH, LubanClusterSpec, Plan, WatchedOperator
 from tests.referee.centre import DataCentre
 from tests.referee.events import Stage, happen
@@ -48,7 +48,7 @@ class Outcome:
 
 
 class Play:
-    """One story on its stage. `stop_at`: end as soon as a violation of this name is found."""
+    """One story on its stage. `stop_at`: end as soon as this rule is broken, or broken in this way (rule/key)."""
 
     def __init__(self, story: Story, *, make: Maker = WatchedOperator, stop_at: str = "") -> None:
         self.story, self.stop_at = story, stop_at
@@ -92,7 +92,7 @@ class Play:
         self._seen.add(found.name)
         centre.note(f"!! {found.name}: {message}")
         self.outcome.violations.append(found)
-        if found.name == self.stop_at or len(self._seen) >= MOST_VIOLATIONS:
+        if self.stop_at in (found.name, found.rule) or len(self._seen) >= MOST_VIOLATIONS:
             raise Enough
 
     # Time.
@@ -166,11 +166,14 @@ class Play:
             made = self._tick()
             quiet = centre.now if made.actions else quiet
             if centre.now - begun > LONGEST_REST_SECONDS:
-                self._each(Rest, lambda rule: rule.restless(centre.now - begun, made))
+                self._restless(centre.now - begun, made)
                 return
             self._wait(made.requeue_after, working=True)
         self._each(Rest, lambda rule: rule.rested())
         self._each(WellInTheEnd, lambda rule: rule.rested())
+
+    def _restless(self, seconds: float, made: Plan) -> None:
+        self._each(Rest, lambda rule: rule.restless(seconds, made))
 
     def _each(self, kind: type[AnyRule], do: Callable[[AnyRule], None]) -> None:
         for rule in self.rules:
@@ -181,7 +184,9 @@ class Play:
         """Longer than any window, cooldown or retention of the spec, and than what failed may wait."""
         behavior = self.stage.centre.spec.scaling.behavior
         times = [
-            it.seconds for way in (behavior.scale_up, behavior.scale_down) for it in (way.stabilization_window, way.cooldown)
+            it.seconds
+            for way in (behavior.scale_up, behavior.scale_down)
+            for it in (way.stabilization_window, way.cooldown)
         ]
         return max(300.0, *times) + self.stage.centre.spec.scaling.interval.seconds + 65.0
 
@@ -208,4 +213,3 @@ class Play:
 def play(story: Story, *, make: Maker = WatchedOperator, stop_at: str = "") -> Outcome:
     """Play a story. Raises BadStory if it cannot be played. `make`: the operator; `stop_at`: see Play."""
     return Play(story, make=make, stop_at=stop_at).run()
-

@@ -69,6 +69,7 @@ SHRINKING = ("user-sets-limits", "user-sets-replicas", "user-cordons", "user-set
 OPERATOR_TROUBLE = ("operator-dies-after", "memory-is-lost", "operator-is-away", "clock-is-set")
 RECOVERY = ("host-returns", "balancer-is-back", "all-recover", "metrics-are-back", "network-is-back", "probes-are-back")
 
+
 @dataclass(frozen=True)
 class Plot:
     """Parts in their order. `weight`: how often it comes; `spec`: in which cluster it plays; None: in any."""
@@ -82,7 +83,10 @@ def tight_spec(dice: random.Random) -> dict[str, Any]:
     """A spec in which there is just enough room, where faults hurt most."""
     low = dice.choice((1, 2, 2))
     high = low + dice.choice((0, 1, 1, 2))
-    hosts = [host_entry("host-b", dice.choice((0, 1)), dice.choice((2, 3))), host_entry("host-c", 0, dice.choice((2, 3)))]
+    hosts = [
+        host_entry("host-b", dice.choice((0, 1)), dice.choice((2, 3))),
+        host_entry("host-c", 0, dice.choice((2, 3))),
+    ]
     scaling: dict[str, Any] = {"minVMs": low, "maxVMs": high, "interval": "15s"}
     scaling["behavior"] = {"scaleDown": {"stabilizationWindow": dice.choice(("0s", "30s", "2m"))}}
     spec: dict[str, Any] = {"hosts": hosts, "scaling": scaling, "template": {"spec": {"image": {"volume": "w.qcow2"}}}}
@@ -107,10 +111,22 @@ def elastic_spec(dice: random.Random) -> dict[str, Any]:
 PLOTS: tuple[Plot, ...] = (
     # What is out of order meets a wish.
     Plot(
-        (GROWN, some(*HOST_TROUBLE, *VM_TROUBLE, pauses=LATER), some(*REPLACING, *SHRINKING, pauses=LATER), wait(LATER)),
+        (
+            GROWN,
+            some(*HOST_TROUBLE, *VM_TROUBLE, pauses=LATER),
+            some(*REPLACING, *SHRINKING, pauses=LATER),
+            wait(LATER),
+        ),
         weight=6,
     ),
-    Plot((some(*HOST_TROUBLE, pauses=LONG), some(*REPLACING, *SHRINKING, pauses=LATER), perhaps(some(*RECOVERY)), wait(LONG))),
+    Plot(
+        (
+            some(*HOST_TROUBLE, pauses=LONG),
+            some(*REPLACING, *SHRINKING, pauses=LATER),
+            perhaps(some(*RECOVERY)),
+            wait(LONG),
+        )
+    ),
     Plot((some(*HOST_TROUBLE, pauses=LATER), some(*SHRINKING, pauses=LATER), wait(LATER)), weight=4, spec=tight_spec),
     # A VM leaves on a host that falls silent; then a rollout.
     Plot(
@@ -136,7 +152,9 @@ PLOTS: tuple[Plot, ...] = (
         weight=3,
     ),
     # All are sick for long.
-    Plot((GROWN, GROWN, some("all-are-sick", "network-is-cut", "probes-are-lost", pauses=LONG), wait(LONG), wait(LONG))),
+    Plot(
+        (GROWN, GROWN, some("all-are-sick", "network-is-cut", "probes-are-lost", pauses=LONG), wait(LONG), wait(LONG))
+    ),
     Plot((GROWN, exactly("all-are-sick", pauses=LATER), wait(LONG)), weight=2, spec=elastic_spec),
     # The load falls, something is in the way, the load is another.
     Plot(
@@ -177,8 +195,17 @@ PLOTS: tuple[Plot, ...] = (
         weight=4,
     ),
     # A cluster that cannot work.
-    Plot((some("host-refuses", "host-cannot-boot", "volumes-are-stuck"), exactly("user-rolls-out", pauses=LATER), wait((900.0,)))),
-    Plot((exactly("host-refuses", "host-b", "image"), exactly("host-refuses", "host-c", "image"), wait((900.0,))), weight=1),
+    Plot(
+        (
+            some("host-refuses", "host-cannot-boot", "volumes-are-stuck"),
+            exactly("user-rolls-out", pauses=LATER),
+            wait((900.0,)),
+        )
+    ),
+    Plot(
+        (exactly("host-refuses", "host-b", "image"), exactly("host-refuses", "host-c", "image"), wait((900.0,))),
+        weight=1,
+    ),
     # The operator is away, dies, or its clock is set while something is on its way.
     Plot(
         (
@@ -191,7 +218,14 @@ PLOTS: tuple[Plot, ...] = (
         weight=4,
     ),
     # Users change their minds.
-    Plot((GROWN, some(*REPLACING, *SHRINKING, pauses=LATER), some(*REPLACING, *SHRINKING, "user-sets-policy"), wait(LONG))),
+    Plot(
+        (
+            GROWN,
+            some(*REPLACING, *SHRINKING, pauses=LATER),
+            some(*REPLACING, *SHRINKING, "user-sets-policy"),
+            wait(LONG),
+        )
+    ),
     # VMs do not go as they should.
     Plot(
         (

@@ -39,6 +39,10 @@ class Rule:
         """`report`: called with rule, key and message."""
         self.stage = stage
         self._report = report
+        self.begin()
+
+    def begin(self) -> None:
+        """What the rule remembers is empty yet."""
 
     @property
     def centre(self) -> DataCentre:

@@ -38,15 +38,15 @@ class Paused(Rule):
 class Patience(Rule):
     """What fails again and again is tried ever more rarely: doubling, up to every five minutes.
 
-    For each kind of action, VM and reason: after n failures in a row the next attempt is not made before 2^(n-6) s. For VMs that never came to answer: after n of those the next is not created before 5 * 2^(n-4) s, and
-    it is one, not all. Counts begin anew after every event that may change what works (KINDS' `matters`).
+    For each kind of action, VM and reason: after n failures in a row the next attempt is not made before 2^(n-6) s.
+    For VMs that never came to answer: after n of those the next is not created before 5 * 2^(n-4) s, and it is one,
+    not all. Counts begin anew after every event that may change what works (KINDS' `matters`).
     """
 
     name = "patience"
 
-    def __init__(self, *args, **kwargs) -> None:  # type: ignore[no-untyped-def]
+    def begin(self) -> None:
         """Nothing has failed yet."""
-        super().__init__(*args, **kwargs)
         self._forget()
 
     def _forget(self) -> None:
@@ -107,9 +107,8 @@ class Routes(Rule):
     STALE_SECONDS = 45.0
     LEFT_OUT_SECONDS = 240.0
 
-    def __init__(self, *args, **kwargs) -> None:  # type: ignore[no-untyped-def]
+    def begin(self) -> None:
         """All is well so far."""
-        super().__init__(*args, **kwargs)
         self.stale: dict[str, float] = {}
         self.left_out: dict[str, float] = {}
 

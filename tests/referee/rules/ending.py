@@ -50,12 +50,8 @@ class WellInTheEnd(Rule):
             self._place(vm, [it for it in serving if it.name != vm.name])
         for host in self.centre.spec.hosts:
             here = [vm for vm in serving if vm.host == host.name]
-            if len(here) > host.vms.max and self._could_do_with_less(serving):
+            if len(here) > host.vms.max and has_place(self.centre, serving, now=True):
                 self.fault("host-above-maximum", f"{host.name} has {len(here)}, maximum {host.vms.max}")
-
-    def _could_do_with_less(self, serving: list[VMRecord]) -> bool:
-        """Whether one could go: more answer than must, or there is room for its successor."""
-        return len(serving) > floor(self.centre) or has_place(self.centre, serving, now=True)
 
     def _place(self, vm: VMRecord, others: list[VMRecord]) -> None:
         """Is it what is wanted, where it is wanted, if another could take its place?"""

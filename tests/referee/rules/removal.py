@@ -27,6 +27,9 @@ from tests.referee.rules.truth import (
 )
 from tests.referee.story import Happening
 
+TOLERANCE_SECONDS = 6.0
+"""The referee looks once a tick, and a calm cluster ticks every five seconds."""
+
 
 class Answers(Rule):
     """No own action lowers the number of VMs that answer users below min(minVMs, those that answered before).
@@ -116,14 +119,16 @@ class TrueCause(Rule):
 
     name = "true-cause"
 
-    def __init__(self, *args, **kwargs) -> None:  # type: ignore[no-untyped-def]
+    def begin(self) -> None:
         """Nothing was wanted yet."""
-        super().__init__(*args, **kwargs)
         self.wanted = 0
         self.shortest: dict[str, float] = {}
         """By uid: the shortest startupTimeout since the VM was there."""
         self.shown: set[str] = set()
         """UIDs of VMs that answered when they were asked."""
+        self.low_since: float | None = None
+        self.not_low = 0.0
+        """Seconds without a low load, lately."""
         self.failed: set[str] = set()
         """UIDs of VMs whose domain was seen to be off, or that did not answer in time."""
 
@@ -146,7 +151,12 @@ class TrueCause(Rule):
         if must_move(centre, vm) and not (centre.serves(vm) and has_place(centre, staying(centre), now=False)):
             return True
         automatic = centre.spec.scaling.policy == "Sessions" and not centre.spec.scaling.pause_scale_in
-        return automatic and load_in_words(centre) == "low"
+        return automatic and load_in_words(centre) == "low" and self._has_lasted()
+
+    def _has_lasted(self) -> bool:
+        window = self.centre.spec.scaling.behavior.scale_down.stabilization_window.seconds
+        since = self.centre.now if self.low_since is None else self.low_since
+        return self.centre.now - since >= window - TOLERANCE_SECONDS
 
     def _upmost(self) -> int:
         """No more are wanted than this, whatever was wanted before."""
@@ -170,6 +180,7 @@ class TrueCause(Rule):
     def _blame(self, vm: VMRecord, reason: str, after: int) -> None:
         if reason == SURPLUS:
             load = load_in_words(self.centre)
+            load = f"{load}-briefly" if load == "low" else load
             held = " (scale-in is paused)" if self.centre.spec.scaling.pause_scale_in else ""
             self.fault(f"{reason}-{load}", f"{vm.name} goes for low load{held}, load is {load}; {after} stay")
         elif not self.centre.answers(vm):
@@ -190,8 +201,9 @@ class TrueCause(Rule):
         return host is not None and sum(vm.host == name for vm in here) <= host.vms.min
 
     def passed(self, seconds: float, *, working: bool) -> None:
-        """Who has shown that it answers, who has failed?"""
+        """Who has shown that it answers, who has failed? How long has the load been low?"""
         centre = self.centre
+        self._watch_load(seconds)
         for vm in centre.vms.values():
             domain = centre.domain(vm)
             if domain is None:
@@ -201,6 +213,15 @@ class TrueCause(Rule):
             elif working and not centre.probes_lost and centre.answering_host(vm.host) and centre.answers(vm):
                 self.shown.add(vm.uid)
 
+    def _watch_load(self, seconds: float) -> None:
+        """A load that is not low for less than the policy's interval may go unnoticed."""
+        low = load_in_words(self.centre) == "low"
+        self.not_low = 0.0 if low else self.not_low + seconds
+        if low and self.low_since is None:
+            self.low_since = self.centre.now - seconds
+        elif self.not_low > self.centre.spec.scaling.interval.seconds + TOLERANCE_SECONDS:
+            self.low_since = None
+
     def event(self, happening: Happening) -> None:
         """A shorter startupTimeout holds for the VMs there are."""
         now = self.centre.spec.template.spec.startup_timeout.seconds
@@ -209,16 +230,18 @@ class TrueCause(Rule):
 
 
 class HostMinimum(Rule):
-    """No own action takes a VM from a host that is left with fewer than its vms.min.
+    """No VM that is one too many is taken from a host that is left with fewer than its vms.min.
 
-    Excused: VMs that are replaced (see `must_move`), VMs that do not run, hosts that the user emptied.
+    Excused: VMs that do not answer, or that make way for another (see `must_move`); hosts that the user emptied.
     """
 
     name = "host-minimum"
 
     def before(self, action: Action) -> None:
         """Who stays on its host?"""
-        vm = self.centre.vms.get(action.name) if isinstance(action, DeleteVM) else None
+        if not isinstance(action, DeleteVM) or action.reason != SURPLUS:
+            return
+        vm = self.centre.vms.get(action.name)
         if vm is None or not is_own(self.centre, vm) or must_move(self.centre, vm) or not self.centre.answers(vm):
             return
         host = host_of(self.centre, vm.host)

@@ -37,9 +37,8 @@ class Drained(Rule):
 
     name = "drain"
 
-    def __init__(self, *args, **kwargs) -> None:  # type: ignore[no-untyped-def]
+    def begin(self) -> None:
         """Nobody drains yet."""
-        super().__init__(*args, **kwargs)
         self.told: dict[str, float] = {}
         """By VM: when a publication told the balancers to send it nothing new."""
         self.shortest = math.inf
@@ -80,9 +79,8 @@ class Grace(Rule):
 
     name = "grace"
 
-    def __init__(self, *args, **kwargs) -> None:  # type: ignore[no-untyped-def]
+    def begin(self) -> None:
         """No button was pressed yet."""
-        super().__init__(*args, **kwargs)
         self.pressed: dict[str, float] = {}
 
     def before(self, action: Action) -> None:
@@ -95,7 +93,9 @@ class Grace(Rule):
         waited = self.centre.now - self.pressed.get(vm.uid, math.inf)
         grace = self.centre.spec.template.spec.termination_grace_period_seconds
         if waited < grace - MARGIN_SECONDS:
-            self.fault("cut-short", f"the plug of {vm.name} is pulled {waited:.0f} s after the button, grace is {grace} s")
+            self.fault(
+                "cut-short", f"the plug of {vm.name} is pulled {waited:.0f} s after the button, grace is {grace} s"
+            )
 
     def after(self, action: Action, failure: Failure | None) -> None:
         """The button is pressed."""
@@ -132,9 +132,8 @@ class DeletionEnds(Rule):
 
     name = "deletion-ends"
 
-    def __init__(self, *args, **kwargs) -> None:  # type: ignore[no-untyped-def]
+    def begin(self) -> None:
         """Nobody leaves yet."""
-        super().__init__(*args, **kwargs)
         self.waited: dict[str, float] = {}
         self.failed: set[str] = set()
         """VMs of which an action failed."""

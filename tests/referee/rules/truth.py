@@ -106,7 +106,8 @@ def load_in_words(centre: DataCentre) -> str:
 def may_come_to_run(centre: DataCentre, vm: VMRecord) -> bool:
     """Whether the VM's domain runs, or may yet.
 
-    What the user gave up (its host does not answer and was emptied, or the VM was asked to leave) does not count: a
+    A domain is started only at the beginning of a VM's life; one that stopped by itself later stays off. What the user
+    gave up (its host does not answer and was emptied, or the VM was asked to leave) does not count: a
     dead host would hold the places of its VMs for ever.
     """
     if not centre.rack(vm.host).reachable:
@@ -114,8 +115,7 @@ def may_come_to_run(centre: DataCentre, vm: VMRecord) -> bool:
     domain = centre.domain(vm)
     if domain is not None and domain.state in RUNS:
         return True
-    fresh = vm.uid not in centre.ever_answered and vm.phase not in ("Failed", "Lost")
-    return fresh and vm.deleting_since is None
+    return vm.phase in ("Pending", "Provisioning") and vm.deleting_since is None
 
 
 def runs_on(centre: DataCentre, host: str, *, but: str = "") -> int:
