@@ -1,12 +1,14 @@
 # Two commands are enough: `make demo` and `make test`. Both do all their own set-up and can be run again.
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint unit bench failover crds image packages setup lab-up lab-down clean
+.PHONY: help demo test lint unit referee bench failover crds image packages setup lab-up lab-down clean
 
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 BASE_PYTHON ?= python3
 NAME ?= all
+STORIES ?= 10000
+SEED ?= 1
 
 help:  ## Show this help
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -31,6 +33,9 @@ lint: $(VENV)/.done  ## ruff, mypy --strict, import layers, drift of CRDs and ge
 
 unit: $(VENV)/.done  ## Unit tests alone, in seconds
 	$(PYTHON) -m pytest tests/unit
+
+referee: $(VENV)/.done  ## Thousands of random stories against the decisions: STORIES=10000, SEED=1; about 20 minutes
+	$(PYTHON) -m tests.referee --stories $(STORIES) --seed $(SEED) --jobs 2
 
 bench: setup  ## Benchmarks: NAME=membership, names, reaction, stats, bond, links, app; each prints one line of JSON
 	@$(PYTHON) -m bench $(NAME)

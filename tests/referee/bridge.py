@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, cast, get_args
 
 from luban.api.cluster import BondPolicy, Host, LubanClusterSpec
 from luban.api.host import BondVerdict
+from luban.api.template import IN_PLACE_FIELDS as TIMINGS
 from luban.core.model import (
     Action,
     CreateVM,
@@ -27,8 +29,8 @@ from luban.core.model import (
     VMRecord,
 )
 from luban.core.plan import plan
-from luban.runtime.records import TIMINGS
-from tests.unit.world import BALANCER, CLUSTER, EPOCH, Domain, Machine, Operator, Proxy, World, in_words, make_spec
+from luban.core.times import Now
+from tests.fakes.simulator import BALANCER, CLUSTER, EPOCH, Domain, Machine, Operator, Proxy, World, in_words, make_spec
 
 __all__ = [
     "BALANCER",
@@ -79,6 +81,6 @@ class WatchedOperator(Operator):
     def look(self) -> Plan:
         """Observe and plan, and do nothing."""
         world = self.world
-        seen = world.observe(self.failures)
-        wall = cast("Any", world).wall
-        return plan(world.spec, CLUSTER, seen, self.memory, wall, deleting=world.deleting)
+        seen = replace(world.observe(self.provision_failures), action_failures=dict(self.action_failures))
+        now = Now(cast("Any", world).wall, world.now)
+        return plan(world.spec, CLUSTER, seen, self.memory, now, deleting=world.deleting)

@@ -41,6 +41,8 @@ class Saboteur(WatchedOperator):
 
     def look(self) -> Plan:
         """The plan as it should not be."""
+        # Its own patience would keep back what the sabotage adds.
+        self.retries.forget()
         made = super().look()
         centre = self.world
         assert isinstance(centre, DataCentre)

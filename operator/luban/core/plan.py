@@ -151,7 +151,11 @@ def _entered(before: Entered | None, phase: Phase, now: float) -> Entered:
 
 def _room(snapshot: Snapshot) -> Room:
     def can_shrink_to(desired: int) -> bool:
-        return len(snapshot.state.live) - len(vms_to_delete(snapshot, desired)) <= desired
+        live = len(snapshot.state.live)
+        if live <= desired:
+            # Nothing needs to go, for one is missing: if it can be made it is wanted still, and it is asked again then.
+            return snapshot.chosen_host is None
+        return live - len(vms_to_delete(snapshot, desired)) <= desired
 
     return Room(snapshot.limits, can_shrink_to)
 

@@ -40,7 +40,8 @@ class Patience(Rule):
 
     For each kind of action, VM and reason: after n failures in a row the next attempt is not made before 2^(n-6) s.
     For VMs that never came to answer: after n of those the next is not created before 5 * 2^(n-4) s, and it is one,
-    not all. Counts begin anew after every event that may change what works (KINDS' `matters`).
+    not all. Counts begin anew after every event that may change what works (KINDS' `matters`), and as soon as another
+    VM answers its probe.
     """
 
     name = "patience"
@@ -52,6 +53,7 @@ class Patience(Rule):
     def _forget(self) -> None:
         self.failed: dict[str, list[float]] = defaultdict(list)
         self.fruitless: set[str] = set()
+        self.up: set[str] = set()
         self.created: float | None = None
 
     def event(self, happening: Happening) -> None:
@@ -61,6 +63,10 @@ class Patience(Rule):
 
     def before(self, action: Action) -> None:
         """A VM in place of others that never answered?"""
+        up = {vm.uid for vm in self.centre.vms.values() if self._up(vm)}
+        if up - self.up:
+            self.fruitless.clear()
+        self.up |= up
         if isinstance(action, CreateVM):
             self._creation(action)
         elif isinstance(action, DeleteVM | UpdateVM) and (vm := self.centre.vms.get(action.name)) is not None:
@@ -155,4 +161,11 @@ class Routes(Rule):
             and not centre.rack(vm.host).cut
             and centre.answers(vm)
             and not centre.routed(vm)
+            and not self._shares_address(vm)
         }
+
+    def _shares_address(self, vm: VMRecord) -> bool:
+        """Whether the network gave its address to another one too: only one of them can have it."""
+        domains = self.centre.domains()
+        own = domains.get(vm.uid)
+        return own is not None and any(it.address == own.address for uid, it in domains.items() if uid != vm.uid)

@@ -22,6 +22,7 @@ from tests.referee.rules.truth import (
     is_emptied,
     load_in_words,
     makes_room,
+    may_come_to_run,
     must_move,
     staying,
 )
@@ -192,7 +193,8 @@ class TrueCause(Rule):
         """One more is wanted, unless it replaces another."""
         if not isinstance(action, CreateVM) or failure is not None:
             return
-        here = staying(self.centre)
+        # One whose domain ended by itself is replaced, not joined, whatever its status says yet.
+        here = [vm for vm in staying(self.centre) if may_come_to_run(self.centre, vm)]
         if not any(must_move(self.centre, vm) for vm in here) and not self._fills_host(action.host, here):
             self.wanted = max(self.wanted, len(here))
 

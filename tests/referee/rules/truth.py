@@ -119,10 +119,13 @@ def may_come_to_run(centre: DataCentre, vm: VMRecord) -> bool:
 
 
 def runs_on(centre: DataCentre, host: str, *, but: str = "") -> int:
-    """How many of the cluster's LubanVMs run on the host, without the one with the uid `but`."""
+    """How many of the cluster's LubanVMs run on the host, without the one with the uid `but`.
+
+    What the user gave up is not counted: see `may_come_to_run`.
+    """
     domains = centre.rack(host).domains
     return sum(
-        vm.uid in domains and domains[vm.uid].state in RUNS and vm.uid != but
+        vm.uid in domains and domains[vm.uid].state in RUNS and vm.uid != but and may_come_to_run(centre, vm)
         for vm in centre.vms.values()
         if vm.host == host
     )
