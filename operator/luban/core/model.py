@@ -190,7 +190,9 @@ class Observation:
     bonds: dict[str, BondObservation] = field(default_factory=dict)
     """By host name. Missing: no agent ever reported."""
     probes: dict[str, bool] = field(default_factory=dict)
-    """By VM name: did it answer its readiness probe. Missing: not probed."""
+    """By VM name: did it answer its readiness probe the last time. Missing: not probed, or too long ago."""
+    counted_probes: frozenset[str] = frozenset()
+    """VMs whose answer in `probes` was there in an earlier tick already: a probe is missed once, not in each tick."""
     sessions: dict[str, int] = field(default_factory=dict)
     """By VM name: active sessions. Missing: unknown."""
     provision_failures: dict[str, Failure] = field(default_factory=dict)

@@ -189,9 +189,10 @@ def _remember(state: State, steps: Steps, memory: ClusterMemory, now: float) -> 
     """Update what is counted: hosts to avoid, probes missed. A VM that was not probed keeps its count."""
     failing = {vm.host: now + AVOID_SECONDS for vm in state.vms if _fails_now(vm.phase, steps.of[vm.name])}
     avoid = {host: until for host, until in memory.avoid.items() if until > now} | failing
-    probes = state.observation.probes
+    seen = state.observation
+    fresh = {name: answer for name, answer in seen.probes.items() if name not in seen.counted_probes}
     misses = {
-        vm.name: count for vm in state.ready if (count := _count(memory.misses.get(vm.name, 0), probes.get(vm.name)))
+        vm.name: count for vm in state.ready if (count := _count(memory.misses.get(vm.name, 0), fresh.get(vm.name)))
     }
     return replace(
         memory,

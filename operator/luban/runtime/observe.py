@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import structlog
@@ -27,6 +27,7 @@ from luban.core.state import State
 from luban.errors import LubanError
 from luban.ports import HostRef, Ports
 from luban.render.httpd import settings_of
+from luban.runtime.asking import Answers, Asker, Question
 from luban.runtime.host_reports import HostReports
 from luban.runtime.publication import published_of, settings_version
 from luban.runtime.records import belongs_to, cluster_ref, read_vms, with_timings
@@ -40,6 +41,12 @@ HOST_MEMORY_SECONDS = 5.0
 two while it destroys a domain. After that it is unreachable."""
 PROBE_PATIENCE_SECONDS = 0.5
 """A tick waits so long for the VMs' answers; what comes later counts in a later tick."""
+SCRAPE_SECONDS = 1.0
+"""Between two looks at a VM's own gauge."""
+LATE_SECONDS = 10.0
+"""An answer may be so much older than it should be: ticks are seconds apart, and some wait for others."""
+BOOTING_ANSWER_SECONDS = 1.0
+"""What a VM that boots answered says so long that it does not answer yet."""
 
 
 @dataclass(frozen=True)
@@ -61,10 +68,19 @@ class Observer:
     _pending: dict[HostRef, asyncio.Task[dict[str, DomainRecord]]] = field(default_factory=dict)
     _last: dict[HostRef, tuple[float, dict[str, DomainRecord]]] = field(default_factory=dict)
     """When each host answered last, and what."""
-    _asked: dict[str, asyncio.Task[bool]] = field(default_factory=dict)
-    """Probes under way, by VM."""
     _left_out: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """By VM: what could not be read in the last look."""
+
+    def __post_init__(self) -> None:
+        self._readiness: Asker[bool] = Asker(self.ports.clock.monotonic)
+        self._gauges: Asker[int | None] = Asker(self.ports.clock.monotonic)
+
+    def close(self) -> None:
+        """Ask nobody any more."""
+        self._readiness.close()
+        self._gauges.close()
+        for task in self._pending.values():
+            task.cancel()
 
     async def observe(
         self, cluster: LubanCluster, failures: Mapping[str, Failure], troubles: Mapping[str, Failure]
@@ -76,9 +92,12 @@ class Observer:
         read = read_vms(bodies)
         self._tell(ref, read.left_out)
         vms = tuple(with_timings(record, cluster.spec.template.spec) for record in read.records)
-        hosts, (published, reports) = await asyncio.gather(
-            self._hosts(ref, _hosts_of(cluster, vms)), self._balancers(cluster, ref)
-        )
+        asking = asyncio.ensure_future(self._hosts(ref, _hosts_of(cluster, vms)))
+        try:
+            published, reports = await self._balancers(cluster, ref)
+        finally:
+            # Also if the API server fails meanwhile: nobody else would hear what the hosts answer.
+            hosts = await asking
         observation = Observation(
             vms=vms,
             hosts=hosts,
@@ -149,42 +168,40 @@ class Observer:
     async def _with_vms_answers(self, cluster: LubanCluster, observation: Observation) -> Observation:
         state = State(observation)
         sessions, probes = await asyncio.gather(self._sessions(cluster, state), self._probes(state))
-        return Observation(**{**vars(observation), "probes": probes, "sessions": sessions})
+        return replace(observation, sessions=dict(sessions), probes=dict(probes.values), counted_probes=probes.repeated)
 
-    async def _probes(self, state: State) -> dict[str, bool]:
-        """Ask all VMs that could answer, at the same time; whoever has not answered yet is missing."""
+    async def _probes(self, state: State) -> Answers[bool]:
+        """Ask all VMs that could answer, each at the period of its template; one that boots, in every tick."""
         wanted = [vm for vm in state.live if vm.phase in PROBED and state.runs(vm) and state.address(vm)]
-        tasks = {vm.name: self._asked.get(vm.name) or asyncio.ensure_future(self._probe(state, vm)) for vm in wanted}
-        if tasks:
-            await asyncio.wait(tasks.values(), timeout=PROBE_PATIENCE_SECONDS)
-        # A VM that takes its time keeps its probe, and nobody waits for it.
-        self._asked = {name: task for name, task in tasks.items() if not task.done()}
-        return {name: task.result() for name, task in tasks.items() if task.done()}
+        return await self._readiness.ask({vm.name: self._probe(state, vm) for vm in wanted}, PROBE_PATIENCE_SECONDS)
 
-    async def _probe(self, state: State, vm: VMRecord) -> bool:
-        probe = vm.template.readiness_probe
-        return await self.ports.probes.ready(
-            state.address(vm), vm.template.port, probe.http_get.path, float(probe.timeout_seconds)
+    def _probe(self, state: State, vm: VMRecord) -> Question[bool]:
+        probe, address, port = vm.template.readiness_probe, state.address(vm), vm.template.port
+        path, timeout, booting = probe.http_get.path, float(probe.timeout_seconds), vm.phase == "Booting"
+        return Question(
+            # What a VM answered before it was paused says nothing of whether it is ready again.
+            about=(address, port, path, booting),
+            ask=lambda: self.ports.probes.ready(address, port, path, timeout),
+            period=0.0 if booting else float(probe.period_seconds),
+            lifetime=BOOTING_ANSWER_SECONDS if booting else 2 * probe.period_seconds + timeout + LATE_SECONDS,
         )
 
-    async def _sessions(self, cluster: LubanCluster, state: State) -> dict[str, int]:
-        limits = cluster.spec.scaling.sessions
-        if limits.source == "Balancer":
+    async def _sessions(self, cluster: LubanCluster, state: State) -> Mapping[str, int]:
+        if cluster.spec.scaling.sessions.source == "Balancer":
             return balancer_sessions(state)
-        asked = state.serving
-        counts = await asyncio.gather(
-            *(
-                self.ports.probes.gauge(
-                    state.address(vm),
-                    vm.template.port,
-                    limits.metric.path,
-                    limits.metric.name,
-                    float(vm.template.readiness_probe.timeout_seconds),
-                )
-                for vm in asked
-            )
+        questions = {vm.name: self._scrape(cluster, state, vm) for vm in state.serving}
+        answers = await self._gauges.ask(questions, PROBE_PATIENCE_SECONDS)
+        return {name: count for name, count in answers.values.items() if count is not None}
+
+    def _scrape(self, cluster: LubanCluster, state: State, vm: VMRecord) -> Question[int | None]:
+        metric, address, port = cluster.spec.scaling.sessions.metric, state.address(vm), vm.template.port
+        timeout = float(vm.template.readiness_probe.timeout_seconds)
+        return Question(
+            about=(address, port, metric.path, metric.name),
+            ask=lambda: self.ports.probes.gauge(address, port, metric.path, metric.name, timeout),
+            period=SCRAPE_SECONDS,
+            lifetime=timeout + LATE_SECONDS,
         )
-        return {vm.name: count for vm, count in zip(asked, counts, strict=True) if count is not None}
 
 
 def balancer_sessions(state: State) -> dict[str, int]:

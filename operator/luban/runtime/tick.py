@@ -178,6 +178,7 @@ class ClusterRuntime:
                 if not self.finished:
                     await _first_of(stopped, self.wake, seconds=max(0.0, delay - minimum_period))
         finally:
+            self.observer.close()
             await self.applier.close()
 
 

@@ -1,0 +1,103 @@
+"""Questions to many VMs: each at its own pace, nobody waits for a slow one, nobody is asked twice at once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
+
+import pytest
+
+from luban.runtime.asking import Asker, Question
+
+NO_PATIENCE = 0.0
+
+
+class Vms:
+    """VMs that answer with how often they were asked, at once or when the test says so, and a clock."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self.asked: Counter[str] = Counter()
+        self.gates: dict[str, asyncio.Event] = {}
+        self.asker: Asker[int] = Asker(lambda: self.seconds)
+
+    def question(self, name: str, about: str = "", period: float = 10.0, lifetime: float = 30.0) -> Question[int]:
+        async def ask() -> int:
+            self.asked[name] += 1
+            number = self.asked[name]
+            if name in self.gates:
+                await self.gates[name].wait()
+            return number
+
+        return Question(about, ask, period, lifetime)
+
+    async def look(self, *names: str, patience: float = 1.0, **more: object) -> tuple[dict[str, int], set[str]]:
+        """Values, and who repeats itself."""
+        questions = {name: self.question(name, **more) for name in names}  # type: ignore[arg-type]
+        answers = await self.asker.ask(questions, patience)
+        return dict(answers.values), set(answers.repeated)
+
+
+@pytest.fixture
+async def vms() -> AsyncIterator[Vms]:
+    found = Vms()
+    yield found
+    found.asker.close()
+    await asyncio.sleep(0)
+
+
+async def test_an_answer_is_kept_until_the_vm_is_asked_again(vms: Vms) -> None:
+    seen = []
+    for vms.seconds in range(25):
+        seen.append((await vms.look("a"))[0]["a"])
+    assert vms.asked == {"a": 3}
+    assert seen == [1] * 10 + [2] * 10 + [3] * 5
+
+
+async def test_who_repeats_itself_is_said(vms: Vms) -> None:
+    assert await vms.look("a") == ({"a": 1}, set())
+    vms.seconds = 1
+    assert await vms.look("a", "b") == ({"a": 1, "b": 1}, {"a"})
+    vms.seconds = 10
+    assert await vms.look("a", "b") == ({"a": 2, "b": 1}, {"b"})
+
+
+async def test_a_slow_one_is_not_waited_for_and_not_asked_twice(vms: Vms) -> None:
+    vms.gates["slow"] = asyncio.Event()
+    assert await vms.look("slow", "quick", patience=0.01) == ({"quick": 1}, set())
+    for vms.seconds in (20, 40):
+        values, _ = await vms.look("slow", "quick", patience=0.01)
+        assert "slow" not in values
+    assert vms.asked == {"slow": 1, "quick": 3}
+    vms.gates["slow"].set()
+    await asyncio.sleep(0)
+    vms.seconds = 45
+    values, repeated = await vms.look("slow")
+    assert (values["slow"], repeated) == (2, set()), "the late answer is taken, and as it is due, it is asked again"
+
+
+async def test_an_answer_that_is_too_old_says_nothing(vms: Vms) -> None:
+    assert (await vms.look("a", lifetime=12.0))[0] == {"a": 1}
+    vms.gates["a"] = asyncio.Event()
+    vms.seconds = 12
+    assert (await vms.look("a", patience=0.01, lifetime=12.0))[0] == {"a": 1}
+    vms.seconds = 12.1
+    assert (await vms.look("a", patience=0.01, lifetime=12.0))[0] == {}
+
+
+async def test_another_question_has_no_old_answer(vms: Vms) -> None:
+    assert (await vms.look("a", about="10.0.0.1"))[0] == {"a": 1}
+    assert (await vms.look("a", about="10.0.0.2"))[0] == {"a": 2}
+    vms.gates["a"] = asyncio.Event()
+    assert (await vms.look("a", about="10.0.0.3", patience=0.01))[0] == {}
+    vms.gates.clear()
+    assert (await vms.look("a", about="10.0.0.4"))[0] == {"a": 4}, "what hangs is not waited for"
+
+
+async def test_who_is_gone_is_forgotten(vms: Vms) -> None:
+    vms.gates["a"] = asyncio.Event()
+    await vms.look("a", "b", patience=0.01)
+    assert (await vms.look("b"))[0] == {"b": 1}
+    vms.gates.clear()
+    assert (await vms.look("a", "b"))[0] == {"a": 2, "b": 1}

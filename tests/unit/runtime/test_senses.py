@@ -1,0 +1,121 @@
+"""What one look costs, and whom it waits for."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from luban.core.model import ClusterRef, DomainRecord
+from luban.errors import TemporaryError
+from luban.ports import HostRef
+from luban.runtime import observe
+from tests.fakes.operator_harness import NAMESPACE, OperatorHarness
+
+GAUGE = {"scaling": {"policy": "Sessions", "minVMs": 2, "maxVMs": 6, "sessions": {"source": "Metric"}}}
+
+
+def with_probe(harness: OperatorHarness, **probe: Any) -> None:
+    """Change the readiness probe."""
+    template = {"spec": {"image": {"volume": "luban-web.qcow2"}, "network": {"type": "User"}, "readinessProbe": probe}}
+    harness.change(template=template)
+
+
+async def counted_probes(harness: OperatorHarness, seconds: float) -> int:
+    """How many probes the operator makes in that time."""
+    real, count = harness.probes.ready, 0
+
+    async def ready(*arguments: Any) -> bool:
+        nonlocal count
+        count += 1
+        return await real(*arguments)
+
+    harness.probes.ready = ready  # type: ignore[method-assign]
+    await harness.run(seconds)
+    return count
+
+
+@pytest.mark.parametrize(("period", "wanted"), [(60, 20), (20, 60)])
+async def test_each_vm_is_probed_at_its_own_period(period: int, wanted: int) -> None:
+    harness = OperatorHarness()
+    await harness.run(60)
+    with_probe(harness, periodSeconds=period)
+    await harness.run(10)
+    assert wanted - 2 <= await counted_probes(harness, 600) <= wanted + 2
+
+
+async def test_a_missed_probe_is_counted_once_however_many_ticks_pass() -> None:
+    harness = OperatorHarness()
+    with_probe(harness, periodSeconds=60)
+    await harness.run(60)
+    harness.probes.deaf.add(harness.vms()[0]["spec"]["address"])
+    await harness.run(100)
+    name = harness.vms()[0]["metadata"]["name"]
+    assert harness.runtime.memory.misses[name] in {1, 2}
+
+
+async def test_a_vm_whose_metrics_hang_holds_up_no_tick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(observe, "PROBE_PATIENCE_SECONDS", 0.01)
+    harness = OperatorHarness(GAUGE)
+    await harness.run(60)
+    slow = harness.vms()[0]["spec"]["address"]
+    gate, asked = asyncio.Event(), 0
+
+    async def gauge(address: str, *_: Any) -> int | None:
+        nonlocal asked
+        if address == slow:
+            asked += 1
+            await gate.wait()
+        return 7
+
+    harness.probes.gauge = gauge  # type: ignore[method-assign]
+    await harness.run(60)
+    assert asked == 1
+    condition = {it["type"]: it for it in harness.body()["status"]["conditions"]}["LoadKnown"]
+    assert condition["status"] == "False"
+    assert harness.vms()[0]["metadata"]["name"] in condition["message"]
+    gate.set()
+    await harness.run(10)
+    assert {it["type"]: it for it in harness.body()["status"]["conditions"]}["LoadKnown"]["status"] == "True"
+    harness.runtime.observer.close()
+
+
+async def test_a_gauge_is_not_read_in_every_tick() -> None:
+    harness = OperatorHarness(GAUGE)
+    await harness.run(60)
+    count = 0
+
+    async def gauge(*_: Any) -> int | None:
+        nonlocal count
+        count += 1
+        return 7
+
+    harness.probes.gauge = gauge  # type: ignore[method-assign]
+    for _ in range(10):
+        await harness.runtime.tick()
+        harness.clock.seconds += 0.2
+    assert count <= 4
+
+
+async def test_a_host_is_asked_once_when_the_balancer_cannot_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    harness = OperatorHarness()
+    await harness.run(60)
+    real, under_way, most = harness.hypervisor.list_domains, 0, 0
+
+    async def slow(host: HostRef, cluster: ClusterRef) -> dict[str, DomainRecord]:
+        nonlocal under_way, most
+        under_way += 1
+        most = max(most, under_way)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        under_way -= 1
+        return await real(host, cluster)
+
+    harness.hypervisor.list_domains = slow  # type: ignore[method-assign]
+    harness.api.fail_next("read_config_map", TemporaryError("Unavailable", "no"), times=5)
+    for _ in range(6):
+        await harness.runtime.tick()
+    assert under_way == 0
+    assert most == 2, "two hosts, each asked once at a time"
+    assert harness.api.find("LubanCluster", NAMESPACE, "luban")
