@@ -103,9 +103,23 @@ class Cluster(Protocol):
         """Base URL of a balancer's agent, from the annotation of its Lease; None: none has reported."""
 
     async def event(
-        self, cluster: ClusterRef, *, kind: str, name: str, uid: str, type_: str, reason: str, message: str
+        self,
+        cluster: ClusterRef,
+        *,
+        kind: str,
+        name: str,
+        uid: str,
+        type_: str,
+        reason: str,
+        message: str,
+        series: str = "",
+        times: int = 1,
     ) -> None:
-        """Record a Kubernetes Event (`type_` Normal or Warning) about a LubanCluster or LubanVM."""
+        """Record a Kubernetes Event (`type_` Normal or Warning) about a LubanCluster or LubanVM.
+
+        The same once more adds `times` to the count of the first one. With a `series`, Events that differ in their
+        message alone are the same; the latest message stands.
+        """
 
     async def close(self) -> None:
         """Close all connections."""

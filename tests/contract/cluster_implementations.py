@@ -28,8 +28,8 @@ class Implementation(Protocol):
     def secret(self, name: str, key: str, value: str) -> None:
         """Create a Secret."""
 
-    def events(self) -> list[tuple[str, str, str, str, str]]:
-        """Events as kind, name, type, reason, message."""
+    def events(self) -> list[tuple[str, str, str, str, str, int]]:
+        """Events as kind, name, type, reason, message, count."""
 
 
 class FakeImplementation:
@@ -53,9 +53,9 @@ class FakeImplementation:
         metadata = {"name": name, "namespace": self.namespace}
         self.fake.create({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": {key: value}})
 
-    def events(self) -> list[tuple[str, str, str, str, str]]:
+    def events(self) -> list[tuple[str, str, str, str, str, int]]:
         """See Implementation."""
-        return [(it.kind, it.name, it.type, it.reason, it.message) for it in self.fake.events(self.namespace)]
+        return [(it.kind, it.name, it.type, it.reason, it.message, it.times) for it in self.fake.events(self.namespace)]
 
 
 class RealImplementation:
@@ -80,11 +80,11 @@ class RealImplementation:
         """See Implementation."""
         self.plane.kubectl("create", "secret", "generic", name, "-n", self.namespace, f"--from-literal={key}={value}")
 
-    def events(self) -> list[tuple[str, str, str, str, str]]:
+    def events(self) -> list[tuple[str, str, str, str, str, int]]:
         """See Implementation."""
         items = json.loads(self._get("events"))["items"]
         about = [(it["involvedObject"]["kind"], it["involvedObject"]["name"]) for it in items]
-        said = [(it["type"], it["reason"], it["message"]) for it in items]
+        said = [(it["type"], it["reason"], it["message"], it["count"]) for it in items]
         return [(*who, *what) for who, what in zip(about, said, strict=True)]
 
     def _get(self, *arguments: str) -> str:

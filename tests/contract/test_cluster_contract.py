@@ -358,16 +358,32 @@ async def test_an_event_is_recorded_once(side: Implementation, ref: ClusterRef) 
     await say("two became three")
     await say("three became four")
     assert sorted(side.events()) == [
-        ("LubanCluster", "luban", "Normal", "ScaleUp", "three became four"),
-        ("LubanCluster", "luban", "Normal", "ScaleUp", "two became three"),
+        ("LubanCluster", "luban", "Normal", "ScaleUp", "three became four", 1),
+        ("LubanCluster", "luban", "Normal", "ScaleUp", "two became three", 2),
     ]
+
+
+async def test_a_series_is_one_event_with_a_count_and_the_latest_words(side: Implementation, ref: ClusterRef) -> None:
+    for message, times in (("12 MiB left", 1), ("11 MiB left", 4), ("10 MiB left", 8)):
+        await side.cluster.event(
+            ref,
+            kind="LubanVM",
+            name="luban-a",
+            uid="u",
+            type_="Warning",
+            reason="StoragePoolFull",
+            message=message,
+            series="EnsureDomain",
+            times=times,
+        )
+    assert side.events() == [("LubanVM", "luban-a", "Warning", "StoragePoolFull", "10 MiB left", 13)]
 
 
 async def test_a_long_event_is_cut(side: Implementation, ref: ClusterRef) -> None:
     await side.cluster.event(
         ref, kind="LubanVM", name="luban-a", uid="u", type_="Warning", reason="Failed", message="ä" * 5000
     )
-    assert side.events() == [("LubanVM", "luban-a", "Warning", "Failed", "ä" * 1024)]
+    assert side.events() == [("LubanVM", "luban-a", "Warning", "Failed", "ä" * 1024, 1)]
 
 
 @pytest.mark.integration

@@ -11,7 +11,7 @@ import copy
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
@@ -43,6 +43,8 @@ class RecordedEvent:
     type: str
     reason: str
     message: str
+    series: str = ""
+    times: int = 1
 
 
 @dataclass
@@ -121,8 +123,13 @@ class FakeCluster:
             del self.objects[key]
 
     def events(self, namespace: str) -> list[RecordedEvent]:
-        """Events as `kubectl get events` has them: each once."""
-        return list(dict.fromkeys(event for event in self.event_log if event.namespace == namespace))
+        """Events as `kubectl get events` has them: each once, with its count and its latest message."""
+        found: dict[tuple[str, ...], RecordedEvent] = {}
+        for event in self.event_log:
+            key = (event.uid, event.type, event.reason, event.series or event.message)
+            before = found[key].times if key in found else 0
+            found[key] = replace(event, times=before + event.times)
+        return [event for event in found.values() if event.namespace == namespace]
 
     def fail_next(self, method: str, error: LubanError, *, times: int = 1, after: bool = False) -> None:
         """Have the next `times` calls of a port's method raise `error` ("*": of any method).
@@ -191,10 +198,20 @@ class FakeCluster:
         return annotations.get(names.ANNOTATION_AGENT_ENDPOINT)
 
     async def event(
-        self, cluster: ClusterRef, *, kind: str, name: str, uid: str, type_: str, reason: str, message: str
+        self,
+        cluster: ClusterRef,
+        *,
+        kind: str,
+        name: str,
+        uid: str,
+        type_: str,
+        reason: str,
+        message: str,
+        series: str = "",
+        times: int = 1,
     ) -> None:
         """See ports.Cluster."""
-        event = RecordedEvent(cluster.namespace, kind, name, uid, type_, reason, message[:1024])
+        event = RecordedEvent(cluster.namespace, kind, name, uid, type_, reason, message[:1024], series, times)
         self._do("event", lambda: self.event_log.append(event))
 
     async def close(self) -> None:

@@ -145,4 +145,4 @@ class LubanClusterStatus(StatusModel):
     last_scale_time: Time | None = None
     """When VMs were last added or removed because of the load (RFC 3339)."""
     conditions: tuple[Condition, ...] = Field(default=(), json_schema_extra=map_list("type"))
-    """Ready, SpecValid, HostsReachable, VMsHealthy, BalancersReady, LoadKnown, BondsHealthy, AtMaximum."""
+    """Ready, SpecValid, HostsReachable, VMsHealthy, BalancersReady, LoadKnown, BondsHealthy, AtMaximum, Reconciled."""

@@ -20,6 +20,7 @@ ConditionName = Literal[
     "LoadKnown",
     "BondsHealthy",
     "AtMaximum",
+    "Reconciled",
 ]
 """Conditions of a LubanCluster, in the order in which they are written."""
 
@@ -51,6 +52,7 @@ CONDITIONS: Mapping[ConditionName, ConditionType] = {
                 "NoRoom": "No host can take the VMs that are missing; the message says why each one cannot.",
                 "Deleting": "The LubanCluster is being deleted.",
             },
+            "Unknown": {"NotReconciled": "The operator cannot look: condition Reconciled says why."},
         },
         further={"False": "the first of HostsReachable, VMsHealthy and BalancersReady that is False"},
     ),
@@ -102,6 +104,7 @@ CONDITIONS: Mapping[ConditionName, ConditionType] = {
             "True": {"AllReady": "They do."},
             "False": {
                 "BalancerUnreachable": "A balancer's agent does not answer, or has not reported yet.",
+                "MemberRefused": "A VM's address or name cannot be a member: it is left out, the others are published.",
                 "ConfigurationNotInForce": "httpd does not serve with what the ConfigMap says; the message quotes it.",
             },
             "Unknown": {"NotPublishedYet": "The very first ConfigMap is being written."},
@@ -145,5 +148,15 @@ CONDITIONS: Mapping[ConditionName, ConditionType] = {
             },
             "False": {"BelowMaximum": "It does not."},
         },
+    ),
+    "Reconciled": ConditionType(
+        meaning="The operator looks after the cluster, and what it does is carried out.",
+        good="True",
+        warning="False",
+        reasons={
+            "True": {"Reconciled": "It does."},
+            "False": {"InternalError": "A fault of the operator; its log has the traceback."},
+        },
+        further={"False": "the Kubernetes API's own (Forbidden, Timeout, ...)"},
     ),
 }

@@ -122,7 +122,9 @@ FAILURES: Mapping[str, Reasons] = {
         "WatchEnded": "The API server ended a watch. Opened again.",
     },
     "Operator": {
-        "InternalError": "A fault of the operator itself; its log has the details.",
+        "InternalError": "A fault of the operator itself; its log has the details. Tried again.",
+        "HostNotInSpec": "A LubanVM names a host that its LubanCluster does not: nothing is started there.",
+        "MemberRefused": "A VM's address or name cannot be a balancer's member; all others are published.",
     },
     "Balancer agent": {
         "CannotListen": "A port that httpd is to listen on is in use, or the address is not this machine's.",

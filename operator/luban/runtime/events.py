@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from luban.api.cluster import LubanCluster
 from luban.api.cluster_status import LubanClusterStatus
 from luban.api.conditions import CONDITIONS, Status
-from luban.core.model import Action, DeleteVM, UpdateVM
+from luban.core.model import Action, DeleteVM, Failure, UpdateVM
 from luban.core.placement import SOUND
+from luban.runtime.apply import Outcome
 
 WARNING_WHEN: Mapping[str, Status | None] = {name: kind.warning for name, kind in CONDITIONS.items()}
+"""Status of each condition that deserves a Warning; None: never, the other conditions say why."""
 GOOD = {"False": "True", "True": "False"}
 SCALINGS = frozenset({"ScaleUp", "ScaleDown"})
 VM_WARNINGS = frozenset({"Failed", "Lost"})
@@ -28,6 +30,8 @@ class Event:
     type: Literal["Normal", "Warning"]
     reason: str
     message: str
+    series: str = ""
+    """Not empty: the same once more is another count of this one, even in other words."""
 
 
 def cluster_events(cluster: LubanCluster, before: LubanClusterStatus, after: LubanClusterStatus) -> Iterator[Event]:
@@ -62,19 +66,38 @@ def bond_events(cluster: LubanCluster, before: LubanClusterStatus, after: LubanC
             yield _about_cluster(cluster, "Normal", f"Bond{bond.verdict}", message)
 
 
-def vm_events(actions: tuple[Action, ...], bodies: Mapping[str, Mapping[str, Any]]) -> Iterator[Event]:
-    """Phases that begin, and VMs that are asked to leave."""
-    for action in actions:
-        body = bodies.get(action.name) if isinstance(action, UpdateVM | DeleteVM) else None
-        if body is None:
-            continue
-        uid = str(body["metadata"]["uid"])
-        if isinstance(action, UpdateVM) and body.get("status", {}).get("phase") != action.phase:
-            kind: Literal["Normal", "Warning"] = "Warning" if action.phase in VM_WARNINGS else "Normal"
-            message = action.message or f"{action.phase}: {action.reason}"
-            yield Event("LubanVM", action.name, uid, kind, action.reason or action.phase, message)
-        elif isinstance(action, DeleteVM):
-            yield Event("LubanVM", action.name, uid, "Normal", "Removing", f"asked to leave: {action.reason}")
+def action_events(cluster: LubanCluster, outcomes: Iterable[Outcome]) -> Iterator[Event]:
+    """Of what was done: phases that begin, and VMs that are asked to leave. Of what failed: that it did, and why."""
+    for outcome in outcomes:
+        if outcome.failure is not None:
+            yield _failed(cluster, outcome, outcome.failure)
+        elif outcome.body is not None:
+            yield from _done(outcome.action, outcome.body)
+
+
+def begins_phase(action: Action, body: Mapping[str, Any] | None) -> bool:
+    """Whether an action on a LubanVM, as it was before, begins another phase of it."""
+    return isinstance(action, UpdateVM) and body is not None and body.get("status", {}).get("phase") != action.phase
+
+
+def _done(action: Action, body: Mapping[str, Any]) -> Iterator[Event]:
+    uid = str(body["metadata"]["uid"])
+    if isinstance(action, UpdateVM) and begins_phase(action, body):
+        kind: Literal["Normal", "Warning"] = "Warning" if action.phase in VM_WARNINGS else "Normal"
+        message = action.message or f"{action.phase}: {action.reason}"
+        yield Event("LubanVM", action.name, uid, kind, action.reason or action.phase, message)
+    elif isinstance(action, DeleteVM):
+        yield Event("LubanVM", action.name, uid, "Normal", "Removing", f"asked to leave: {action.reason}")
+
+
+def _failed(cluster: LubanCluster, outcome: Outcome, failure: Failure) -> Event:
+    """About the VM if there is one; counted by what was tried and why it failed, not by the words."""
+    tried = type(outcome.action).__name__
+    event = _about_cluster(cluster, "Warning", failure.reason, f"{tried}: {failure.message}")
+    if outcome.body is not None:
+        metadata = outcome.body["metadata"]
+        event = replace(event, kind="LubanVM", name=str(metadata["name"]), uid=str(metadata["uid"]))
+    return replace(event, series=tried)
 
 
 def _about_cluster(cluster: LubanCluster, type_: Literal["Normal", "Warning"], reason: str, message: str) -> Event:

@@ -12,6 +12,9 @@ from luban.api.common import Condition
 from luban.api.conditions import Status
 from luban.core.model import ClusterRef, Observation, Plan, UpdateVM
 from luban.core.state import State
+from luban.core.times import seconds_of
+from luban.runtime.apply import Outcome
+from luban.runtime.events import begins_phase
 
 CLUSTER = ("namespace", "cluster")
 VM_STATES = ("desired", "serving", "starting", "draining", "failed")
@@ -35,7 +38,10 @@ class Metrics:
         self.decisions = Counter(
             "luban_decision", "Decisions by verdict", (*CLUSTER, "verdict", "reason"), registry=registry
         )
-        self.actions = Counter("luban_actions", "Planned actions", (*CLUSTER, "action"), registry=registry)
+        self.actions = Counter("luban_actions", "Actions carried out", (*CLUSTER, "action"), registry=registry)
+        self.failures = Counter(
+            "luban_action_failures", "Actions that failed", (*CLUSTER, "action", "reason"), registry=registry
+        )
         self.writes = Counter("luban_status_writes", "Writes to the cluster's status", CLUSTER, registry=registry)
         self.errors = Counter("luban_tick_errors", "Ticks that failed", (*CLUSTER, "reason"), registry=registry)
         self.ticks = Histogram("luban_tick_seconds", "Time of one tick", CLUSTER, registry=registry)
@@ -50,7 +56,7 @@ class Metrics:
     def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
         return Gauge(name, text, (*CLUSTER, *labels), registry=self.registry)
 
-    def record(self, ref: ClusterRef, observation: Observation, plan: Plan, now: float) -> None:
+    def record(self, ref: ClusterRef, observation: Observation, plan: Plan) -> None:
         """Publish one tick."""
         labels = (ref.namespace, ref.name)
         self._forget_gone(labels)
@@ -61,7 +67,6 @@ class Metrics:
         for name, bond in observation.bonds.items():
             self.bonds.labels(*labels, name, bond.verdict).set(1)
         self._record_balancers(labels, observation)
-        self._record_plan(labels, observation, plan, now)
 
     def _forget_gone(self, labels: tuple[str, str]) -> None:
         """Drop the series of VMs, hosts and balancers: those that still exist are set again at once."""
@@ -86,13 +91,17 @@ class Metrics:
                 count = sum(member.state == name for member in balancer.members)
                 self.members.labels(*labels, balancer.name, name).set(count)
 
-    def _record_plan(self, labels: tuple[str, str], observation: Observation, plan: Plan, now: float) -> None:
-        created = {vm.name: vm.created for vm in observation.vms}
-        before = {vm.name: vm.phase for vm in observation.vms}
-        for action in plan.actions:
-            self.actions.labels(*labels, type(action).__name__).inc()
-            if isinstance(action, UpdateVM) and before.get(action.name) != action.phase:
-                self.transitions.labels(*labels, action.phase).observe(max(0.0, now - created[action.name]))
+    def ended(self, ref: ClusterRef, outcomes: Iterable[Outcome], now: float) -> None:
+        """Count what was done and what failed. `now`: seconds since the epoch."""
+        labels = (ref.namespace, ref.name)
+        for outcome in outcomes:
+            action = type(outcome.action).__name__
+            if outcome.failure is not None:
+                self.failures.labels(*labels, action, outcome.failure.reason).inc()
+                continue
+            self.actions.labels(*labels, action).inc()
+            if begins_phase(outcome.action, outcome.body) and isinstance(outcome.action, UpdateVM):
+                self.transitions.labels(*labels, outcome.action.phase).observe(max(0.0, now - _created(outcome)))
 
     def record_conditions(self, ref: ClusterRef, conditions: Iterable[Condition]) -> None:
         """Publish what the status says: all its conditions, SpecValid too."""
@@ -111,3 +120,8 @@ class Metrics:
         for metric in vars(self).values():
             if hasattr(metric, "remove_by_labels"):
                 metric.remove_by_labels(by)
+
+
+def _created(outcome: Outcome) -> float:
+    """When the LubanVM was made, in seconds since the epoch."""
+    return seconds_of(outcome.body["metadata"]["creationTimestamp"]) if outcome.body is not None else 0.0

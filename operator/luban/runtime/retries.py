@@ -6,6 +6,7 @@ Pure; times are seconds on a clock that nobody sets.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 
 from luban.core.model import (
@@ -14,13 +15,17 @@ from luban.core.model import (
     DestroyDomain,
     EnsureDomain,
     Failure,
+    PublishBalancer,
     RemoveDomain,
     RemoveStray,
     ShutdownDomain,
+    UpdateVM,
 )
 
 FIRST_SECONDS = 1.0
 LONGEST_SECONDS = 300.0
+LONGEST_UNTOLD_SECONDS = 30.0
+"""For what tells balancers and users how things are: they act on it meanwhile."""
 
 Attempt = tuple[str, str]
 """What is tried: a subject, and the kind of action."""
@@ -30,12 +35,21 @@ Trouble = tuple[str, str, str]
 
 @dataclass
 class _Wait:
+    longest: float
     count: int = 0
     next_at: float = 0.0
 
     @property
     def seconds(self) -> float:
-        return float(min(LONGEST_SECONDS, FIRST_SECONDS * 2.0 ** min(self.count - 1, 16)))
+        return float(min(self.longest, FIRST_SECONDS * 2.0 ** min(self.count - 1, 16)))
+
+
+@dataclass(frozen=True)
+class _Failed:
+    """An attempt that failed: with other inputs it is another one."""
+
+    trouble: Trouble
+    inputs: Hashable
 
 
 @dataclass
@@ -43,14 +57,14 @@ class Retries:
     """What failed lately, and when it may be tried again."""
 
     _troubles: dict[Trouble, _Wait] = field(default_factory=dict)
-    _of: dict[Attempt, Trouble] = field(default_factory=dict)
-    """The trouble that an attempt met last."""
+    _of: dict[Attempt, _Failed] = field(default_factory=dict)
+    """How an attempt failed last."""
 
     def may_try(self, subject: str, action: Action, now: float) -> bool:
         """Whether the action may be tried now. A yes to one is a no to all others that met the same trouble."""
-        trouble = self._of.get((subject, type(action).__name__))
-        wait = self._troubles.get(trouble) if trouble is not None else None
-        if wait is None:
+        failed = self._of.get((subject, type(action).__name__))
+        wait = self._troubles.get(failed.trouble) if failed is not None else None
+        if wait is None or failed is None or failed.inputs != _inputs(action):
             return True
         if now < wait.next_at:
             return False
@@ -61,10 +75,11 @@ class Retries:
         """The action was tried in vain."""
         kind = type(action).__name__
         trouble = (_where(subject, action), kind, failure.reason)
-        wait = self._troubles.setdefault(trouble, _Wait())
+        longest = LONGEST_UNTOLD_SECONDS if isinstance(action, PublishBalancer | UpdateVM) else LONGEST_SECONDS
+        wait = self._troubles.setdefault(trouble, _Wait(longest))
         wait.count += 1
         wait.next_at = now + wait.seconds
-        self._of[subject, kind] = trouble
+        self._of[subject, kind] = _Failed(trouble, _inputs(action))
 
     def succeeded(self, subject: str, action: Action) -> None:
         """The action was carried out: whatever stood in its way there is gone."""
@@ -73,10 +88,28 @@ class Retries:
         for trouble in [it for it in self._troubles if it[:2] == (where, kind)]:
             del self._troubles[trouble]
 
+    def forget_subjects(self, gone: Callable[[str], bool]) -> None:
+        """Drop what is about subjects that are no more."""
+        self._of = {attempt: failed for attempt, failed in self._of.items() if not gone(attempt[0])}
+        self._troubles = {trouble: wait for trouble, wait in self._troubles.items() if not gone(trouble[0])}
+
     def forget(self) -> None:
         """Something changed that may be the remedy: everything may be tried at once."""
         self._troubles.clear()
         self._of.clear()
+
+
+def _inputs(action: Action) -> Hashable:
+    """What an attempt depends on, beyond its subject: who has new members to publish does not wait for the old."""
+    match action:
+        case PublishBalancer():
+            return action
+        case EnsureDomain(vm):
+            return vm.host_uri, vm.template
+        case UpdateVM():
+            return action.phase, action.reason, action.address, action.balancers
+        case _:
+            return None
 
 
 def _where(subject: str, action: Action) -> str:

@@ -136,6 +136,15 @@ def _condition(old: Condition | None, state: ConditionState, generation: int, no
     )
 
 
+def with_conditions(
+    status: LubanClusterStatus, news: Sequence[ConditionState], generation: int, now: float
+) -> LubanClusterStatus:
+    """The status with some conditions as they stand now, and all others as they were. `now`: since the epoch."""
+    fresh = {it.type: it for it in _conditions(status.conditions, news, generation, now)}
+    kept = tuple(fresh.pop(it.type, it) for it in status.conditions)
+    return status.model_copy(update={"conditions": (*kept, *fresh.values())})
+
+
 def spec_refused(error: ValueError) -> ConditionState:
     """The condition that says what is wrong with a spec, field by field where that is known."""
     if not isinstance(error, ValidationError):

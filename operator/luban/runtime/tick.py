@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -11,26 +11,24 @@ import structlog
 
 from luban.api.cluster import LubanCluster
 from luban.api.cluster_status import LubanClusterStatus
-from luban.core.model import ClusterMemory, ClusterRef, ConditionState, Plan
+from luban.core.model import ClusterMemory, ClusterRef, ConditionState, Failure
 from luban.core.plan import plan
 from luban.core.times import Now
 from luban.errors import LubanError
 from luban.ports import Ports
 from luban.render.balancer import settings_of
-from luban.runtime.apply import Applier
-from luban.runtime.events import Event, bond_events, cluster_events, vm_events
+from luban.runtime.apply import Applier, Outcome, fault
+from luban.runtime.events import Event, action_events, bond_events, cluster_events
 from luban.runtime.host_reports import HostReports
 from luban.runtime.metrics import Metrics
-from luban.runtime.observe import Look, Observer
+from luban.runtime.observe import Observer
+from luban.runtime.recorder import EventRecorder
 from luban.runtime.records import cluster_ref
-from luban.runtime.status import StatusWriter, build_status, remembered, spec_refused
+from luban.runtime.status import StatusWriter, build_status, remembered, spec_refused, with_conditions
+from luban.runtime.trouble import RECONCILED, Trouble
 
 log = structlog.get_logger(__name__)
 
-RETRY_SECONDS = 2.0
-"""Time to the next tick after one that could not be finished."""
-FAULT_SECONDS = 10.0
-"""Time to the next tick after a fault of our own: rare enough not to flood the log."""
 SPEC_VALID = ConditionState("SpecValid", True, "Valid")
 
 
@@ -55,6 +53,8 @@ class ClusterRuntime:
             log.warning("parts of the status left out", cluster=str(self.ref), parts=self.cluster.left_out)
         # What cannot be read must not stay beside what is true now.
         self.writer = StatusWriter(None if self.cluster.left_out else self.cluster.status.wire())
+        self.trouble = Trouble(self.ports.clock.monotonic)
+        self.recorder = EventRecorder(self.ports.cluster, self.ref, self.ports.clock.monotonic)
         self.memory = remembered(self.cluster.status, self._moment())
 
     @property
@@ -87,19 +87,43 @@ class ClusterRuntime:
         """Do one tick; returns the seconds until the next if nothing wakes us. Never raises an Exception.
 
         A fault of our own is logged with its traceback and counted; the cluster keeps its loop, for the next tick
-        starts from observation again.
+        starts from observation again. The status tells of it.
         """
         with self.metrics.ticks.labels(self.ref.namespace, self.ref.name).time():
             try:
-                return await self._tick()
+                delay = await self._tick()
             except LubanError as error:
-                self.metrics.errors.labels(self.ref.namespace, self.ref.name, error.reason).inc()
                 log.warning("tick failed", cluster=str(self.ref), reason=error.reason, error=error.message)
-                return RETRY_SECONDS
-            except Exception:
-                self.metrics.errors.labels(self.ref.namespace, self.ref.name, "InternalError").inc()
+                return await self._fail(Failure(error.reason, error.message, permanent=False))
+            except Exception as error:
                 log.exception("tick failed by a fault of the operator", cluster=str(self.ref))
-                return FAULT_SECONDS
+                return await self._fail(fault(error), fault=True)
+            self.trouble.over()
+            return delay
+
+    async def _fail(self, failure: Failure, *, fault: bool = False) -> float:
+        """A tick failed. Returns the seconds until the next."""
+        self.metrics.errors.labels(self.ref.namespace, self.ref.name, failure.reason).inc()
+        delay = self.trouble.failed(failure, fault=fault)
+        try:
+            await self._tell_of_trouble()
+        except LubanError as error:
+            log.warning("trouble not told", cluster=str(self.ref), reason=error.reason, error=error.message)
+        return delay
+
+    async def _tell_of_trouble(self) -> None:
+        """The status as it was, but for what is known no more. Raises LubanError if it cannot be written."""
+        before, now = self.cluster.status, self.ports.clock.now()
+        status = with_conditions(before, tuple(self.trouble.conditions()), self.cluster.metadata.generation, now)
+        if self.trouble.blind and status.phase in ("Ready", "Progressing"):
+            status = status.model_copy(update={"phase": "Degraded"})
+        self.metrics.record_conditions(self.ref, status.conditions)
+        if not self.writer.due(status.wire(), now):
+            return
+        await self._write(status, now)
+        for event in cluster_events(self.cluster, before, status):
+            await self.recorder.record(event)
+        self.cluster = self.cluster.model_copy(update={"status": status})
 
     async def _tick(self) -> float:
         seen = await self.observer.observe(self.cluster, self.applier.provision_failures, self.applier.action_failures)
@@ -115,15 +139,15 @@ class ClusterRuntime:
             self.applier.retries.forget()
         # Whatever of this plan is carried out below, the next one must not take it back.
         self.memory = made.memory
-        self.metrics.record(self.ref, seen.observation, made, now)
+        self.metrics.record(self.ref, seen.observation, made)
         before = self.cluster.status
-        status = build_status(self.cluster, seen.observation, made, (self._spec_condition(),), moment)
+        status = build_status(self.cluster, seen.observation, made, (self._spec_condition(), RECONCILED), moment)
         self.metrics.record_conditions(self.ref, status.conditions)
         if _scaled(before, status):
             # Before the first VM is made or let go: a successor that is put in our place must want the same number.
             await self._write(status, now)
         await self.applier.apply(self.cluster, made, seen.bodies)
-        await self._report(before, status, seen, made, now)
+        await self._report(before, status, now)
         self.finished = made.finished
         return made.requeue_after
 
@@ -137,11 +161,11 @@ class ClusterRuntime:
             return replace(self.spec_condition, reason="ReplicasIgnored", message=message)
         return self.spec_condition
 
-    async def _report(
-        self, before: LubanClusterStatus, status: LubanClusterStatus, seen: Look, made: Plan, now: float
-    ) -> None:
-        for event in _events(self.cluster, before, status, made, seen):
-            await self._send(event)
+    async def _report(self, before: LubanClusterStatus, status: LubanClusterStatus, now: float) -> None:
+        outcomes = self.applier.take_outcomes()
+        self.metrics.ended(self.ref, outcomes, now)
+        for event in _events(self.cluster, before, status, outcomes):
+            await self.recorder.record(event)
         if _turned(before, status):
             self.metrics.decided(self.ref, status)
         if self.writer.due(status.wire(), now):
@@ -152,21 +176,6 @@ class ClusterRuntime:
         await self.ports.cluster.patch_cluster_status(self.ref, status.wire())
         self.metrics.writes.labels(self.ref.namespace, self.ref.name).inc()
         self.writer.wrote(status.wire(), now)
-
-    async def _send(self, event: Event) -> None:
-        """Record an Event; one that is lost costs a line in the log, not the tick."""
-        try:
-            await self.ports.cluster.event(
-                self.ref,
-                kind=event.kind,
-                name=event.name,
-                uid=event.uid,
-                type_=event.type,
-                reason=event.reason,
-                message=event.message,
-            )
-        except LubanError as error:
-            log.warning("event not recorded", cluster=str(self.ref), reason=error.reason, error=error.message)
 
     async def run(self, stopped: asyncio.Event, *, minimum_period: float) -> None:
         """Tick until `stopped` is set or the cluster is gone; at most one tick in `minimum_period` seconds."""
@@ -193,10 +202,10 @@ async def _first_of(*events: asyncio.Event, seconds: float) -> None:
 
 
 def _events(
-    cluster: LubanCluster, before: LubanClusterStatus, after: LubanClusterStatus, made: Plan, seen: Look
+    cluster: LubanCluster, before: LubanClusterStatus, after: LubanClusterStatus, outcomes: Sequence[Outcome]
 ) -> Iterator[Event]:
     """All that is worth telling about one tick."""
-    yield from vm_events(made.actions, seen.bodies)
+    yield from action_events(cluster, outcomes)
     yield from cluster_events(cluster, before, after)
     yield from bond_events(cluster, before, after)
 

@@ -142,24 +142,38 @@ class KubernetesCluster:
         return annotations.get(names.ANNOTATION_AGENT_ENDPOINT) or None
 
     async def event(
-        self, cluster: ClusterRef, *, kind: str, name: str, uid: str, type_: str, reason: str, message: str
+        self,
+        cluster: ClusterRef,
+        *,
+        kind: str,
+        name: str,
+        uid: str,
+        type_: str,
+        reason: str,
+        message: str,
+        series: str = "",
+        times: int = 1,
     ) -> None:
-        """Record an Event. The same once more does not add one but makes the first one recent again."""
+        """Record an Event. The same once more does not add one but counts the first one up."""
         about = {"kind": kind, "namespace": cluster.namespace, "name": name, "uid": uid}
-        body = _event(about, type_, reason, message[:_NOTE_LIMIT])
+        body = _event(about, type_, reason, message[:_NOTE_LIMIT], series) | {"count": times}
         try:
             await self._transport.send(Call("create", EVENTS, cluster.namespace, body=body))
         except Conflict:
-            again = Call(
-                "patch",
-                EVENTS,
-                cluster.namespace,
-                body["metadata"]["name"],
-                body={"lastTimestamp": body["lastTimestamp"]},
-                content_type=MERGE_PATCH,
-            )
-            with suppress(NotFound):
-                await self._transport.send(again)
+            await self._count_up(cluster.namespace, body)
+
+    async def _count_up(self, namespace: str, body: Mapping[str, Any]) -> None:
+        name = body["metadata"]["name"]
+        found = await self._read(EVENTS, namespace, name)
+        if found is None:
+            return
+        news = {
+            "count": int(found.get("count") or 1) + body["count"],
+            "lastTimestamp": body["lastTimestamp"],
+            "message": body["message"],
+        }
+        with suppress(NotFound):
+            await self._transport.send(Call("patch", EVENTS, namespace, name, body=news, content_type=MERGE_PATCH))
 
     async def _read(self, resource: Resource, namespace: str, name: str) -> dict[str, Any] | None:
         try:
@@ -238,9 +252,9 @@ def _apply(cluster: ClusterRef, name: str, data: Mapping[str, str], labels: Mapp
     )
 
 
-def _event(about: Mapping[str, str], type_: str, reason: str, message: str) -> dict[str, Any]:
-    """An Event whose name follows from what it says, so that the same event has the same name."""
-    said = "\0".join((about["uid"], type_, reason, message))
+def _event(about: Mapping[str, str], type_: str, reason: str, message: str, series: str) -> dict[str, Any]:
+    """An Event whose name follows from what it says, or from its series, so that the same event has the same name."""
+    said = "\0".join((about["uid"], type_, reason, series or message))
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
     return {
         "apiVersion": "v1",
@@ -255,7 +269,6 @@ def _event(about: Mapping[str, str], type_: str, reason: str, message: str) -> d
         "message": message,
         "firstTimestamp": now,
         "lastTimestamp": now,
-        "count": 1,
         "source": {"component": REPORTER},
         "reportingComponent": REPORTER,
         "reportingInstance": names.FIELD_MANAGER,

@@ -1,0 +1,191 @@
+"""Actions to calls of ports: what each one means out there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+
+from luban.api.cluster import LubanCluster
+from luban.api.names import balancer_name
+from luban.core.model import (
+    Action,
+    ClusterRef,
+    CreateVM,
+    DeleteVM,
+    DestroyDomain,
+    EnsureDomain,
+    Machine,
+    Member,
+    OrphanVM,
+    PublishBalancer,
+    ReleaseVM,
+    RemoveBalancer,
+    RemoveDomain,
+    RemoveStray,
+    ShutdownDomain,
+    UpdateVM,
+    VMRecord,
+)
+from luban.errors import Conflict, PermanentError
+from luban.ports import HostRef, Ports
+from luban.render.balancer import check_member, settings_of
+from luban.runtime.publication import publication
+from luban.runtime.records import cluster_ref, vm_body, vm_status
+
+log = structlog.get_logger(__name__)
+
+USER_DATA_KEY = "userdata"
+DomainAction = EnsureDomain | ShutdownDomain | DestroyDomain | RemoveDomain
+ObjectAction = CreateVM | DeleteVM | ReleaseVM | UpdateVM | OrphanVM
+
+
+def subject(action: Action) -> str:
+    """What an action is about: actions of one subject run one after the other."""
+    match action:
+        case EnsureDomain() | ShutdownDomain() | DestroyDomain() | RemoveDomain():
+            return f"vm/{action.vm.name}"
+        case CreateVM() | DeleteVM() | ReleaseVM() | UpdateVM() | OrphanVM():
+            return f"vm/{action.name}"
+        case RemoveStray():
+            return f"domain/{action.uuid}"
+        case PublishBalancer() | RemoveBalancer():
+            return f"balancer/{action.balancer}"
+
+
+def failure_subject(action: Action) -> str:
+    """Under which name a failure is remembered: a VM that could not be created has a new name each time."""
+    return "creation" if isinstance(action, CreateVM) else subject(action)
+
+
+def host_of(action: Action) -> str:
+    """The host that an action needs; empty: none."""
+    match action:
+        case EnsureDomain() | ShutdownDomain() | DestroyDomain() | RemoveDomain():
+            return action.vm.host
+        case RemoveStray():
+            return action.host
+        case _:
+            return ""
+
+
+@dataclass(frozen=True)
+class Hands:
+    """Carries out the actions of one cluster as it is now.
+
+    `bodies`: LubanVM objects by name, as they were when the plan was made.
+    """
+
+    ports: Ports
+    cluster: LubanCluster
+    bodies: Mapping[str, Mapping[str, Any]]
+
+    @property
+    def ref(self) -> ClusterRef:
+        """Which cluster."""
+        return cluster_ref(self.cluster)
+
+    async def carry_out(self, action: Action) -> None:
+        """Do it. Raises LubanError if it cannot be done."""
+        match action:
+            case EnsureDomain() | ShutdownDomain() | DestroyDomain() | RemoveDomain():
+                await self._domain(action)
+            case RemoveStray():
+                pool = self.cluster.spec.template.spec.image.pool
+                await self.ports.hypervisor.remove(HostRef(action.host, action.host_uri), action.uuid, pool)
+            case PublishBalancer():
+                await self._publish(action)
+            case RemoveBalancer():
+                await self.ports.cluster.delete_config_map(self.ref, action.balancer)
+            case CreateVM() | DeleteVM() | ReleaseVM() | UpdateVM() | OrphanVM():
+                await self._object(action)
+
+    async def _domain(self, action: DomainAction) -> None:
+        vm, hypervisor = action.vm, self.ports.hypervisor
+        host = HostRef(vm.host, vm.host_uri)
+        match action:
+            case EnsureDomain():
+                self._require_host(vm)
+                await hypervisor.ensure_running(host, await self._machine(vm))
+            case ShutdownDomain():
+                await hypervisor.shutdown(host, vm.uid)
+            case DestroyDomain():
+                await hypervisor.destroy(host, vm.uid)
+            case RemoveDomain():
+                await hypervisor.remove(host, vm.uid, vm.template.image.pool)
+
+    def _require_host(self, vm: VMRecord) -> None:
+        """A LubanVM may name any URI; only the hosts of the LubanCluster's spec get VMs, and their user data."""
+        if all((host.name, host.uri) != (vm.host, vm.host_uri) for host in self.cluster.spec.hosts):
+            raise PermanentError(
+                "HostNotInSpec",
+                f"{vm.name} names host {vm.host} at {vm.host_uri}, which is not in spec.hosts of "
+                f"{self.ref.name}: nothing is started there",
+            )
+
+    async def _machine(self, vm: VMRecord) -> Machine:
+        """What the hypervisor needs; the user-data Secret is read here and goes nowhere else."""
+        user_data = None
+        if vm.template.cloud_init is not None:
+            secret = vm.template.cloud_init.user_data_secret_ref.name
+            user_data = await self.ports.cluster.read_secret(self.ref, secret, USER_DATA_KEY)
+        return Machine(
+            uuid=vm.uid,
+            name=vm.name,
+            cluster=self.ref,
+            template=vm.template,
+            forward_address=vm.planned_address,
+            user_data=user_data,
+        )
+
+    async def _publish(self, action: PublishBalancer) -> None:
+        """Write the ConfigMap. One member that cannot be written is left out, and told of: the others must go on."""
+        good, refused = _sorted_out(action.members)
+        data = publication(settings_of(self.cluster.metadata.name, self.cluster.spec), good)
+        await self.ports.cluster.apply_config_map(self.ref, action.balancer, data, {})
+        if refused:
+            raise PermanentError("MemberRefused", f"left out, the others are published: {'; '.join(refused)}")
+
+    async def _object(self, action: ObjectAction) -> None:
+        ref, api = self.ref, self.ports.cluster
+        match action:
+            case CreateVM():
+                await self._create(action)
+            case UpdateVM():
+                status = vm_status(self.bodies.get(action.name), action, self.ports.clock.now())
+                await api.patch_vm_status(ref, action.name, status)
+            case DeleteVM():
+                await api.delete_vm(ref, action.name)
+            case ReleaseVM():
+                await api.release_vm(ref, action.name)
+            case OrphanVM():
+                await self._disown_balancer()
+                await api.orphan_vm(ref, action.name)
+
+    async def _disown_balancer(self) -> None:
+        """Write the ConfigMap without an owner: garbage collection would take it from the VMs that live on."""
+        ref, name = self.ref, balancer_name(self.ref.name, 0)
+        data = await self.ports.cluster.read_config_map(ref, name)
+        if data is not None:
+            await self.ports.cluster.apply_config_map(ClusterRef(ref.namespace, ref.name), name, data, {})
+
+    async def _create(self, action: CreateVM) -> None:
+        try:
+            await self.ports.cluster.create_vm(self.ref, vm_body(self.cluster, action))
+        except Conflict:
+            log.info("name taken, another one next time", cluster=str(self.ref), vm=action.name)
+
+
+def _sorted_out(members: Sequence[Member]) -> tuple[list[Member], list[str]]:
+    """Members that can be written, and what is wrong with each of the others."""
+    good, refused = [], []
+    for member in members:
+        try:
+            check_member(member)
+        except ValueError as error:
+            refused.append(str(error))
+        else:
+            good.append(member)
+    return good, refused
