@@ -59,9 +59,12 @@ def settled(lab: DataCentre, count: int) -> bool:
 
 
 def decided_at(lab: DataCentre) -> float | None:
-    """When the cluster was last scaled up, in seconds since the epoch; None: not since the last ScaleDown."""
-    decision = status(lab).get("lastScaleTime")
-    return datetime.fromisoformat(str(decision)).timestamp() if decision else None
+    """When the operator last decided to scale up, in seconds since the epoch; None: never. From its log, for the status
+    has whole seconds."""
+    for line in reversed(lab.operator.log.read_text().splitlines()):
+        if '"event": "decided"' in line and '"verdict": "ScaleUp"' in line:
+            return datetime.fromisoformat(json.loads(line)["timestamp"].replace("Z", "+00:00")).timestamp()
+    return None
 
 
 async def grow_once(lab: DataCentre, load: Load) -> tuple[float, float]:

@@ -21,7 +21,7 @@ from luban.runtime.tick import ClusterRuntime
 
 log = structlog.get_logger(__name__)
 
-MINIMUM_PERIOD_SECONDS = 0.5
+MINIMUM_PERIOD_SECONDS = 0.2
 """At most one tick of a cluster in so long a time, however often it is woken."""
 
 

@@ -143,6 +143,8 @@ class ClusterRuntime:
         before = self.cluster.status
         status = build_status(self.cluster, seen.observation, made, (self._spec_condition(), RECONCILED), moment)
         self.metrics.record_conditions(self.ref, status.conditions)
+        if _turned(before, status):
+            self._log_decision(made)
         if _scaled(before, status):
             # Before the first VM is made or let go: a successor that is put in our place must want the same number.
             await self._write(status, now)
@@ -150,6 +152,17 @@ class ClusterRuntime:
         await self._report(before, status, now)
         self.finished = made.finished
         return made.requeue_after
+
+    def _log_decision(self, made: Plan) -> None:
+        decision = made.decision
+        log.info(
+            "decided",
+            cluster=str(self.ref),
+            verdict=decision.verdict,
+            reason=decision.reason,
+            desired=made.desired,
+            why=decision.message,
+        )
 
     def _spec_condition(self) -> ConditionState:
         """What the spec's condition says: also that something in it has no effect."""
