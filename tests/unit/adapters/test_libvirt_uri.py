@@ -227,6 +227,8 @@ def test_whose_machine_is_it(uri: str, *, local: bool) -> None:
         ("qemu+tls://[2001:db8::10]/system", ("2001:db8::10", 16514)),
         ("qemu+tcp://192.0.2.10:6379/system", ("192.0.2.10", 6379)),
         ("qemu+tcp://host-b/system", ("host-b", 16509)),
+        ("qemu+libssh2://root@host-b/system", ("host-b", 22)),
+        ("qemu+libssh://host-b:2222/system", ("host-b", 2222)),
         ("qemu+ssh://host-b/system", None),
         ("qemu:///system", None),
         ("test:///default", None),

@@ -23,7 +23,8 @@ _PARTS = re.compile(
 )
 _VALUES = {"mode": "auto|direct|legacy", "no_verify": "0|1", "socket": SOCKET_PATH}
 """What the value of a parameter may be once it is decoded."""
-_TCP_PORTS = {"tcp": 16509, "tls": 16514}
+_TCP_PORTS = {"tcp": 16509, "tls": 16514, "libssh": 22, "libssh2": 22}
+"""Where libvirt connects itself. For ssh it runs a program, which may know other ways to the host."""
 _SSH_PARAMETERS = frozenset({"mode", "no_verify"})
 _PARAMETERS = {
     "unix": frozenset({"mode", "socket"}),
@@ -115,7 +116,7 @@ def _check_authority(transport: str, found: re.Match[str]) -> None:
     if port is not None:
         _require(PORT, port, "port {!r} is not a number from 1 to 65535")
     if user is not None:
-        if transport in _TCP_PORTS:
+        if transport in {"tcp", "tls"}:
             raise _RefusedError(f"transport {transport} takes no user")
         _require(USER, user, "user {!r} is not made of letters, digits, dots, hyphens and underscores")
 
