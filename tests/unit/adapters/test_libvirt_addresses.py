@@ -233,7 +233,7 @@ def test_of_two_agents_the_first_keeps_it_as_long_as_it_says_so() -> None:
 def test_of_two_leases_of_one_address_the_newest_keeps_it() -> None:
     book = AddressBook()
     for uuid, mac in (("old", "06:00:00:00:00:01"), ("new", "06:00:00:00:00:02")):
-        assert book.nic_due(uuid)
+        assert book.nics_due([uuid]) == [uuid]
         book.nic(uuid, Nic(mac, "default"))
     leases = {"06:00:00:00:00:01": Lease("192.0.2.9", 24, 100.0), "06:00:00:00:00:02": Lease("192.0.2.9", 24, 200.0)}
     for order in (leases, dict(reversed(leases.items()))):

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import ipaddress
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 LEASE_RETRY = 1.0
@@ -57,6 +58,7 @@ class Answer:
     """What was left out, and why."""
 
 
+@lru_cache(maxsize=4096)
 def unfit(address: object, prefix: object = 0) -> str:
     """Why an address cannot be a member's, in words; empty: it can. `prefix`: length of its network's, 0: unknown."""
     try:
@@ -167,56 +169,54 @@ class AddressBook:
         self._lock = threading.Lock()
         self._entries: dict[str, _Entry] = {}
         self._networks: dict[str, _Network] = {}
+        self._published: Addresses | None = None
+        """As computed last; None: something has changed since."""
+        self._published_at = NEVER
 
     def keep_only(self, running: Mapping[str, bool]) -> None:
         """Forget all others: gone or off, they may come back with another address. True: it runs; False: paused."""
         with self._lock:
             for uuid in self._entries.keys() - running.keys():
                 del self._entries[uuid]
+                self._published = None
             for uuid, entry in self._entries.items():
                 entry.running = running[uuid]
             used = {entry.nic.network for entry in self._entries.values() if entry.nic}
             self._networks = {name: it for name, it in self._networks.items() if name in used}
 
-    def nic_due(self, uuid: str) -> bool:
-        """Whether a domain's interface has to be read; the caller then reports through `nic`."""
+    def nics_due(self, uuids: Iterable[str]) -> list[str]:
+        """Whose interface has to be read; the caller then reports through `nic`."""
         with self._lock:
-            return not self._entries.setdefault(uuid, _Entry()).nic_read
+            return [uuid for uuid in uuids if uuid not in self._entries or not self._entries[uuid].nic_read]
 
     def nic(self, uuid: str, nic: Nic | None) -> None:
         """A domain's interface; None: it has none."""
         with self._lock:
             entry = self._entries.setdefault(uuid, _Entry())
             entry.nic, entry.nic_read = nic, True
+            self._published = None
             if nic is not None and nic.network:
                 self._networks.setdefault(nic.network, _Network())
 
     def networks_due(self, now: float) -> list[str]:
         """Networks whose leases have to be read; the caller then reports through `leases`."""
         with self._lock:
-            waiting = {
-                it.nic.network for it in self._entries.values() if it.nic and not self._lease_of(it) and not it.claim
-            }
-            return [
-                name
-                for name, network in self._networks.items()
-                if now - network.looked_at >= (LEASE_RETRY if name in waiting else LEASE_REFRESH)
-            ]
+            due = [name for name, it in self._networks.items() if now - it.looked_at >= LEASE_RETRY]
+            waiting = {it.nic.network for it in self._entries.values() if due and it.nic and not self._is_known(it)}
+            return [name for name in due if name in waiting or now - self._networks[name].looked_at >= LEASE_REFRESH]
 
     def leases(self, network: str, leases: Mapping[str, Lease] | None, now: float) -> None:
         """All leases of a network by MAC address; None: libvirt cannot tell, so each domain is asked about."""
         with self._lock:
+            if leases != self._networks.get(network, _Network()).leases:
+                self._published = None
             self._networks[network] = _Network(now, leases)
 
-    def lease_due(self, uuid: str, now: float) -> bool:
-        """Whether to ask for a domain's own lease, as its network's cannot be had; reported through `lease`."""
+    def leases_due(self, now: float) -> list[str]:
+        """Whose own lease is to be asked for, as its network's cannot be had; reported through `lease`."""
         with self._lock:
-            entry = self._entries.get(uuid)
-            if entry is None or entry.nic is None or not entry.nic.network:
-                return False
-            network = self._networks[entry.nic.network]
-            pause = REFRESH if entry.lease else LEASE_RETRY
-            return network.looked_at > NEVER and network.leases is None and now - entry.lease_at >= pause
+            silent = {name for name, it in self._networks.items() if it.looked_at > NEVER and it.leases is None}
+            return [uuid for uuid, entry in self._entries.items() if silent and self._lease_due(entry, silent, now)]
 
     def lease(self, uuid: str, address: str | None, now: float) -> None:
         """A domain's lease; empty: it has none (any more); None: libvirt cannot tell."""
@@ -227,6 +227,7 @@ class AddressBook:
             entry.lease_at = now
             if address is not None and (entry.lease is None or entry.lease.address != address):
                 entry.lease = Lease(address, expires=now) if address else None
+                self._published = None
 
     def agents_due(self, now: float) -> list[str]:
         """Running domains without a lease, whose agent should be asked now."""
@@ -240,10 +241,14 @@ class AddressBook:
             if entry is None:
                 return
             entry.agent_at = now
-            if answer is not None:
-                if answer.address != entry.claim:
-                    entry.claimed_at = now
-                entry.claim, entry.confirmed_at, entry.complaint = answer.address, now, answer.complaint
+            if answer is None:
+                return
+            entry.confirmed_at = now
+            if answer.address != entry.claim:
+                entry.claimed_at = now
+            if (answer.address, answer.complaint) != (entry.claim, entry.complaint):
+                entry.claim, entry.complaint = answer.address, answer.complaint
+                self._published = None
 
     def mac(self, uuid: str) -> str:
         """MAC address of a domain's interface; empty: not known."""
@@ -254,27 +259,41 @@ class AddressBook:
     def published(self, now: float) -> Addresses:
         """Every domain's address as far as it can be published: no address for two."""
         with self._lock:
-            complaints = {uuid: entry.complaint for uuid, entry in self._entries.items() if entry.complaint}
-            leased = {lease.address: mac for it in self._networks.values() for mac, lease in (it.leases or {}).items()}
-            best: dict[str, _Bid] = {}
-            for uuid, entry in self._entries.items():
-                bid = self._bid(uuid, entry, now)
-                if bid is None:
-                    continue
-                if why := self._refusal(entry, bid, leased):
-                    complaints[uuid] = why
-                    continue
-                winner, loser = _compare(best.get(bid.address), bid)
-                best[bid.address] = winner
-                if loser is not None:
-                    complaints[loser.uuid] = f"{bid.address}: is that of domain {winner.uuid}"
-            return Addresses({bid.uuid: address for address, bid in best.items()}, complaints)
+            # What agents say grows old by itself, which may be noticed a little later.
+            if self._published is None or now - self._published_at >= AGENT_RETRY:
+                self._published, self._published_at = self._publish(now), now
+            return self._published
+
+    def _publish(self, now: float) -> Addresses:
+        complaints = {uuid: entry.complaint for uuid, entry in self._entries.items() if entry.complaint}
+        leased = {lease.address: mac for it in self._networks.values() for mac, lease in (it.leases or {}).items()}
+        best: dict[str, _Bid] = {}
+        for uuid, entry in self._entries.items():
+            bid = self._bid(uuid, entry, now)
+            if bid is None:
+                continue
+            if why := self._refusal(entry, bid, leased):
+                complaints[uuid] = why
+                continue
+            winner, loser = _compare(best.get(bid.address), bid)
+            best[bid.address] = winner
+            if loser is not None:
+                complaints[loser.uuid] = f"{bid.address}: is that of domain {winner.uuid}"
+        return Addresses({bid.uuid: address for address, bid in best.items()}, complaints)
 
     def _lease_of(self, entry: _Entry) -> Lease | None:
         if entry.nic is None or not entry.nic.network:
             return None
         leases = self._networks[entry.nic.network].leases
         return entry.lease if leases is None else leases.get(entry.nic.mac)
+
+    def _is_known(self, entry: _Entry) -> bool:
+        return bool(entry.claim) or self._lease_of(entry) is not None
+
+    def _lease_due(self, entry: _Entry, silent: Collection[str], now: float) -> bool:
+        if entry.nic is None or entry.nic.network not in silent:
+            return False
+        return now - entry.lease_at >= (REFRESH if entry.lease else LEASE_RETRY)
 
     def _agent_due(self, entry: _Entry, now: float) -> bool:
         if not entry.running or entry.nic is None or self._lease_of(entry) is not None:

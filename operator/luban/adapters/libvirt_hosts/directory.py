@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import libvirt
 import structlog
@@ -31,8 +31,7 @@ ASIDE_SECONDS = 1.0
 """Time in one bulk read after which nothing more is asked about single domains; the rest follow in the next read."""
 
 
-@dataclass(frozen=True)
-class _Row:
+class _Row(NamedTuple):
     domain: libvirt.virDomain
     standing: Standing
 
@@ -74,13 +73,14 @@ class Directory:
         )
         published = self.addresses.published(self.clock())
         self._complain(published.complaints)
+        disks = self.disks.reasons()
         return {
             uuid: DomainRecord(
                 uuid,
                 rows[uuid].domain.name(),
                 rows[uuid].standing.state,
                 mark.address or published.by_uuid.get(uuid, ""),
-                self.disks.reason(uuid) or rows[uuid].standing.reason,
+                disks.get(uuid) or rows[uuid].standing.reason,
             )
             for uuid, mark in ours.items()
         }
@@ -131,15 +131,14 @@ class Directory:
 
     def _look_for_addresses(self, session: Session, rows: Mapping[str, _Row], enough_at: float) -> None:
         looked = {uuid: row.domain for uuid, row in rows.items() if row.in_memory}
-        for uuid, domain in looked.items():
-            if self.addresses.nic_due(uuid) and self.clock() < enough_at:
-                self.addresses.nic(uuid, read_nic(domain))
+        for uuid in self.addresses.nics_due(looked):
+            if self.clock() < enough_at:
+                self.addresses.nic(uuid, read_nic(looked[uuid]))
         for network in self.addresses.networks_due(self.clock()):
             self.addresses.leases(network, read_leases(session, network), self.clock())
-        for uuid, domain in looked.items():
-            now = self.clock()
-            if now < enough_at and self.addresses.lease_due(uuid, now):
-                self.addresses.lease(uuid, ask_lease(domain, self.addresses.mac(uuid)), now)
+        for uuid in looked.keys() & self.addresses.leases_due(self.clock()):
+            if self.clock() < enough_at:
+                self.addresses.lease(uuid, ask_lease(looked[uuid], self.addresses.mac(uuid)), self.clock())
 
     def _with_fit_address(self, uuid: str, mark: Mark | None) -> Mark | None:
         """A mark's address is the forward of network type User: nothing but a loopback address is one."""
@@ -183,10 +182,10 @@ class DiskErrors:
             if uuid in self._reasons:
                 self._reasons[uuid] = reason
 
-    def reason(self, uuid: str) -> str:
-        """Why a domain is paused, as far as its disks tell; empty: nothing is known of them."""
+    def reasons(self) -> Mapping[str, str]:
+        """By uuid: why a domain is paused, as far as its disks tell; empty: nothing is known of them."""
         with self._lock:
-            return self._reasons.get(uuid, "")
+            return dict(self._reasons)
 
 
 def _bulk(connection: libvirt.virConnect) -> dict[str, _Row]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import NamedTuple
 
 import libvirt
@@ -50,6 +51,7 @@ class Standing(NamedTuple):
     """Why, in CamelCase; Unknown: libvirt does not tell, or in a number that is new."""
 
 
+@cache
 def standing(state: int, reason: int) -> Standing:
     """Ours for libvirt's numbers. A QEMU process that died leaves a domain that is off because it crashed."""
     names = _REASONS.get(state, ())
