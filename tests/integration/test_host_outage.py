@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,6 +28,19 @@ def test_a_knock_is_answered_or_the_port_is_closed() -> None:
         knock(host)
     with pytest.raises(NotReached, match=f"host-b .*TCP port {port} is closed"):
         knock(host)
+
+
+def test_any_of_its_addresses_will_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    resolve = socket.getaddrinfo
+
+    def two_addresses(name: str, port: int, *rest: Any, **kind: Any) -> Any:
+        if name != "host-b":
+            return resolve(name, port, *rest, **kind)
+        return [entry for address in ("127.0.68.9", "127.0.68.10") for entry in resolve(address, port, *rest, **kind)]
+
+    monkeypatch.setattr(socket, "getaddrinfo", two_addresses)
+    with socket.create_server(("127.0.68.10", 0)) as server:
+        knock(HostRef("host-b", f"qemu+tls://host-b:{server.getsockname()[1]}/system"))
 
 
 def test_a_name_that_nobody_knows_is_said() -> None:

@@ -13,7 +13,8 @@ from luban.adapters.libvirt_hosts.uri import tcp_endpoint
 from luban.ports import HostRef
 
 SECONDS = 3.0
-"""Deadline for a TCP connection to one of the host's addresses: the kernel's second attempt comes after one second."""
+"""Deadline for a TCP connection to the host, shared out to its addresses: the kernel's second attempt comes after one
+second."""
 
 
 def knock(host: HostRef, seconds: float = SECONDS) -> None:
@@ -25,10 +26,24 @@ def knock(host: HostRef, seconds: float = SECONDS) -> None:
     if endpoint is None:
         return
     try:
-        socket.create_connection(endpoint, timeout=seconds).close()
+        _connect(*endpoint, seconds)
     except socket.gaierror as error:
         raise not_reached(host, f"its name cannot be resolved: {error.strerror}") from error
     except ConnectionRefusedError as error:
         raise not_reached(host, f"TCP port {endpoint[1]} is closed: libvirt does not listen there") from error
     except OSError as error:
         raise not_reached(host, f"no answer on TCP port {endpoint[1]}") from error
+
+
+def _connect(address: str, port: int, seconds: float) -> None:
+    """Connect to one of the addresses that a name stands for. Raises OSError."""
+    found = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM)
+    failures: list[OSError] = []
+    for *_, numeric in found:
+        try:
+            socket.create_connection((str(numeric[0]), port), timeout=seconds / len(found)).close()
+        except OSError as error:
+            failures.append(error)
+        else:
+            return
+    raise failures[-1]
