@@ -63,6 +63,8 @@ CHANGES: Reasons = {
     "DomainOff": "A domain is started, or removed: it is off.",
     "GracePeriodOver": "A domain is switched off: it did not stop within terminationGracePeriodSeconds.",
     "NoLubanVM": "A domain is removed: no LubanVM stands for it.",
+    "HostGone": "A LubanVM is let go: its host left the spec and has been silent for long.",
+    "Unreadable": "A LubanVM is let go: it was deleted, and this version cannot read where it runs.",
     "NothingLeft": "A LubanVM is let go: nothing of it is left on its host.",
     "NotPublished": "A ConfigMap is written: there was none.",
     "MembersChanged": "A ConfigMap is written: other members, or other states of theirs.",
@@ -118,7 +120,7 @@ FAILURES: Mapping[str, Reasons] = {
         "SecretNotText": "The Secret's value is no text.",
         "Timeout": "A request was not done in time. Tried again.",
         "UnknownResource": "The CRDs are not installed.",
-        "VMUnreadable": "A LubanVM does not say where it runs, in words that this version knows.",
+        "VMUnreadable": "A LubanVM does not say where it runs, at least in no words that this version knows.",
         "WatchEnded": "The API server ended a watch. Opened again.",
     },
     "Operator": {

@@ -107,7 +107,7 @@ def _vms_healthy(it: Situation) -> ConditionState:
     trying = [vm for vm in state.starting if vm.name in state.observation.provision_failures]
     if trying:
         return _failing(state, trying)
-    if (stuck := _stuck(state, "vm/", "creation", "domain/")) is not None:
+    if (stuck := _stuck(state, "vm/", "creation", "domain/") or _unreadable(state)) is not None:
         return _unhealthy(*stuck)
     again = [cause for cause, setback in sorted(it.setbacks.items()) if setback.count > 1]
     if again:
@@ -147,6 +147,12 @@ def _stuck(state: State, *kinds: str) -> tuple[str, str] | None:
         return None
     message = "; ".join(f"{about}: {trouble.message}" for about, trouble in found.items())
     return next(iter(found.values())).reason, message
+
+
+def _unreadable(state: State) -> tuple[str, str] | None:
+    """Reason and message of LubanVMs that cannot be read; None: there are none."""
+    found = state.observation.unreadable
+    return ("VMUnreadable", "; ".join(vm.message for vm in found)) if found else None
 
 
 def _failing(state: State, vms: list[VMRecord]) -> ConditionState:

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from luban.api.cluster import LubanClusterSpec
 from luban.api.cluster_status import Decision
+from luban.core import unreadable
 from luban.core.conditions import Situation, conditions_of
 from luban.core.members import publications
 from luban.core.model import Action, ClusterMemory, DeleteVM, OrphanVM, Plan, RemoveBalancer
@@ -26,7 +27,7 @@ def plan_deletion(spec: LubanClusterSpec, state: State, memory: ClusterMemory, n
     steps = steps_of(spec, state, memory, now.monotonic, silence=0.0)
     orphan = spec.deletion_policy == "Orphan"
     actions = _orphan_all(spec, state, steps) if orphan else _delete_all(spec, state, steps, memory, now.monotonic)
-    left = sum(vm.has_finalizer for vm in state.vms)
+    left = sum(vm.has_finalizer for vm in state.vms) + sum(vm.has_finalizer for vm in state.observation.unreadable)
     decision = Decision(
         at=memory.decision.at if memory.decision and memory.decision.reason == "Deleting" else rfc3339(now.wall),
         verdict="Hold",
@@ -51,7 +52,8 @@ def _orphan_all(spec: LubanClusterSpec, state: State, steps: Steps) -> tuple[Act
     """Let VMs live on without us. Those that were asked to leave before leave first: it takes the balancers."""
     leaving = [vm.name for vm in state.draining if vm.has_finalizer]
     if not leaving and not _publishes_unknown(state):
-        return tuple(OrphanVM(vm.name, "Orphan") for vm in state.vms if vm.has_finalizer)
+        orphans = tuple(OrphanVM(vm.name, "Orphan") for vm in state.vms if vm.has_finalizer)
+        return (*orphans, *unreadable.orphan_all(state.observation))
     chosen = steps.only(state, leaving)
     return (*chosen.actions, *publications(spec, state, chosen))
 
@@ -66,7 +68,7 @@ def _publishes_unknown(state: State) -> bool:
 def _delete_all(
     spec: LubanClusterSpec, state: State, steps: Steps, memory: ClusterMemory, now: float
 ) -> tuple[Action, ...]:
-    if not state.vms and not state.strays:
+    if not state.vms and not state.strays and not state.observation.unreadable:
         return tuple(RemoveBalancer(name, "ClusterDeleted") for name in sorted(state.observation.published))
     leaving = [DeleteVM(vm.name, "ClusterDeleted") for vm in state.vms if vm.deleting_since is None]
     names = frozenset(it.name for it in leaving)
@@ -76,4 +78,5 @@ def _delete_all(
         *leaving,
         *publications(spec, state, staying, names),
         *remove_strays(spec, state, memory, now),
+        *unreadable.delete_all(state.observation),
     )

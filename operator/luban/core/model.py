@@ -92,6 +92,19 @@ class VMRecord:
 
 
 @dataclass(frozen=True)
+class UnreadableVM:
+    """A LubanVM that this version cannot read: only what every object says of itself is known."""
+
+    name: str
+    uid: str
+    deleted: bool
+    """Somebody deleted it."""
+    has_finalizer: bool
+    message: str
+    """What cannot be read."""
+
+
+@dataclass(frozen=True)
 class DomainRecord:
     """A libvirt domain that carries this cluster's metadata."""
 
@@ -183,8 +196,6 @@ class Observation:
     """All that was seen in one tick."""
 
     vms: tuple[VMRecord, ...] = ()
-    unreadable: frozenset[str] = frozenset()
-    """uids of LubanVMs that this version cannot read: nothing is done with them."""
     hosts: tuple[HostObservation, ...] = ()
     balancers: tuple[BalancerReport, ...] = ()
     bonds: dict[str, BondObservation] = field(default_factory=dict)
@@ -203,6 +214,8 @@ class Observation:
     """By balancer name: what its ConfigMap says. Missing: there is no ConfigMap."""
     settings_version: str = ""
     """Version of the balancer settings that the spec asks for."""
+    unreadable: tuple[UnreadableVM, ...] = ()
+    """LubanVMs that this version cannot read."""
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from luban.core.state import State
 from luban.core.steps import Steps, state_after, steps_of
 from luban.core.strays import STRAY_SECONDS, remove_strays, strays_in_words, strays_since
 from luban.core.times import Now
+from luban.core.unreadable import release_deleted
 
 AT_ONCE_SECONDS = 0.2
 """Time to the next look after a step of our own."""
@@ -92,6 +93,7 @@ def _actions(snapshot: Snapshot, state: State, steps: Steps, changes: _Changes) 
         *changes.arriving,
         *publications(snapshot.spec, snapshot.state, staying, names, desired=changes.desired),
         *remove_strays(snapshot.spec, state, snapshot.memory, snapshot.now - STRAY_SECONDS),
+        *release_deleted(state.observation),
     )
 
 

@@ -37,7 +37,7 @@ class State:
     @cached_property
     def strays(self) -> tuple[tuple[str, DomainRecord], ...]:
         """Domains of this cluster that no LubanVM stands for, each with its host. Silent hosts tell nothing."""
-        known = {vm.uid for vm in self.vms} | self.observation.unreadable
+        known = {vm.uid for vm in self.vms} | {vm.uid for vm in self.observation.unreadable}
         hosts = (host for host in self.observation.hosts if host.reachable)
         return tuple(
             (host.name, host.domains[uuid]) for host in hosts for uuid in sorted(host.domains) if uuid not in known

@@ -104,8 +104,8 @@ class Observer:
             balancers=reports,
             bonds=self._bonds(cluster),
             provision_failures={vm.name: failures[vm.name] for vm in vms if vm.name in failures},
-            unreadable=frozenset(read.unreadable),
-            action_failures={**troubles, **{f"vm/{uid}": why for uid, why in read.unreadable.items()}},
+            unreadable=read.unreadable,
+            action_failures=dict(troubles),
             published=published,
             settings_version=settings_version(settings_of(cluster.metadata.name, cluster.spec)),
         )

@@ -11,7 +11,7 @@ from luban.api.cluster import LubanCluster
 from luban.api.common import ObjectMeta
 from luban.api.template import VMTemplateSpec, in_place
 from luban.api.vm import LubanVM, LubanVMSpec, LubanVMStatus, PhaseTransition
-from luban.core.model import ClusterRef, CreateVM, Failure, UpdateVM, VMRecord
+from luban.core.model import ClusterRef, CreateVM, UnreadableVM, UpdateVM, VMRecord
 from luban.core.times import rfc3339, seconds_of
 from luban.errors import UnreadableObject
 
@@ -21,8 +21,7 @@ class VMsRead:
     """LubanVM objects, each read apart from the others."""
 
     records: tuple[VMRecord, ...]
-    unreadable: dict[str, Failure]
-    """By uid: why it cannot be read; nothing is done with such a VM."""
+    unreadable: tuple[UnreadableVM, ...]
     left_out: dict[str, tuple[str, ...]]
     """By name: parts that this version cannot read."""
 
@@ -30,14 +29,24 @@ class VMsRead:
 def read_vms(bodies: Iterable[Mapping[str, Any]]) -> VMsRead:
     """Read LubanVM objects. One that cannot be read keeps no other from being read."""
     vms: list[LubanVM] = []
-    unreadable: dict[str, Failure] = {}
+    unreadable: list[UnreadableVM] = []
     for body in bodies:
         try:
             vms.append(LubanVM.parse(body))
         except UnreadableObject as error:
-            unreadable[str(body["metadata"]["uid"])] = Failure(error.reason, error.message, permanent=True)
+            unreadable.append(_unreadable(ObjectMeta.model_validate(body["metadata"]), error.message))
     left_out = {vm.metadata.name: vm.left_out for vm in vms if vm.left_out}
-    return VMsRead(tuple(map(_record_of, vms)), unreadable, left_out)
+    return VMsRead(tuple(map(_record_of, vms)), tuple(unreadable), left_out)
+
+
+def _unreadable(metadata: ObjectMeta, message: str) -> UnreadableVM:
+    return UnreadableVM(
+        name=metadata.name,
+        uid=metadata.uid,
+        deleted=metadata.deletion_timestamp is not None,
+        has_finalizer=names.FINALIZER_VM in metadata.finalizers,
+        message=message,
+    )
 
 
 def _record_of(vm: LubanVM) -> VMRecord:

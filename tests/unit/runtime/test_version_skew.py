@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from prometheus_client import generate_latest
 
+from luban.api import names
 from luban.runtime.records import read_vms
-from tests.fakes.operator_harness import OperatorHarness
+from tests.fakes.operator_harness import NAMESPACE, OperatorHarness
 
 
 def failed_ticks(harness: OperatorHarness) -> list[str]:
@@ -69,6 +71,37 @@ async def test_each_vm_is_read_apart() -> None:
     good["status"]["balancers"] = "all"
     read = read_vms([good, bad])
     assert [vm.name for vm in read.records] == [good["metadata"]["name"]]
-    assert list(read.unreadable) == [bad["metadata"]["uid"]]
+    assert [vm.uid for vm in read.unreadable] == [bad["metadata"]["uid"]]
     assert list(read.left_out) == [good["metadata"]["name"]]
     assert (read.records[0].host, read.records[0].balancers) == (good["spec"]["host"], ())
+
+
+async def test_whoever_deletes_one_that_cannot_be_read_is_not_kept_waiting() -> None:
+    harness = OperatorHarness()
+    await harness.run(60)
+    bad = harness.vms()[0]
+    del bad["spec"]["host"]
+    await harness.run(30)
+    harness.api.remove("LubanVM", NAMESPACE, bad["metadata"]["name"])
+    await harness.run(20)
+    assert bad["metadata"]["name"] not in {vm["metadata"]["name"] for vm in harness.vms()}
+    assert condition(harness, "VMsHealthy")["reason"] == "StrayDomain"
+    await harness.run(400)
+    assert harness.consistent(2), "its domain was removed as a stray"
+
+
+@pytest.mark.parametrize("policy", ["Delete", "Orphan"])
+async def test_a_cluster_with_one_that_cannot_be_read_can_be_deleted(policy: str) -> None:
+    harness = OperatorHarness({"deletionPolicy": policy})
+    await harness.run(60)
+    bad, other = harness.vms()
+    uids = {bad["metadata"]["uid"], other["metadata"]["uid"]}
+    del bad["spec"]["hostURI"]
+    await harness.run(10)
+    harness.api.remove("LubanCluster", NAMESPACE, "luban")
+    harness.runtime.update(harness.body())
+    await harness.run(120)
+    assert harness.runtime.finished
+    left = harness.domains()
+    assert (left == set()) if policy == "Delete" else (left >= uids)
+    assert all(names.FINALIZER_VM not in vm["metadata"].get("finalizers", ()) for vm in harness.vms())
