@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from dataclasses import dataclass, field
 from typing import Any
@@ -39,6 +40,18 @@ class VirtualClock:
     def monotonic(self) -> float:
         """The same: nobody sets it."""
         return self.seconds
+
+
+class LoopClock(VirtualClock):
+    """The time of the event loop, for tests under looptime: whatever sleeps moves it."""
+
+    def now(self) -> float:
+        """Seconds since the epoch."""
+        return START + asyncio.get_running_loop().time()
+
+    def monotonic(self) -> float:
+        """The same."""
+        return self.now()
 
 
 @dataclass
@@ -97,8 +110,10 @@ class BootedProbes:
 class OperatorHarness:
     """One LubanCluster on two hosts, and the operator that looks after it."""
 
-    def __init__(self, spec: dict[str, Any] | None = None, *, boot_seconds: float = 10.0) -> None:
-        self.clock = VirtualClock()
+    def __init__(
+        self, spec: dict[str, Any] | None = None, *, boot_seconds: float = 10.0, clock: VirtualClock | None = None
+    ) -> None:
+        self.clock = clock or VirtualClock()
         self.dead = False
         """The operator was killed; its successor is not there yet."""
         self.api = FakeCluster(now=self.clock.now)
@@ -111,9 +126,13 @@ class OperatorHarness:
 
     def new_operator(self) -> ClusterRuntime:
         """An operator that knows nothing but what the API server has."""
-        ports = Ports(self.hypervisor, self.api, self.balancer, self.probes, self.clock)
-        self.runtime = ClusterRuntime(ports, Metrics(CollectorRegistry()), LubanCluster.parse(self.body()))
+        metrics = Metrics(CollectorRegistry())
+        self.runtime = ClusterRuntime(self.ports(), metrics, LubanCluster.parse(self.body()))
         return self.runtime
+
+    def ports(self) -> Ports:
+        """What an operator works through here."""
+        return Ports(self.hypervisor, self.api, self.balancer, self.probes, self.clock)
 
     def body(self) -> dict[str, Any]:
         """The LubanCluster object."""

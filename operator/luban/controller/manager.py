@@ -10,13 +10,16 @@ from typing import Any
 import structlog
 
 from luban.api.cluster import LubanCluster
+from luban.api.cluster_status import LubanClusterStatus
 from luban.api.common import ObjectMeta
+from luban.api.reading import read_leniently
 from luban.core.model import ClusterRef
 from luban.ports import HostRef, Ports
 from luban.render.balancer import settings_of
 from luban.runtime.host_reports import HostReports, node_of
 from luban.runtime.metrics import Metrics
-from luban.runtime.status import refused_condition
+from luban.runtime.remains import remains_of
+from luban.runtime.status import spec_refused, with_conditions
 from luban.runtime.tick import ClusterRuntime
 
 log = structlog.get_logger(__name__)
@@ -50,13 +53,14 @@ class Manager:
     """Of all loops that run."""
 
     def take(self, body: dict[str, Any]) -> Entry:
-        """The entry of a cluster, made at first sight. Raises ValueError if no good spec was ever seen."""
+        """The entry of a cluster, made at first sight.
+
+        Raises ValueError if no good spec was ever seen, unless it is to be deleted: that needs none.
+        """
         uid = body["metadata"]["uid"]
         entry = self._entries.get(uid)
         if entry is None:
-            cluster = LubanCluster.parse(body)
-            settings_of(cluster.metadata.name, cluster.spec)
-            entry = Entry(ClusterRuntime(self.ports, self.metrics, cluster, self.reports))
+            entry = Entry(ClusterRuntime(self.ports, self.metrics, _cluster_of(body), self.reports))
             self._entries[uid] = entry
         else:
             entry.runtime.update(body)
@@ -107,13 +111,15 @@ class Manager:
 
     async def refuse(self, body: dict[str, Any], error: ValueError) -> None:
         """Say in the status what is wrong with a spec that cannot be read."""
-        metadata, status = ObjectMeta.model_validate(body["metadata"]), dict(body.get("status", {}))
-        condition = refused_condition(status.get("conditions", []), error, metadata.generation, self.ports.clock.now())
-        others = [it for it in status.get("conditions", []) if it["type"] != condition["type"]]
+        metadata = ObjectMeta.model_validate(body["metadata"])
+        before, _ = read_leniently(LubanClusterStatus, body.get("status"))
+        refused = spec_refused(error)
+        after = with_conditions(before, (refused,), metadata.generation, self.ports.clock.now())
+        if after == before:
+            return
         ref = ClusterRef(metadata.namespace, metadata.name, metadata.uid)
-        log.warning("spec refused", cluster=str(ref), error=condition["message"])
-        if condition not in status.get("conditions", []):
-            await self.ports.cluster.patch_cluster_status(ref, {**status, "conditions": [*others, condition]})
+        log.warning("spec refused", cluster=str(ref), error=refused.message)
+        await self.ports.cluster.patch_cluster_status(ref, after.wire())
 
     async def stop(self) -> None:
         """End all loops, each after the tick that it is in."""
@@ -138,4 +144,16 @@ class Manager:
         for gone in set(entry.watches) - wanted:
             entry.watches.pop(gone)()
         for host in wanted - set(entry.watches):
-            entry.watches[host] = self.ports.hypervisor.watch(host, lambda _uuid: entry.runtime.wake.set())
+            entry.watches[host] = self.ports.hypervisor.watch(host, entry.runtime.domain_changed)
+
+
+def _cluster_of(body: dict[str, Any]) -> LubanCluster:
+    """The cluster, or what is known of one that is to be deleted. Raises ValueError for a spec that cannot be read."""
+    try:
+        cluster = LubanCluster.parse(body)
+        settings_of(cluster.metadata.name, cluster.spec)
+    except ValueError:
+        if body["metadata"].get("deletionTimestamp"):
+            return remains_of(body)
+        raise
+    return cluster

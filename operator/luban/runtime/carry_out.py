@@ -31,9 +31,10 @@ from luban.core.model import (
 )
 from luban.errors import Conflict, PermanentError
 from luban.ports import HostRef, Ports
-from luban.render.balancer import check_member, settings_of
-from luban.runtime.publication import publication
+from luban.render.balancer import BalancerSettings, check_member, parse_balancer_json, settings_of
+from luban.runtime.publication import DOCUMENT_KEY, publication, published_of
 from luban.runtime.records import cluster_ref, vm_body, vm_status
+from luban.runtime.remains import Remains
 
 log = structlog.get_logger(__name__)
 
@@ -143,10 +144,18 @@ class Hands:
     async def _publish(self, action: PublishBalancer) -> None:
         """Write the ConfigMap. One member that cannot be written is left out, and told of: the others must go on."""
         good, refused = _sorted_out(action.members)
-        data = publication(settings_of(self.cluster.metadata.name, self.cluster.spec), good)
+        data = publication(await self._settings(action.balancer), good)
         await self.ports.cluster.apply_config_map(self.ref, action.balancer, data, {})
         if refused:
             raise PermanentError("MemberRefused", f"left out, the others are published: {'; '.join(refused)}")
+
+    async def _settings(self, balancer: str) -> BalancerSettings:
+        """What the spec asks for. Where that cannot be read, what is in force: clients notice nothing of it."""
+        if isinstance(self.cluster, Remains):
+            data = await self.ports.cluster.read_config_map(self.ref, balancer)
+            if data is not None and published_of(data) is not None:
+                return parse_balancer_json(data[DOCUMENT_KEY]).settings
+        return settings_of(self.cluster.metadata.name, self.cluster.spec)
 
     async def _object(self, action: ObjectAction) -> None:
         ref, api = self.ref, self.ports.cluster

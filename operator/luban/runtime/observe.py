@@ -31,6 +31,8 @@ from luban.runtime.asking import Answers, Asker, Question
 from luban.runtime.host_reports import HostReports
 from luban.runtime.publication import published_of, settings_version
 from luban.runtime.records import belongs_to, cluster_ref, read_vms, with_timings
+from luban.runtime.remains import Remains
+from luban.runtime.steady import SteadyWords
 
 log = structlog.get_logger(__name__)
 
@@ -70,6 +72,8 @@ class Observer:
     """When each host answered last, and what."""
     _left_out: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """By VM: what could not be read in the last look."""
+    _words: SteadyWords = field(default_factory=SteadyWords)
+    """Of hosts and balancers that do not answer."""
 
     def __post_init__(self) -> None:
         self._readiness: Asker[bool] = Asker(self.ports.clock.monotonic)
@@ -107,7 +111,7 @@ class Observer:
             unreadable=read.unreadable,
             action_failures=dict(troubles),
             published=published,
-            settings_version=settings_version(settings_of(cluster.metadata.name, cluster.spec)),
+            settings_version=_settings_version(cluster, published),
         )
         observation = await self._with_vms_answers(cluster, observation)
         return Look(observation, {body["metadata"]["name"]: body for body in bodies})
@@ -138,7 +142,8 @@ class Observer:
             domains = task.result()
         except LubanError as error:
             self._last.pop(host, None)
-            return HostObservation(host.name, False, error.message)
+            return HostObservation(host.name, False, self._words.choose(host.name, error.message))
+        self._words.over(host.name)
         self._last[host] = self.ports.clock.monotonic(), domains
         return HostObservation(host.name, True, domains=domains)
 
@@ -146,7 +151,8 @@ class Observer:
         at, domains = self._last.get(host, (float("-inf"), {}))
         if self.ports.clock.monotonic() - at <= HOST_MEMORY_SECONDS:
             return HostObservation(host.name, True, domains=domains)
-        return HostObservation(host.name, False, f"libvirt on {host.name} has not answered yet")
+        words = f"libvirt on {host.name} has not answered yet"
+        return HostObservation(host.name, False, self._words.choose(host.name, words))
 
     async def _balancers(
         self, cluster: LubanCluster, ref: ClusterRef
@@ -163,7 +169,11 @@ class Observer:
         endpoint = await self.ports.cluster.balancer_endpoint(ref, name)
         if endpoint is None:
             return BalancerReport(name, reachable=False, message="its agent has not reported yet")
-        return await self.ports.balancers.report(ref, name, endpoint, members=members)
+        report = await self.ports.balancers.report(ref, name, endpoint, members=members)
+        if report.reachable:
+            self._words.over(name)
+            return report
+        return replace(report, message=self._words.choose(name, report.message))
 
     async def _with_vms_answers(self, cluster: LubanCluster, observation: Observation) -> Observation:
         state = State(observation)
@@ -213,6 +223,14 @@ def balancer_sessions(state: State) -> dict[str, int]:
         if reports and all(it.reachable for it in reports) and any(members):
             totals[vm.name] = sum(member.sessions for member in members if member is not None)
     return totals
+
+
+def _settings_version(cluster: LubanCluster, published: Mapping[str, Published]) -> str:
+    """Version of the settings that the spec asks for; where it cannot be read, that of the ones in force."""
+    name = balancer_name(cluster.metadata.name, 0)
+    if isinstance(cluster, Remains) and name in published:
+        return published[name].settings_version
+    return settings_version(settings_of(cluster.metadata.name, cluster.spec))
 
 
 def _hosts_of(cluster: LubanCluster, vms: tuple[VMRecord, ...]) -> list[HostRef]:

@@ -11,6 +11,7 @@ from luban.core.model import Member, Published
 from luban.render.httpd import BalancerSettings, config_map_data, parse_balancer_json
 
 SETTINGS_KEY = "settings-version"
+DOCUMENT_KEY = "balancer.json"
 
 
 def settings_version(settings: BalancerSettings) -> str:
@@ -26,10 +27,10 @@ def publication(settings: BalancerSettings, members: Sequence[Member]) -> dict[s
 
 def published_of(data: Mapping[str, str] | None) -> Published | None:
     """What a ConfigMap says; None: it is absent or unreadable, and so to be written anew."""
-    if data is None or "balancer.json" not in data:
+    if data is None or DOCUMENT_KEY not in data:
         return None
     try:
-        content = parse_balancer_json(data["balancer.json"])
+        content = parse_balancer_json(data[DOCUMENT_KEY])
     except ValueError:
         return None
     return Published(data.get(SETTINGS_KEY, ""), content.version, tuple(content.members))

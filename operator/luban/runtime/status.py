@@ -152,14 +152,6 @@ def spec_refused(error: ValueError) -> ConditionState:
     return ConditionState("SpecValid", False, "SpecRefused", "; ".join(faults(LubanCluster, error)))
 
 
-def refused_condition(
-    before: Sequence[Mapping[str, Any]], error: ValueError, generation: int, now: float
-) -> dict[str, Any]:
-    """The same as it goes into the status of a cluster that has no other state yet."""
-    old = tuple(Condition.model_validate(it) for it in before)
-    return _conditions(old, (spec_refused(error),), generation, now)[0].wire()
-
-
 def remembered(status: LubanClusterStatus, now: Now) -> ClusterMemory:
     """What survives a restart of the operator: the wanted number, the last scaling, the last decision."""
     return ClusterMemory(
@@ -189,8 +181,10 @@ class StatusWriter:
         self.last, self.written_at = status, now
 
 
-def _without_words(host: Mapping[str, Any]) -> dict[str, Any]:
-    return {**host, "bond": {**host["bond"], "message": ""}} if host.get("bond") else dict(host)
+def _without_words(part: Mapping[str, Any]) -> dict[str, Any]:
+    """A host or a balancer by its facts: one that hangs is described in several ways in turn."""
+    bond = {"bond": {**part["bond"], "message": ""}} if part.get("bond") else {}
+    return {**part, "message": "", **bond}
 
 
 def _settled(status: dict[str, Any]) -> dict[str, Any]:
@@ -198,7 +192,8 @@ def _settled(status: dict[str, Any]) -> dict[str, Any]:
     rest = {key: value for key, value in status.items() if key != "sessions"}
     decision = status.get("decision") or {}
     # Words change with every counter; what they are about does not.
-    rest["hosts"] = [_without_words(host) for host in status.get("hosts", [])]
+    for parts in ("hosts", "balancers"):
+        rest[parts] = [_without_words(part) for part in status.get(parts, [])]
     rest["placement"] = {**(status.get("placement") or {}), "message": ""}
     rest["decision"] = {key: decision.get(key) for key in ("verdict", "reason")}
     rest["conditions"] = [{**it, "message": "", "observedGeneration": 0} for it in status.get("conditions", [])]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -11,6 +11,7 @@ import structlog
 
 from luban.api.cluster import LubanCluster
 from luban.api.cluster_status import LubanClusterStatus
+from luban.api.common import ObjectMeta
 from luban.core.model import ClusterMemory, ClusterRef, ConditionState, Failure
 from luban.core.plan import plan
 from luban.core.times import Now
@@ -24,6 +25,7 @@ from luban.runtime.metrics import Metrics
 from luban.runtime.observe import Observer
 from luban.runtime.recorder import EventRecorder
 from luban.runtime.records import cluster_ref
+from luban.runtime.remains import deletion_policy_of
 from luban.runtime.status import StatusWriter, build_status, remembered, spec_refused, with_conditions
 from luban.runtime.trouble import RECONCILED, Trouble
 
@@ -44,6 +46,8 @@ class ClusterRuntime:
     memory: ClusterMemory = field(default_factory=ClusterMemory)
     spec_condition: ConditionState = SPEC_VALID
     finished: bool = False
+    _uids: frozenset[str] = frozenset()
+    """Of the LubanVMs in the last look, and so of their domains."""
 
     def __post_init__(self) -> None:
         self.observer = Observer(self.ports, self.reports)
@@ -67,12 +71,14 @@ class ClusterRuntime:
 
     def update(self, body: dict[str, Any]) -> None:
         """Take over a changed LubanCluster object. A spec that cannot be read leaves the last good one in force."""
+        before = self._news()
         try:
             parsed = LubanCluster.parse(body)
             settings_of(parsed.metadata.name, parsed.spec)
         except ValueError as error:
             refused = spec_refused(error)
             self.spec_condition = replace(refused, message=f"{refused.message}; the last good spec stays in force")
+            self._take_metadata(body)
         else:
             changed = parsed.spec != self.cluster.spec
             # Our own status is newer than the one in a watch event.
@@ -81,7 +87,25 @@ class ClusterRuntime:
             if changed:
                 self.memory = replace(self.memory, evaluated=None, setbacks={})
                 self.applier.retries.forget()
-        self.wake.set()
+        if before != self._news():
+            self.wake.set()
+
+    def _take_metadata(self, body: Mapping[str, Any]) -> None:
+        """Whatever the spec says: that the cluster is to be deleted holds, and what is to become of its VMs then."""
+        metadata = ObjectMeta.model_validate(body["metadata"])
+        spec = self.cluster.spec
+        if metadata.deletion_timestamp is not None:
+            spec = spec.model_copy(update={"deletion_policy": deletion_policy_of(body)})
+        self.cluster = self.cluster.model_copy(update={"metadata": metadata, "spec": spec})
+
+    def _news(self) -> object:
+        """What is worth a look when it changes: not our own status, and not the list that a watch begins with."""
+        return self.cluster.spec, self.cluster.metadata.deletion_timestamp, self.cluster.metadata.generation
+
+    def domain_changed(self, uuid: str) -> None:
+        """A domain on one of our hosts began or ended: look at once if it is ours. Empty: the connection was lost."""
+        if not uuid or uuid in self._uids:
+            self.wake.set()
 
     async def tick(self) -> float:
         """Do one tick; returns the seconds until the next if nothing wakes us. Never raises an Exception.
@@ -128,6 +152,7 @@ class ClusterRuntime:
     async def _tick(self) -> float:
         seen = await self.observer.observe(self.cluster, self.applier.provision_failures, self.applier.action_failures)
         self.applier.forget_others(seen.bodies)
+        self._uids = frozenset(str(body["metadata"]["uid"]) for body in seen.bodies.values())
         moment = self._moment()
         now = moment.wall
         deleting = self.cluster.metadata.deletion_timestamp is not None

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from luban.core.model import ConditionState, Failure
+from luban.runtime.steady import SteadyWords
 
 RETRY_SECONDS, LONGEST_RETRY_SECONDS = 2.0, 15.0
 """Time to the next tick after one that could not be finished: the first time, and at most."""
@@ -24,7 +25,7 @@ class Trouble:
     failure: Failure | None = None
     """Why they fail; None: the last one did not. The words stay while they are told, and so does one of several causes
     that take turns: whatever is told in the status is written."""
-    _last_reason: str = ""
+    _words: SteadyWords = field(default_factory=SteadyWords)
     _count: int = 0
     _since: float = 0.0
 
@@ -32,15 +33,17 @@ class Trouble:
         """A tick failed, by a fault of our own or not. Returns the seconds until the next."""
         if self.failure is None:
             self._since, self._count = self.monotonic(), 0
-        if self.failure is None or (failure.reason == self._last_reason != self.failure.reason):
+        told = self._words.choose("tick", failure.reason)
+        if self.failure is None or told != self.failure.reason:
             self.failure = failure
-        self._last_reason, self._count = failure.reason, self._count + 1
+        self._count += 1
         first, longest = (FAULT_SECONDS, LONGEST_FAULT_SECONDS) if fault else (RETRY_SECONDS, LONGEST_RETRY_SECONDS)
         return float(min(longest, first * 2.0 ** min(self._count - 1, 16)))
 
     def over(self) -> None:
         """A tick went well."""
         self.failure = None
+        self._words.over("tick")
 
     @property
     def blind(self) -> bool:

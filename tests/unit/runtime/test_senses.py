@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from typing import Any
 
 import pytest
 
-from luban.core.model import ClusterRef, DomainRecord
-from luban.errors import TemporaryError
+from luban.core.model import BalancerReport, ClusterRef, DomainRecord
+from luban.errors import HostUnreachable, TemporaryError
 from luban.ports import HostRef
 from luban.runtime import observe
+from luban.runtime.steady import SteadyWords
 from tests.fakes.operator_harness import NAMESPACE, OperatorHarness
 
 GAUGE = {"scaling": {"policy": "Sessions", "minVMs": 2, "maxVMs": 6, "sessions": {"source": "Metric"}}}
@@ -119,3 +121,50 @@ async def test_a_host_is_asked_once_when_the_balancer_cannot_be(monkeypatch: pyt
     assert under_way == 0
     assert most == 2, "two hosts, each asked once at a time"
     assert harness.api.find("LubanCluster", NAMESPACE, "luban")
+
+
+TEXTS = ("libvirt does not answer within 3 s", "waits until a call that hangs has ended")
+
+
+async def test_a_host_that_hangs_is_told_in_words_that_stay() -> None:
+    harness = OperatorHarness()
+    await harness.run(60)
+    texts = itertools.cycle(TEXTS)
+    real = harness.hypervisor.list_domains
+
+    async def hangs(host: HostRef, cluster: ClusterRef) -> dict[str, DomainRecord]:
+        if host.name == "host-c":
+            raise HostUnreachable("HostUnreachable", next(texts))
+        return await real(host, cluster)
+
+    harness.hypervisor.list_domains = hangs  # type: ignore[method-assign]
+    harness.api.calls.clear()
+    await harness.run(300)
+    assert harness.api.calls["patch_cluster_status"] <= 2
+    (told,) = (it for it in harness.body()["status"]["hosts"] if it["name"] == "host-c")
+    assert (told["reachable"], told["message"]) == (False, TEXTS[0])
+    harness.hypervisor.list_domains = real  # type: ignore[method-assign]
+    await harness.run(10)
+    assert all(it["reachable"] for it in harness.body()["status"]["hosts"])
+
+
+async def test_a_balancer_that_hangs_is_told_in_words_that_stay() -> None:
+    harness = OperatorHarness()
+    await harness.run(60)
+    texts = itertools.cycle(TEXTS)
+
+    async def hangs(cluster: ClusterRef, name: str, endpoint: str, *, members: int) -> BalancerReport:
+        return BalancerReport(name, reachable=False, message=next(texts))
+
+    harness.balancer.report = hangs  # type: ignore[method-assign]
+    harness.api.calls.clear()
+    await harness.run(300)
+    assert harness.api.calls["patch_cluster_status"] <= 3
+
+
+def test_words_that_are_said_twice_replace_those_before() -> None:
+    words = SteadyWords()
+    assert [words.choose("a", it) for it in "ABABBA"] == ["A", "A", "A", "A", "B", "B"]
+    assert words.choose("b", "X") == "X"
+    words.over("a")
+    assert words.choose("a", "C") == "C"

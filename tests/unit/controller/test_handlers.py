@@ -1,0 +1,159 @@
+"""What kopf hears is handed to the manager: each handler as kopf calls it, with a manager that takes notes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import kopf
+import pytest
+
+from luban.api import names
+from luban.controller import handlers
+from luban.controller.handlers import WATCH_SECONDS, build_registry
+
+pytestmark = pytest.mark.looptime(end=600)
+
+CLUSTER = {"metadata": {"name": "luban", "namespace": "team-a", "uid": "u1"}, "spec": {}}
+
+
+class Notes:
+    """Stands for the manager."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[Any, ...]] = []
+        self.gone = False
+        self.error: ValueError | None = None
+
+    async def reconcile(self, body: dict[str, Any], stopped: asyncio.Event) -> bool:
+        self.calls.append(("reconcile", body["metadata"]["name"]))
+        if self.error is not None:
+            raise self.error
+        if not self.gone:
+            await stopped.wait()
+        return self.gone
+
+    async def refuse(self, body: dict[str, Any], error: ValueError) -> None:
+        self.calls.append(("refuse", str(error)))
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return lambda *arguments: self.calls.append((name, *arguments))
+
+
+class Side:
+    """A registry, and its handlers by id."""
+
+    def __init__(self) -> None:
+        self.notes = Notes()
+        self.registry = build_registry(self.notes)  # type: ignore[arg-type]
+        parts = ("_activities", "_indexing", "_watching", "_spawning", "_changing")
+        found = [handler for part in parts for handler in getattr(self.registry, part).get_all_handlers()]
+        self._handlers = {handler.id.rpartition(".")[2]: handler.fn for handler in found}
+
+    async def call(self, name: str, body: dict[str, Any] | None = None, **more: Any) -> Any:
+        return await self._handlers[name](body=body, **more)
+
+    async def hear(self, name: str, type_: str | None, body: dict[str, Any]) -> None:
+        """An event of a watch."""
+        await self.call(name, body, event={"type": type_, "object": body})
+
+
+@pytest.fixture
+def side() -> Side:
+    return Side()
+
+
+def vm(labels: dict[str, str] | None, **metadata: Any) -> dict[str, Any]:
+    """A LubanVM."""
+    marks = {"labels": labels} if labels is not None else {}
+    return {"metadata": {"name": "luban-a", "namespace": "team-a", **marks, **metadata}}
+
+
+LABELS = {names.LABEL_CLUSTER: "luban"}
+DELETED = {"deletionTimestamp": "2026-01-01T00:00:00Z"}
+
+
+async def test_a_changed_cluster(side: Side) -> None:
+    await side.hear("changed", None, CLUSTER)
+    await side.hear("changed", "MODIFIED", CLUSTER)
+    await side.hear("changed", "DELETED", CLUSTER)
+    assert side.notes.calls == [("changed", CLUSTER), ("changed", CLUSTER), ("forget", "u1")]
+
+
+@pytest.mark.parametrize(
+    ("type_", "body", "wakes"),
+    [
+        ("ADDED", vm(LABELS), False),
+        ("MODIFIED", vm(LABELS), False),
+        (None, vm(LABELS), False),
+        ("MODIFIED", vm(LABELS, **DELETED), True),
+        (None, vm(LABELS, **DELETED), True),
+        ("DELETED", vm(LABELS), True),
+        ("DELETED", vm({}), False),
+        ("DELETED", vm(None), False),
+    ],
+)
+async def test_a_vm_that_somebody_deletes_wakes_its_cluster(
+    side: Side, type_: str | None, body: dict[str, Any], wakes: bool
+) -> None:
+    await side.hear("vm-changed", type_, body)
+    assert side.notes.calls == ([("wake", "team-a", "luban")] if wakes else [])
+
+
+async def test_what_a_node_agent_wrote(side: Side) -> None:
+    body = {"metadata": {"name": "host-b"}}
+    await side.call("hosts", body)
+    await side.hear("host-changed", "MODIFIED", body)
+    await side.hear("host-changed", "DELETED", body)
+    assert side.notes.calls == [("host_changed", body), ("host_changed", body), ("host_gone", "host-b")]
+
+
+async def test_the_daemon_ends_with_the_tick_that_it_is_in(side: Side) -> None:
+    stopped = asyncio.Event()
+    daemon = asyncio.ensure_future(side.call("reconcile", CLUSTER, stopped=stopped))
+    await asyncio.sleep(60)
+    assert not daemon.done()
+    stopped.set()
+    await daemon
+    assert side.notes.calls == [("reconcile", "luban")]
+
+
+async def test_a_spec_that_is_refused_is_told_and_tried_again(side: Side) -> None:
+    side.notes.error = ValueError("no hosts")
+    with pytest.raises(kopf.TemporaryError) as caught:
+        await side.call("reconcile", CLUSTER, stopped=asyncio.Event())
+    assert caught.value.delay == handlers.REFUSED_SPEC_SECONDS
+    assert side.notes.calls[-1] == ("refuse", "no hosts")
+
+
+async def test_a_deletion_goes_in_turns_until_nothing_is_left(side: Side) -> None:
+    """Between two turns kopf sees what the user changes meanwhile."""
+    begun = asyncio.get_running_loop().time()
+    with pytest.raises(kopf.TemporaryError) as caught:
+        await side.call("delete", CLUSTER)
+    assert asyncio.get_running_loop().time() - begun == pytest.approx(handlers.DELETION_TURN_SECONDS)
+    assert caught.value.delay == handlers.DELETION_PAUSE_SECONDS
+    side.notes.gone = True
+    await side.call("delete", CLUSTER)
+
+
+async def test_kopf_is_set_up_for_us(side: Side) -> None:
+    seen = set()
+    for _ in range(20):
+        settings = kopf.OperatorSettings()
+        await side.call("configure", settings=settings)
+        assert settings.persistence.finalizer == names.FINALIZER_CLUSTER
+        assert settings.posting.enabled is False
+        timeout = settings.watching.server_timeout
+        assert timeout is not None
+        assert WATCH_SECONDS[0] <= timeout <= WATCH_SECONDS[1]
+        seen.add(timeout)
+    assert len(seen) > 1, "not all operators list everything at the same moment"
+
+
+def test_a_body_is_copied() -> None:
+    body = {"metadata": {"labels": {"a": "b"}}}
+    copied = handlers.plain(body)
+    body["metadata"]["labels"]["a"] = "c"
+    assert copied == {"metadata": {"labels": {"a": "b"}}}

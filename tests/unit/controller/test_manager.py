@@ -1,0 +1,263 @@
+"""Which cluster ticks when: taking, waking, refusing, deleting, under the event loop's own virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry, generate_latest
+from structlog.testing import capture_logs
+
+from luban.api import names
+from luban.controller.manager import Manager
+from luban.runtime.metrics import Metrics
+from tests.fakes.hosts import body as lubanhost
+from tests.fakes.operator_harness import NAMESPACE, LoopClock, OperatorHarness
+
+pytestmark = pytest.mark.looptime(end=7200)
+
+BAD: dict[str, dict[str, Any]] = {
+    "refused by the operator alone": {"balancer": {"listen": {"address": "300.1.1.1"}}},
+    "a duration beyond its bounds": {"balancer": {"timeout": "48000h"}},
+    "no hosts": {"hosts": []},
+    "hosts that are none": {"hosts": [{"name": "x", "uri": "nonsense"}]},
+    "no template": {"template": {}},
+    "another type": {"scaling": "many"},
+    "a newer word": {"bondPolicy": "Perhaps"},
+}
+
+
+class World:
+    """An API server with one LubanCluster, hosts and VMs, and a manager that looks after it."""
+
+    def __init__(self, spec: dict[str, Any] | None = None) -> None:
+        self.harness = OperatorHarness(spec, clock=LoopClock())
+        self.api = self.harness.api
+        self.manager = self.restart()
+
+    def restart(self) -> Manager:
+        """A manager that knows nothing yet."""
+        self.registry = CollectorRegistry()
+        self.manager = Manager(self.harness.ports(), Metrics(self.registry))
+        return self.manager
+
+    def body(self) -> dict[str, Any]:
+        """The LubanCluster."""
+        return self.harness.body()
+
+    def edit(self, edit: Callable[[dict[str, Any]], None]) -> None:
+        """Change the LubanCluster as a user would who is not held back by today's schema."""
+        self.api.change("LubanCluster", NAMESPACE, "luban", edit)
+
+    def spoil(self, **spec: Any) -> None:
+        """Give the cluster a spec that cannot be read."""
+        self.edit(lambda body: body["spec"].update(spec))
+
+    def delete(self) -> None:
+        """What kubectl delete does."""
+        self.api.remove("LubanCluster", NAMESPACE, "luban")
+
+    async def run(self, seconds: float) -> bool:
+        """The cluster's loop for so long; whether the cluster is gone."""
+        stopped = asyncio.Event()
+        asyncio.get_running_loop().call_later(seconds, stopped.set)
+        return await self.manager.reconcile(self.body(), stopped)
+
+    def condition(self, kind: str) -> dict[str, Any]:
+        """One condition of the cluster."""
+        found: dict[str, Any] = {it["type"]: it for it in self.body()["status"]["conditions"]}[kind]
+        return found
+
+    def settings(self) -> dict[str, Any] | None:
+        """The balancer's settings, as published."""
+        found = self.api.find("ConfigMap", NAMESPACE, names.balancer_name("luban", 0))
+        return None if found is None else json.loads(found["data"]["balancer.json"])["settings"]
+
+
+async def test_a_cluster_comes_up() -> None:
+    world = World()
+    assert not await world.run(60)
+    assert world.harness.consistent(2)
+
+
+async def test_a_spec_that_was_never_good_is_told_once() -> None:
+    world = World()
+    world.spoil(**BAD["refused by the operator alone"])
+    for _ in range(3):
+        with pytest.raises(ValueError, match="listen") as caught:
+            await world.run(10)
+        await world.manager.refuse(world.body(), caught.value)
+    found = world.condition("SpecValid")
+    assert (found["status"], found["reason"]) == ("False", "SpecRefused")
+    assert world.api.calls["patch_cluster_status"] == 1
+
+
+@pytest.mark.parametrize("what", BAD)
+async def test_one_that_was_never_good_can_be_deleted(what: str) -> None:
+    world = World()
+    world.spoil(**BAD[what])
+    world.delete()
+    assert await world.run(60)
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+@pytest.mark.parametrize("what", BAD)
+async def test_good_then_bad_then_deleted(what: str, restarted: bool) -> None:
+    """Deleted from what the LubanVMs say; clients notice nothing of the settings that cannot be read."""
+    world = World({"balancer": {"listen": {"port": 8099}}})
+    await world.run(60)
+    before = world.settings()
+    world.spoil(**BAD[what])
+    if restarted:
+        world.restart()
+    else:
+        world.manager.changed(world.body())
+        await world.run(10)
+        assert world.harness.consistent(2), "the last good spec stays in force"
+    for vm in world.harness.vms():
+        world.harness.balancer.in_flight[vm["metadata"]["name"]] = 3
+    world.delete()
+    world.manager.changed(world.body())
+    assert not await world.run(20)
+    assert world.settings() == before
+    assert len(world.harness.domains()) == 2, "drained first"
+    world.harness.balancer.in_flight.clear()
+    assert await world.run(120)
+    assert world.harness.consistent(0)
+    assert world.settings() is None
+
+
+@pytest.mark.parametrize("policy", ["Orphan", "Retain", 7])
+@pytest.mark.parametrize("restarted", [False, True])
+async def test_what_is_to_live_on_lives_on_whatever_the_spec_says(policy: object, restarted: bool) -> None:
+    """A policy that this version does not know must not destroy anything."""
+    world = World()
+    await world.run(60)
+    world.spoil(scaling="many", deletionPolicy=policy)
+    if restarted:
+        world.restart()
+    world.delete()
+    world.manager.changed(world.body())
+    assert await world.run(60)
+    assert len(world.harness.domains()) == 2
+    assert world.settings() is not None
+
+
+async def woken(world: World, change: Callable[[], None]) -> bool:
+    """Whether a change wakes the cluster."""
+    entry = world.manager.take(world.body())
+    entry.runtime.wake.clear()
+    change()
+    return entry.runtime.wake.is_set()
+
+
+async def test_who_wakes_a_cluster() -> None:
+    world = World()
+    await world.run(60)
+    world.manager.take(world.body())
+    uid = world.harness.vms()[0]["metadata"]["uid"]
+    (tell, *_) = world.harness.hypervisor.hosts["host-b"].watchers
+    hears = [
+        (lambda: tell(uid), True),
+        (lambda: tell(""), True),
+        (lambda: tell("00000000-0000-4000-9000-000000000000"), False),
+        (lambda: world.manager.changed(world.body()), False),
+        (lambda: world.manager.wake(NAMESPACE, "luban"), True),
+        (lambda: world.manager.wake(NAMESPACE, "another"), False),
+        (lambda: world.manager.wake("team-b", "luban"), False),
+        (lambda: world.manager.host_changed(lubanhost(node="host-b")), True),
+        (lambda: world.manager.host_changed(lubanhost(node="host-b")), False),
+        (lambda: world.manager.host_changed(lubanhost(node="rack-9")), False),
+        (lambda: world.manager.host_gone("host-b"), True),
+    ]
+    assert [await woken(world, change) for change, _ in hears] == [wanted for _, wanted in hears]
+
+
+async def test_our_own_status_does_not_wake_and_a_user_does() -> None:
+    world = World()
+    await world.run(60)
+    world.edit(lambda body: body["status"].update(replicas=7))
+    assert not await woken(world, lambda: world.manager.changed(world.body()))
+    world.edit(lambda body: body["metadata"].update(annotations={"kopf.luban.cloud/x": "y"}))
+    assert not await woken(world, lambda: world.manager.changed(world.body()))
+
+    def scale() -> None:
+        world.edit(lambda body: body["spec"].update(replicas=3))
+        world.manager.changed(world.body())
+
+    assert await woken(world, scale)
+
+    def delete() -> None:
+        world.delete()
+        world.manager.changed(world.body())
+
+    assert await woken(world, delete)
+
+
+async def test_a_cluster_that_nobody_takes_care_of_is_not_taken_by_a_change() -> None:
+    world = World()
+    world.manager.changed(world.body())
+    world.manager.host_changed(lubanhost(node="host-b"))
+    world.manager.wake(NAMESPACE, "luban")
+    world.manager.forget("unknown")
+    assert world.api.calls["list_vms"] == 0
+
+
+async def test_hosts_that_leave_the_spec_are_listened_to_no_more() -> None:
+    world = World()
+    world.manager.take(world.body())
+    assert [len(world.harness.hypervisor.host(name).watchers) for name in ("host-b", "host-c")] == [1, 1]
+    world.edit(lambda body: body["spec"].update(hosts=body["spec"]["hosts"][:1]))
+    world.manager.changed(world.body())
+    assert [len(world.harness.hypervisor.host(name).watchers) for name in ("host-b", "host-c")] == [1, 0]
+    world.manager.forget(world.body()["metadata"]["uid"])
+    assert not world.harness.hypervisor.host("host-b").watchers
+
+
+async def test_two_loops_of_one_cluster_take_turns() -> None:
+    """The daemon's and the deletion's: no tick overlaps another."""
+    world = World()
+    real, inside, most = world.api.list_vms, 0, 0
+
+    async def counted(*arguments: Any) -> Any:
+        nonlocal inside, most
+        inside += 1
+        most = max(most, inside)
+        await asyncio.sleep(0.1)
+        inside -= 1
+        return await real(*arguments)
+
+    world.api.list_vms = counted  # type: ignore[method-assign]
+    await asyncio.gather(world.run(10), world.run(20))
+    assert most == 1
+
+
+async def test_stop_ends_every_loop_after_its_tick() -> None:
+    world = World()
+    forever = asyncio.ensure_future(world.manager.reconcile(world.body(), asyncio.Event()))
+    await asyncio.sleep(60)
+    assert world.harness.consistent(2)
+    await world.manager.stop()
+    assert await forever is False
+
+
+async def test_a_cluster_that_is_gone_leaves_no_metrics() -> None:
+    world = World()
+    await world.run(60)
+    world.delete()
+    assert await world.run(120)
+    assert 'cluster="luban"' not in generate_latest(world.registry).decode()
+
+
+async def test_at_rest_a_cluster_ticks_seldom_and_writes_nothing() -> None:
+    world = World()
+    with capture_logs():
+        await world.run(60)
+    world.api.calls.clear()
+    with capture_logs():
+        await world.run(300)
+    assert world.api.calls["list_vms"] <= 61
+    assert {name for name in world.api.calls if not name.startswith(("list", "read", "balancer"))} == set()
