@@ -12,7 +12,7 @@ import structlog
 from luban.api.cluster import LubanCluster
 from luban.api.cluster_status import LubanClusterStatus
 from luban.api.common import ObjectMeta
-from luban.core.model import ClusterMemory, ClusterRef, ConditionState, Failure
+from luban.core.model import ClusterMemory, ClusterRef, ConditionState, Failure, Plan
 from luban.core.plan import plan
 from luban.core.times import Now
 from luban.errors import LubanError
