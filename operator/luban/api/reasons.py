@@ -103,6 +103,7 @@ FAILURES: Mapping[str, Reasons] = {
         "ForeignDomain": "A domain with the name that is needed is there and is not ours; it is left alone.",
         "DomainRefused": "libvirt refuses the domain: KVM, CPU model, rights.",
         "StartFailed": "The domain did not start. Tried again.",
+        "LibvirtTimeout": "libvirt does not do in time what is asked about one domain. Tried again.",
         "LibvirtError": "libvirt failed; the message quotes it. Tried again.",
     },
     "Kubernetes": {
