@@ -15,6 +15,8 @@ from typing import Any
 import structlog
 
 from luban.adapters.apache_httpd.process import LogTail, find_httpd
+from luban.adapters.balancers_http import REPORT_PATH, report_json
+from luban.adapters.http_endpoints import HttpEndpoints
 from luban.adapters.kubernetes_api.watch import ConfigMapSource, EndpointLease, open_api
 from luban.adapters.probes_http import HttpProbes
 from luban.api.names import balancer_name
@@ -26,7 +28,6 @@ from luban.balancer_agent.metrics import Metrics
 from luban.balancer_agent.server import HttpdServer, Server
 from luban.balancer_agent.sessions import SessionWindow
 from luban.balancer_agent.sources import DOCUMENT_KEY, FolderSource, Source
-from luban.balancer_agent.web import Web
 from luban.core.model import BalancerReport, ClusterRef
 from luban.errors import LubanError
 from luban.ports import Probes
@@ -38,6 +39,7 @@ log = structlog.get_logger(__name__)
 ANNOUNCE_SECONDS = 300.0
 ANNOUNCE_RETRY_SECONDS = 10.0
 _HARMLESS = re.compile(r"^\[[^]]*\] \[\w+:(notice|info)\]")
+PORT_REMEDY = "choose another with --report-address and --report-port"
 STALLED_SECONDS = 60.0
 """The agent counts as dead when its last look at httpd began longer ago than this."""
 
@@ -143,14 +145,21 @@ class Agent:
         self._document_problem = ""
         self._looked_at = clock()
         self._status: Mapping[str, str] = {}
-        self._web = Web(self, ClusterRef(options.namespace, options.cluster), self._metrics.registry, self._read_status)
+        cluster = ClusterRef(options.namespace, options.cluster)
+        self._endpoints = HttpEndpoints(
+            self._metrics.registry,
+            alive=self.stall,
+            ready=self.outage,
+            refresh=self._read_status,
+            documents={REPORT_PATH: lambda: report_json(self.report(), cluster)},
+        )
         self._metrics.publish(self.report, lambda: self._status)
 
     async def run(self, stop: asyncio.Event, announce: Callable[[str], Awaitable[bool]] | None = None) -> None:
         """Run until `stop` is set, then stop httpd."""
         if self._loader.adopt():
             log.info("adopted a running httpd")
-        await self._web.listen(self._options.report_address, self._options.report_port)
+        await self._endpoints.listen(self._options.report_address, self._options.report_port, PORT_REMEDY)
         tasks = [asyncio.create_task(self._follow()), asyncio.create_task(self._converge())]
         if announce is not None:
             tasks.append(asyncio.create_task(self._announce(announce)))
@@ -168,7 +177,7 @@ class Agent:
 
     async def close(self) -> None:
         """Let go of everything but httpd."""
-        await self._web.close()
+        await self._endpoints.close()
         await self._health.close()
         await self._probes.close()
 
@@ -179,13 +188,14 @@ class Agent:
             return report
         return BalancerReport(**{**vars(report), "ready": False, "message": self._document_problem})
 
-    def alive(self) -> bool:
-        """Whether the agent still looks at httpd regularly."""
-        return self._clock() - self._looked_at < STALLED_SECONDS
+    def stall(self) -> str:
+        """Says so if the agent does not look at httpd regularly any more; empty: it does."""
+        stalled = self._clock() - self._looked_at >= STALLED_SECONDS
+        return "the agent does not look at httpd any more" if stalled else ""
 
-    def serving(self) -> bool:
-        """Whether httpd answered at the last look."""
-        return self._server.running and bool(self._converger.seen.live)
+    def outage(self) -> str:
+        """Says so if httpd did not answer at the last look; empty: it did."""
+        return "" if self._server.running and self._converger.seen.live else "httpd does not serve"
 
     async def _follow(self) -> None:
         """Take on each new document."""

@@ -2,30 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
+import functools
 import os
 import re
-import signal
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
 from luban.balancer_agent.agent import AgentOptions, run
-from luban.errors import LubanError
+from luban.programs import option, run_program
 
 EVERYWHERE = "0.0.0.0"  # noqa: S104 (the operator asks from another machine)
 _NAME = re.compile(r"(.+)-balancer-([0-9]{1,3})")
 _PORT = click.IntRange(1, 65535)
 _FOLDER = click.Path(file_okay=False, path_type=Path)
-_Decorated = TypeVar("_Decorated", bound=Callable[..., Any])
-
-
-def _option(name: str, help_: str, **more: Any) -> Callable[[_Decorated], _Decorated]:
-    """An option with its environment variable: --state-dir is also LUBAN_BALANCER_AGENT_STATE_DIR."""
-    variable = "LUBAN_BALANCER_AGENT_" + name.removeprefix("--").upper().replace("-", "_")
-    return click.option(name, envvar=variable, show_envvar=True, show_default=True, help=help_, **more)
+_option = functools.partial(option, "balancer-agent")
 
 
 @click.command("balancer-agent")
@@ -72,16 +64,9 @@ def balancer_agent_command(name: str, **options: Any) -> None:
     options.update(_identity(name, options["cluster"], options["index"]))
     options["advertise"] = options["advertise"] or _endpoint(options)
     try:
-        asyncio.run(_main(AgentOptions(**options)))
-    except (LubanError, ValueError) as error:
+        run_program(functools.partial(run, AgentOptions(**options)))
+    except ValueError as error:
         raise click.ClickException(str(error)) from error
-
-
-async def _main(options: AgentOptions) -> None:
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    await run(options, stop)
 
 
 def _identity(name: str, cluster: str, index: int) -> dict[str, Any]:

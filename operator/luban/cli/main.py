@@ -83,7 +83,10 @@ def controller(**options: Any) -> None:
     """Run the operator: keep every LubanCluster as its spec says."""
     from luban.controller.program import Options, run
 
-    asyncio.run(run(Options(**options)))
+    try:
+        asyncio.run(run(Options(**options)))
+    except LubanError as error:
+        raise click.ClickException(error.message) from error
 
 
 @main.command()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,13 +13,14 @@ from prometheus_client import REGISTRY
 
 from luban.adapters.balancers_http import HttpBalancers, IPNetwork
 from luban.adapters.clock import SystemClock
+from luban.adapters.http_endpoints import HttpEndpoints
 from luban.adapters.kubernetes_api import connect
 from luban.adapters.libvirt_hosts.hypervisor import HypervisorSettings, LibvirtHypervisor
 from luban.adapters.probes_http import HttpProbes
 from luban.controller.handlers import build_registry
 from luban.controller.manager import Manager
-from luban.controller.web import serve
 from luban.ports import Ports
+from luban.programs import set_on_signals
 from luban.runtime.metrics import Metrics
 
 log = structlog.get_logger(__name__)
@@ -60,7 +60,8 @@ async def run(options: Options) -> None:
         clock=SystemClock(),
     )
     manager = Manager(ports, Metrics(REGISTRY))
-    web = await serve(REGISTRY, options.listen_address, options.listen_port)
+    endpoints = HttpEndpoints(REGISTRY)
+    await endpoints.listen(options.listen_address, options.listen_port)
     stop = asyncio.Event()
     log.info("operator started", namespaces=list(options.namespaces) or "all", port=options.listen_port)
     foreign = asyncio.all_tasks()
@@ -71,7 +72,7 @@ async def run(options: Options) -> None:
         namespaces=options.namespaces,
     )
     # kopf has taken the signals to itself: only now can they be taken back.
-    _stop_on_signals(stop)
+    set_on_signals(stop)
     handlers = asyncio.ensure_future(kopf.run_tasks(tasks, ignored=foreign))
     try:
         await _first_to_end(handlers, stop)
@@ -80,7 +81,7 @@ async def run(options: Options) -> None:
         # Our loops have ended. kopf, told to stop, would still wait five seconds for tasks that are not its own.
         handlers.cancel()
         await asyncio.gather(handlers, return_exceptions=True)
-        await web.cleanup()
+        await endpoints.close()
         await _close(ports)
         log.info("operator stopped")
 
@@ -92,12 +93,6 @@ async def _first_to_end(handlers: asyncio.Future[Any], stop: asyncio.Event) -> N
     waiting.cancel()
     if handlers.done():
         handlers.result()
-
-
-def _stop_on_signals(stop: asyncio.Event) -> None:
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
 
 
 async def _close(ports: Ports) -> None:

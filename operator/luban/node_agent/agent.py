@@ -13,6 +13,7 @@ import structlog
 from pydantic import ValidationError
 
 from luban.adapters.clock import SystemClock
+from luban.adapters.http_endpoints import HttpEndpoints
 from luban.adapters.kernel_bonds import HANGS, KernelBonds
 from luban.adapters.kubernetes_api import connect_hosts
 from luban.api.host import LubanHostSpec, LubanHostStatus
@@ -24,7 +25,6 @@ from luban.node_agent.metrics import Metrics
 from luban.node_agent.reporter import Reporter
 from luban.node_agent.schedule import Schedule
 from luban.node_agent.status import status_of, wish_of
-from luban.node_agent.web import Web
 from luban.ports import BondSource, Clock, LubanHosts
 
 log = structlog.get_logger(__name__)
@@ -55,7 +55,7 @@ class AgentOptions:
 
 
 async def run(options: AgentOptions, stop: asyncio.Event) -> None:
-    """Run until `stop` is set. Raises PermanentError without credentials, OSError if the port is taken."""
+    """Run until `stop` is set. Raises PermanentError without credentials, or if the port is taken."""
     structlog.contextvars.bind_contextvars(node=options.node_name)
     async with contextlib.AsyncExitStack() as stack:
         source = KernelBonds(options.proc_root, options.sys_root)
@@ -63,9 +63,9 @@ async def run(options: AgentOptions, stop: asyncio.Event) -> None:
         reports = await connect_hosts(options.kubeconfig)
         stack.push_async_callback(reports.close)
         agent = Agent(options, source, reports, SystemClock())
-        web = Web(agent.alive, agent.metrics.registry)
-        await web.listen(options.listen_address, options.listen_port)
-        stack.push_async_callback(web.close)
+        endpoints = HttpEndpoints(agent.metrics.registry, alive=agent.trouble, ready=agent.trouble)
+        await endpoints.listen(options.listen_address, options.listen_port)
+        stack.push_async_callback(endpoints.close)
         log.info("node agent started", port=options.listen_port, events=options.events)
         await agent.run(stop)
 
@@ -114,9 +114,10 @@ class Agent:
             if isinstance(error, Exception):
                 raise error
 
-    def alive(self) -> bool:
-        """Whether readings still come back."""
-        return self._time() - self._came_back_at < STALLED_SECONDS
+    def trouble(self) -> str:
+        """What is wrong with the agent: readings that do not come back; empty: nothing."""
+        stalled = self._time() - self._came_back_at >= STALLED_SECONDS
+        return "bonds are not read any more" if stalled else ""
 
     def _watch(self) -> Callable[[], None]:
         if not self._options.events:

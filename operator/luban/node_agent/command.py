@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
-import signal
-from collections.abc import Callable
+import functools
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 from pydantic import TypeAdapter, ValidationError
 
 from luban.api.units import Duration
-from luban.errors import LubanError
 from luban.node_agent.agent import AgentOptions, run
+from luban.programs import option, run_program
 
 _DURATION = TypeAdapter(Duration)
 _ROOT = click.Path(file_okay=False, path_type=Path)
-_Decorated = TypeVar("_Decorated", bound=Callable[..., Any])
+_option = functools.partial(option, "node-agent")
 
 
 class _Seconds(click.ParamType[float]):
@@ -37,13 +35,6 @@ class _Seconds(click.ParamType[float]):
         if not self._least <= seconds <= self._most:
             self.fail(f"{value} is not within {self._least:g} to {self._most:g} seconds", param, ctx)
         return seconds
-
-
-def _option(name: str, help_: str, **more: Any) -> Callable[[_Decorated], _Decorated]:
-    """An option with its environment variable: --proc-root is also LUBAN_NODE_AGENT_PROC_ROOT."""
-    variable = "LUBAN_NODE_AGENT_" + name.partition("/")[0].removeprefix("--").upper().replace("-", "_")
-    more.setdefault("envvar", variable)
-    return click.option(name, show_envvar=True, show_default=True, help=help_, **more)
 
 
 @click.command("node-agent")
@@ -69,18 +60,8 @@ def _option(name: str, help_: str, **more: Any) -> Callable[[_Decorated], _Decor
     type=_Seconds(1.0, 60.0),
     default="60s",
 )
-@_option("--listen-address", "Address of /metrics and /healthz.", default="0.0.0.0")  # noqa: S104 (Prometheus asks)
+@_option("--listen-address", "Address of /metrics, /healthz and /readyz.", default="0.0.0.0")  # noqa: S104 (Prometheus asks)
 @_option("--listen-port", "Their port.", type=click.IntRange(1, 65535), default=9182)
 def node_agent_command(no_events: bool, **options: Any) -> None:
     """Watch the bonds of this node and report their health in its LubanHost. Needs the host's network namespace."""
-    try:
-        asyncio.run(_main(AgentOptions(events=not no_events, **options)))
-    except (LubanError, OSError) as error:
-        raise click.ClickException(str(error)) from error
-
-
-async def _main(options: AgentOptions) -> None:
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    await run(options, stop)
+    run_program(functools.partial(run, AgentOptions(events=not no_events, **options)))

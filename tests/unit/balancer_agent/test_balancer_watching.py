@@ -192,10 +192,10 @@ class TestCommand:
         monkeypatch.delenv("POD_IP", raising=False)
         found: list[AgentOptions] = []
 
-        async def remember(options: AgentOptions) -> None:
+        async def remember(options: AgentOptions, _stop: asyncio.Event) -> None:
             found.append(options)
 
-        monkeypatch.setattr(command, "_main", remember)
+        monkeypatch.setattr(command, "run", remember)
         return found
 
     def test_as_in_the_lab(self, started: list[AgentOptions]) -> None:

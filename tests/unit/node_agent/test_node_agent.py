@@ -412,7 +412,7 @@ class TestApiAway:
             assert world.api.written == []
             assert agent.metrics.judgement is not None
             assert agent.metrics.judgement.verdict == "Down"
-            assert agent.alive()
+            assert not agent.trouble()
             world.api.trouble = None
             await asyncio.sleep(13.0)
             assert world.api.verdicts == ["Down"]
@@ -506,22 +506,22 @@ class TestKernelAway:
             assert world.api.verdicts == ["Healthy", "Unknown"]
             assert world.api.times[-1] - last <= 5.1
             await asyncio.sleep(21.0)
-            assert agent.alive()
+            assert not agent.trouble()
             await asyncio.sleep(3.0)
-            assert not agent.alive()
+            assert agent.trouble()
             world.bonds.hangs = False
             await asyncio.sleep(3.0)
-            assert agent.alive()
+            assert not agent.trouble()
 
     async def test_readings_that_hang_in_the_source_are_no_sign_of_life(self) -> None:
         world = World(HEALTHY)
         async with world.running() as agent:
             world.bonds.trouble = TemporaryError(HANGS, "has not come back")
             await asyncio.sleep(31.0)
-            assert not agent.alive()
+            assert agent.trouble()
             world.bonds.trouble = TemporaryError("NetlinkFailed", "no list of links")
             await asyncio.sleep(2.0)
-            assert agent.alive(), "an answer, though no good one"
+            assert not agent.trouble(), "an answer, though no good one"
 
     async def test_a_bug_ends_the_program(self, monkeypatch: pytest.MonkeyPatch) -> None:
         world = World(HEALTHY)

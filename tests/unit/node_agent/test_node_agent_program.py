@@ -10,13 +10,11 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 from click.testing import CliRunner
 from kubernetes.aio.client import ApiClient, Configuration
-from prometheus_client import CollectorRegistry, Gauge
 
 from luban.adapters.kubernetes_api import KubernetesHosts, connect_hosts
 from luban.adapters.kubernetes_api.calls import HOSTS, Call
@@ -26,7 +24,6 @@ from luban.cli.main import main
 from luban.errors import PermanentError, TemporaryError
 from luban.node_agent import command
 from luban.node_agent.agent import AgentOptions, run
-from luban.node_agent.web import Web
 from luban.ports import LubanHosts
 
 APPLY = f"fieldManager={names.NODE_AGENT_FIELD_MANAGER}&force=true"
@@ -112,32 +109,6 @@ class TestRequests:
     async def test_no_credentials(self, tmp_path: Path) -> None:
         with pytest.raises(PermanentError, match="give the path of a kubeconfig"):
             await connect_hosts(str(tmp_path / "missing"))
-
-
-class TestWeb:
-    """Metrics and liveness."""
-
-    async def test_endpoints(self) -> None:
-        registry, alive = CollectorRegistry(), [True]
-        Gauge("luban_bond_test", "A test", registry=registry).set(7)
-        served = Web(lambda: alive[0], registry)
-        await served.listen("127.0.0.1", 0)
-        ((address, port),) = served.addresses
-        base = f"http://{address}:{port}"
-        async with aiohttp.ClientSession() as session:
-            async with session.get(f"{base}/metrics") as answer:
-                assert "luban_bond_test 7.0" in await answer.text()
-            async with session.get(f"{base}/healthz") as answer:
-                assert answer.status == 200
-            alive[0] = False
-            async with session.get(f"{base}/healthz") as answer:
-                assert answer.status == 503
-        await served.close()
-
-    async def test_closing_what_never_listened(self) -> None:
-        served = Web(lambda: True, CollectorRegistry())
-        await served.close()
-        assert served.addresses == []
 
 
 class TestCommand:

@@ -1,0 +1,44 @@
+"""What our programs have in common: options with their environment variables, and how they run until they are told to
+end."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+import click
+
+from luban.errors import LubanError
+
+Program = Callable[[asyncio.Event], Awaitable[None]]
+"""Runs until the event is set."""
+_Decorated = TypeVar("_Decorated", bound=Callable[..., Any])
+
+
+def option(program: str, name: str, help_: str, **more: Any) -> Callable[[_Decorated], _Decorated]:
+    """An option with its environment variable: of node-agent, --proc-root is also LUBAN_NODE_AGENT_PROC_ROOT."""
+    variable = f"luban_{program}_{name.removeprefix('--')}".upper().replace("-", "_")
+    more.setdefault("envvar", variable)
+    return click.option(name, show_envvar=True, show_default=True, help=help_, **more)
+
+
+def run_program(program: Program) -> None:
+    """Run until SIGTERM or SIGINT. Raises click.ClickException with the words of an error that is for people."""
+    try:
+        asyncio.run(_until_signalled(program))
+    except (LubanError, OSError) as error:
+        raise click.ClickException(str(error)) from error
+
+
+def set_on_signals(stop: asyncio.Event) -> None:
+    """Set the event on SIGTERM and SIGINT, instead of ending at once. Needs the running event loop."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+
+
+async def _until_signalled(program: Program) -> None:
+    stop = asyncio.Event()
+    set_on_signals(stop)
+    await program(stop)

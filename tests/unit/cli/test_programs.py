@@ -1,0 +1,80 @@
+"""What the command lines of all programs share: options, the end by a signal, errors in words."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from luban.balancer_agent import command as balancer_command
+from luban.cli.main import main
+from luban.controller import program as controller_program
+from luban.errors import PermanentError
+from luban.node_agent import command as node_command
+from luban.programs import option, run_program
+
+TAKEN = "cannot listen at 127.0.0.1:9: Address already in use: choose another"
+
+
+@pytest.mark.parametrize(
+    ("name", "variable"), [("--proc-root", "LUBAN_NODE_AGENT_PROC_ROOT"), ("--resync", "LUBAN_NODE_AGENT_RESYNC")]
+)
+def test_an_option_has_its_environment_variable(name: str, variable: str) -> None:
+    @click.command()
+    @option("node-agent", name, "An option.")
+    def command(**given: str) -> None:
+        click.echo(next(iter(given.values())))
+
+    assert CliRunner().invoke(command, [], env={variable: "seven"}).output == "seven\n"
+    assert variable in CliRunner().invoke(command, ["--help"]).output.replace("\n", "")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_a_program(number: signal.Signals) -> None:
+    ended: list[str] = []
+
+    async def program(stop: asyncio.Event) -> None:
+        os.kill(os.getpid(), number)
+        await stop.wait()
+        ended.append("in its own time")
+
+    run_program(program)
+    assert ended == ["in its own time"]
+
+
+@pytest.mark.parametrize("error", [PermanentError("PortTaken", TAKEN), PermissionError(TAKEN)])
+def test_an_error_is_told_in_words(error: Exception) -> None:
+    async def program(_stop: asyncio.Event) -> None:
+        raise error
+
+    with pytest.raises(click.ClickException, match=TAKEN) as caught:
+        run_program(program)
+    assert caught.value.__cause__ is error
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments"),
+    [
+        (controller_program, ["controller"]),
+        (node_command, ["node-agent", "--node-name", "n"]),
+        (
+            balancer_command,
+            ["balancer-agent", "--cluster", "shop", "--config-dir", "/missing", "--advertise", "http://x"],
+        ),
+    ],
+    ids=["controller", "node-agent", "balancer-agent"],
+)
+def test_a_port_that_is_taken_is_no_traceback(
+    monkeypatch: pytest.MonkeyPatch, module: object, arguments: list[str]
+) -> None:
+    async def fail(*_: Callable[..., object]) -> None:
+        raise PermanentError("PortTaken", TAKEN)
+
+    monkeypatch.setattr(module, "run", fail)
+    result = CliRunner().invoke(main, arguments)
+    assert (result.exit_code, result.output) == (1, f"Error: {TAKEN}\n")
