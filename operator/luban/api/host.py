@@ -22,6 +22,7 @@ from luban.api.common import (
 from luban.api.units import Duration
 
 BondVerdict = Literal[
+    "None",
     "Healthy",
     "Recovering",
     "MonitoringDisabled",
@@ -33,10 +34,10 @@ BondVerdict = Literal[
     "LACPTimeout",
     "NoPartner",
     "MinLinksNotMet",
-    "Down",
     "Unknown",
-    "None",
+    "Down",
 ]
+"""From the best to the worst: this order decides which one is published."""
 BondMode = Literal["balance-rr", "active-backup", "balance-xor", "broadcast", "802.3ad", "balance-tlb", "balance-alb"]
 Mii = Literal["up", "going-down", "down", "going-back"]
 PortState = Literal["active", "backup"]

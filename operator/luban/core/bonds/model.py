@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import get_args
 
 from luban.api.host import BondMode, BondVerdict, Churn, Mii, PortState
 
@@ -213,22 +214,7 @@ class Judgement:
         return self.verdict != self.found
 
 
-SEVERITY: tuple[BondVerdict, ...] = (
-    "None",
-    "Healthy",
-    "Recovering",
-    "MonitoringDisabled",
-    "Flapping",
-    "Degraded",
-    "Churned",
-    "SpeedMismatch",
-    "AggregatorMismatch",
-    "LACPTimeout",
-    "NoPartner",
-    "MinLinksNotMet",
-    "Unknown",
-    "Down",
-)
+SEVERITY: tuple[BondVerdict, ...] = get_args(BondVerdict)
 """From the best to the worst."""
 
 _GOOD = ("Healthy", "Recovering")
