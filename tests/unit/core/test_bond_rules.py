@@ -174,6 +174,29 @@ class TestRules:
         assert found(lacp(replace(alone, aggregator=3), idle, partner_mac=ZERO))[0] == "Down"
         assert found(lacp(replace(alone, state="backup"), idle, partner_mac=ZERO))[0] == "Down"
 
+    @pytest.mark.parametrize("bits", [{"actor_state": 0x45, "partner_state": 0x01}, {"partner_state": 0}])
+    def test_a_half_duplex_port_is_told_by_its_duplex(self, bits: dict[str, int]) -> None:
+        """The kernel speaks no LACP on it, so there may well be a partner."""
+        slow = port("eth2", duplex="half", aggregator=2, **bits)
+        judgement = judge_bond(lacp(port(), slow), None, None, START)
+        assert judgement.reasons == ("NoPartner", "Degraded")
+        assert judgement.message.startswith("eth2: half duplex, LACP needs full duplex (actor 0x")
+        assert judgement.ports[1].trouble.startswith("half duplex, LACP needs full duplex (")
+        assert "no LACP partner" not in judgement.message
+
+    def test_a_bond_of_half_duplex_ports(self) -> None:
+        bits = {"duplex": "half", "actor_state": 0x45, "partner_state": 0x01}
+        bond = lacp(port(**bits), port("eth2", aggregator=2, **bits), partner_mac=ZERO)
+        assert judge_bond(bond, None, None, START).message == (
+            "eth1: half duplex, LACP needs full duplex (actor DEFAULTED 0x45); "
+            "eth2: half duplex, LACP needs full duplex (actor DEFAULTED 0x45), 0 of 2 ports carry traffic"
+        )
+
+    def test_duplex_is_no_trouble_without_lacp(self) -> None:
+        assert judge_bond(backup(port(duplex="half"), port("eth2", state="backup")), None, None, START).verdict == (
+            "Healthy"
+        )
+
     @pytest.mark.parametrize(("mii", "matches"), [("up", True), ("going-down", False), ("down", False)])
     def test_timeout_needs_a_link(self, mii: Mii, matches: bool) -> None:
         reading = lacp(port(), port("eth2", actor_state=0xBF, mii=mii))

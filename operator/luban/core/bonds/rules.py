@@ -125,7 +125,7 @@ def _link_checks(port: PortReading, bond: BondReading) -> Iterator[tuple[bool | 
 
 
 def _lacp_checks(port: PortReading, bond: BondReading) -> Iterator[tuple[bool | None, str]]:
-    yield from _lacp_state_checks(port.actor_state, port.partner_state)
+    yield from _lacp_state_checks(port)
     if port.aggregator is None or bond.aggregator is None:
         yield None, "aggregator"
     else:
@@ -137,19 +137,25 @@ def _lacp_checks(port: PortReading, bond: BondReading) -> Iterator[tuple[bool | 
         yield port.state == "active", f"not chosen by LACP (state {port.state})"
 
 
-def _lacp_state_checks(actor: int | None, partner: int | None) -> Iterator[tuple[bool | None, str]]:
+def _lacp_state_checks(port: PortReading) -> Iterator[tuple[bool | None, str]]:
+    actor, partner, alone = port.actor_state, port.partner_state, _why_alone(port)
     if actor is None:
         yield None, "LACP actor state"
     else:
         yield not actor & EXPIRED, f"LACP partner does not answer (actor EXPIRED {actor:#04x})"
-        yield not actor & DEFAULTED, f"no LACP partner (actor DEFAULTED {actor:#04x})"
+        yield not actor & DEFAULTED, f"{alone} (actor DEFAULTED {actor:#04x})"
         yield actor & FLOWING == FLOWING, f"LACP is not in step yet (actor {actor:#04x})"
     if partner is None:
         yield None, "LACP partner state"
     else:
-        yield partner != 0, "no LACP partner (partner state 0)"
+        yield partner != 0, f"{alone} (partner state 0)"
         yield not partner & (EXPIRED | DEFAULTED), f"LACP partner does not hear us (partner {partner:#04x})"
         yield partner & FLOWING == FLOWING, f"LACP partner is not in step yet (partner {partner:#04x})"
+
+
+def _why_alone(port: PortReading) -> str:
+    """Why a port has no LACP partner: the kernel speaks no LACP on a port that is not full duplex."""
+    return "half duplex, LACP needs full duplex" if port.duplex == "half" else "no LACP partner"
 
 
 def is_fallback(port: PortReading, bond: BondReading) -> bool:
@@ -293,7 +299,7 @@ def _lacp(case: _Case) -> Iterator[Match]:
 
 
 def _no_partner(case: _Case, lost: Sequence[PortReading]) -> str:
-    texts = [f"{port.name}: no LACP partner ({_states(port)})" for port in lost]
+    texts = [f"{port.name}: {_why_alone(port)} ({_states(port)})" for port in lost]
     text = listed(texts) or f"no LACP partner (partner MAC {NO_PARTNER})"
     fallback = _fallbacks(case)
     return f"{text}; {fallback[0]} alone lets traffic through, unaggregated" if fallback else text
