@@ -24,7 +24,7 @@ from luban.node_agent.memory import RestoredMemory
 from luban.node_agent.metrics import Metrics
 from luban.node_agent.reporter import Reporter
 from luban.node_agent.schedule import Schedule
-from luban.node_agent.status import status_of, wish_of
+from luban.node_agent.status import expectation_of, status_of
 from luban.ports import BondSource, Clock, LubanHosts
 
 log = structlog.get_logger(__name__)
@@ -89,7 +89,7 @@ class Agent:
         self._judged: HostReading | None = None
         """That, or the empty one that took its place."""
         self._read_at = loop.time()
-        self._wish = BondExpectation()
+        self._expectation = BondExpectation()
         # What the object has that our first write makes.
         self._generation = 1
         self._uid = ""
@@ -177,7 +177,7 @@ class Agent:
             return
         self._judged = reading
         wall = self._clock.now()
-        judgement = judge_host(reading, self._wish, self._memory, self._time(), wall)
+        judgement = judge_host(reading, self._expectation, self._memory, self._time(), wall)
         self._tell(judgement)
         self._memory = judgement.memory
         self.metrics.judgement = judgement
@@ -195,14 +195,14 @@ class Agent:
         """The object as it is in the cluster: its spec counts from now on; its status goes on where an agent ended."""
         body = body or {}
         try:
-            wish = wish_of(LubanHostSpec.model_validate(body.get("spec") or {}))
+            expectation = expectation_of(LubanHostSpec.model_validate(body.get("spec") or {}))
         except ValidationError as error:
             log.warning("spec cannot be read, the one before stays", error=str(error))
-            wish, generation = self._wish, self._generation
+            expectation, generation = self._expectation, self._generation
         else:
             generation = (body.get("metadata") or {}).get("generation", 1)
-        changed = (wish, generation) != (self._wish, self._generation)
-        self._wish, self._generation = wish, generation
+        changed = (expectation, generation) != (self._expectation, self._generation)
+        self._expectation, self._generation = expectation, generation
         if self._is_another(body):
             # Whoever deletes the object wants a fresh start: what is gone need not be missed any more.
             self._memory, changed = without_gone(self._memory), True
@@ -220,7 +220,7 @@ class Agent:
 
     def _recall(self, status: Any) -> bool:
         """Go on with what the agent before us wrote. Returns whether there is something."""
-        now, settings = self._time(), self._wish.settings
+        now, settings = self._time(), self._expectation.settings
         try:
             written = LubanHostStatus.model_validate(status or {})
             before = RestoredMemory(written, now, self._clock.now(), self._options.heartbeat, settings).memory()

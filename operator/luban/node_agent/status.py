@@ -24,7 +24,7 @@ PORTS_OMITTED = "PortsOmitted"
 BONDS_OMITTED = "BondsOmitted"
 
 
-def wish_of(spec: LubanHostSpec) -> BondExpectation:
+def expectation_of(spec: LubanHostSpec) -> BondExpectation:
     """What a spec means for the verdicts."""
     return BondExpectation(
         bond=spec.bond,

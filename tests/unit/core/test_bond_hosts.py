@@ -37,16 +37,16 @@ BROKEN = lacp(name="bond1", carrier=False)
 class Watched:
     """A host under a clock."""
 
-    def __init__(self, wish: BondExpectation | None = None) -> None:
+    def __init__(self, expectation: BondExpectation | None = None) -> None:
         self.now = 100.0
         self.memory = HostMemory()
-        self.wish = wish or BondExpectation()
+        self.expectation = expectation or BondExpectation()
 
     def sees(self, *found: BondReading, route: str = "", after: float = 1.0, trouble: str = "") -> HostJudgement:
         """A reading, some seconds after the last one."""
         self.now += after
         reading = HostReading(START, found, (route,) if route else (), trouble)
-        judgement = judge_host(reading, self.wish, self.memory, self.now, START + self.now)
+        judgement = judge_host(reading, self.expectation, self.memory, self.now, START + self.now)
         self.memory = judgement.memory
         return judgement
 
@@ -174,7 +174,7 @@ class TestGone:
         watched = Watched()
         watched.sees(*BOTH, route="bond1")
         watched.sees(BOTH[0])
-        watched.wish = BondExpectation("bond0")
+        watched.expectation = BondExpectation("bond0")
         judged = watched.sees(BOTH[0])
         assert ([bond.reading.name for bond in judged.bonds], judged.verdict) == (["bond0"], "Healthy")
         assert set(watched.memory.bonds) == {"bond0"}
@@ -194,7 +194,7 @@ class TestGone:
             "bond8": "Down",
         }
         assert judged.verdict == "Down"
-        watched.wish = BondExpectation()
+        watched.expectation = BondExpectation()
         assert [bond.reading.name for bond in watched.sees(lacp()).bonds] == ["bond0"], "never were there"
 
     def test_memory_stays_small(self) -> None:

@@ -153,7 +153,7 @@ def memory(wall: float = START, **status: object) -> HostMemory:
     return RestoredMemory(written, 100.0, wall, 60.0, BondSettings()).memory()
 
 
-class TestRecollection:
+class TestRestoredMemory:
     """A status alone."""
 
     def test_nothing(self) -> None:

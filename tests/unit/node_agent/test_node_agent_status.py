@@ -16,7 +16,7 @@ from luban.core.bonds.model import BondReading, HostReading
 from luban.node_agent.metrics import Metrics
 from luban.node_agent.reporter import Reporter
 from luban.node_agent.schedule import ECHOES, SPACING, Schedule
-from luban.node_agent.status import status_of, wish_of
+from luban.node_agent.status import expectation_of, status_of
 from tests.unit.core.bond_states import START, STATES, from_netlink
 from tests.unit.core.test_bond_rules import backup, lacp, port
 from tests.unit.node_agent.test_node_agent import DEGRADED, DOWN, HEALTHY, FakeApi, VirtualClock
@@ -101,10 +101,10 @@ class TestStatus:
 
     def test_the_spec_in_words_of_the_rules(self) -> None:
         spec = {"bond": "bond1", "expectedPorts": [{"bond": "bond1", "ports": 2}], "flapping": {"window": "2m"}}
-        wish = wish_of(LubanHostSpec.model_validate(spec))
-        assert (wish.bond, dict(wish.expected_ports)) == ("bond1", {"bond1": 2})
-        assert (wish.settings.hold_seconds, wish.settings.flapping_window_seconds) == (10.0, 120.0)
-        assert wish_of(LubanHostSpec()) == BondExpectation(), "the spec's defaults are the rules' own"
+        expectation = expectation_of(LubanHostSpec.model_validate(spec))
+        assert (expectation.bond, dict(expectation.expected_ports)) == ("bond1", {"bond1": 2})
+        assert (expectation.settings.hold_seconds, expectation.settings.flapping_window_seconds) == (10.0, 120.0)
+        assert expectation_of(LubanHostSpec()) == BondExpectation(), "the spec's defaults are the rules' own"
 
 
 class TestSchedule:

@@ -70,27 +70,32 @@ class HostJudgement:
 
 
 def judge_host(
-    reading: HostReading, wish: BondExpectation, memory: HostMemory, now: float, wall: float | None = None
+    reading: HostReading, expectation: BondExpectation, memory: HostMemory, now: float, wall: float | None = None
 ) -> HostJudgement:
     """Judge all bonds, those included that the spec names or memory knows and the kernel does not have.
 
     `now`: seconds of a clock that is never set. `wall`: the same moment in seconds since the epoch; None: as `now`.
     """
     wall = now if wall is None else wall
-    known = _known(memory.known, reading, wish, now, wall)
+    known = _known(memory.known, reading, expectation, now, wall)
     bonds = {bond.name: bond for bond in reading.bonds}
-    for name in {*known, *wish.expected_ports, *([wish.bond] if wish.bond else [])} - bonds.keys():
+    for name in {*known, *expectation.expected_ports, *([expectation.bond] if expectation.bond else [])} - bonds.keys():
         bonds[name] = _absent(name, known.get(name), trouble=bool(reading.trouble))
     judged = {
         name: judge_bond(
-            bonds[name], wish.expected_ports.get(name), memory.bonds.get(name), now, wish.settings, wall=wall
+            bonds[name],
+            expectation.expected_ports.get(name),
+            memory.bonds.get(name),
+            now,
+            expectation.settings,
+            wall=wall,
         )
         for name in sorted(bonds)
     }
     route = memory.route if memory.route.bond in judged else Route()
     if not reading.trouble:
-        route = followed(route, carrier_of_route(reading), now, wish.settings.hold_seconds)
-    chosen, why = _chosen(judged, wish.bond, route.bond)
+        route = followed(route, carrier_of_route(reading), now, expectation.settings.hold_seconds)
+    chosen, why = _chosen(judged, expectation.bond, route.bond)
     remembered = {name: judgement.memory for name, judgement in judged.items()}
     return HostJudgement(tuple(judged.values()), chosen, why, reading.trouble, HostMemory(remembered, known, route))
 
@@ -143,7 +148,7 @@ def without_gone(memory: HostMemory) -> HostMemory:
 
 
 def _known(
-    before: Mapping[str, Gone | None], reading: HostReading, wish: BondExpectation, now: float, wall: float
+    before: Mapping[str, Gone | None], reading: HostReading, expectation: BondExpectation, now: float, wall: float
 ) -> dict[str, Gone | None]:
     """The bonds that are or were there. One that is gone is forgotten after a while, or when the spec names another."""
     if reading.trouble:
@@ -151,7 +156,9 @@ def _known(
     there = {bond.name: None for bond in reading.bonds if bond.exists}
     gone = {name: since or Gone(now, wall) for name, since in before.items() if name not in there}
     missed = [
-        (name, since) for name, since in gone.items() if now - since.at < FORGET_SECONDS and wish.bond in ("", name)
+        (name, since)
+        for name, since in gone.items()
+        if now - since.at < FORGET_SECONDS and expectation.bond in ("", name)
     ]
     missed.sort(key=lambda one: -one[1].at)
     return {**there, **dict(missed[:MAX_BONDS])}

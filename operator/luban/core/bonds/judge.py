@@ -1,4 +1,4 @@
-"""The health of one bond: from readings and memory to a verdict. Pure; see bond_rules for the rules.
+"""The health of one bond: from readings and memory to a verdict. Pure; see rules.py for the rules.
 
 A worse verdict is published at once. A better one is published when nothing worse has been found for `hold_seconds`:
 what is published is the worst that was found within that time.
