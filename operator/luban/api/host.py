@@ -93,7 +93,8 @@ class LubanHostSpec(Model):
     expected_ports: tuple[ExpectedPorts, ...] = Field(
         default=(), max_length=MAX_BONDS, json_schema_extra=map_list("bond")
     )
-    """Number of ports by bond. Bonds that are not listed should have as many as they had at most within an hour."""
+    """Number of ports by bond. Bonds that are not listed should have as many as they had at one time within the last hour:
+    a port that is renamed stays the same, and a new one takes the place of one that went."""
     hold: Annotated[Duration, Duration.between("0s", "1h")] = Duration("10s")
     """Time without anything worse after which a better verdict is published, from 0s to 1h. A worse one is published at
     once."""
@@ -117,7 +118,7 @@ class BondSummary(StatusModel):
     """Ports that are usable."""
     total: int
     """Ports that there should be: as many as the spec expects, and at least as many as there are. Where the spec says
-    nothing, those count that went away within the last hour."""
+    nothing, those count that went away within the last hour and have not been replaced since."""
     ports: Name
     """active/total, for `kubectl get`."""
     speed: int | None = None
@@ -130,7 +131,10 @@ class BondPortStatus(StatusModel):
     """One port of a bond. What the kernel does not tell is left out."""
 
     name: Name
-    """Name of the device; bytes that are not readable are written as \\x escapes."""
+    """Name of the device; bytes that are not readable are written as \\x escapes. One that is gone and whose name another
+    port has now is told by its index too, as in `eth1 (ifindex 4)`."""
+    if_index: int | None = None
+    """Number that the kernel knows the device by, whatever its name (ip -o link)."""
     usable: bool | None = None
     """Whether it can carry traffic; unset: not enough is known."""
     message: Message = ""
@@ -164,8 +168,9 @@ class BondPortStatus(StatusModel):
     partner_mac: Address | None = None
     """System of the partner, where the kernel shows it."""
     gone_since: Name | None = None
-    """Set: it is not a port of the bond any more, since then (RFC 3339). It counts as missing for an hour, unless
-    spec.expectedPorts says how many ports there should be or the LubanHost is deleted, which starts afresh."""
+    """Set: it is not a port of the bond any more, since then (RFC 3339). It counts as missing for an hour, unless another
+    port comes in its place, spec.expectedPorts says how many ports there should be, or the LubanHost is deleted, which
+    starts afresh."""
 
 
 class BondStatus(StatusModel):
@@ -173,6 +178,8 @@ class BondStatus(StatusModel):
 
     name: Name
     """Name of the device; bytes that are not readable are written as \\x escapes."""
+    if_index: int | None = None
+    """Number that the kernel knows the device by, whatever its name (ip -o link)."""
     verdict: BondVerdict
     """Its health."""
     reasons: tuple[BondVerdict, ...] = Field(default=(), max_length=16)
@@ -209,8 +216,8 @@ class BondStatus(StatusModel):
     ports: tuple[BondPortStatus, ...] = Field(default=(), max_length=MAX_PORTS)
     """Its ports, at most 32: if there are more, those that are not usable come before the others."""
     gone_since: Name | None = None
-    """Set: it is not there any more, since then (RFC 3339). It counts as Down for an hour, unless spec.bond names
-    another bond or the LubanHost is deleted, which starts afresh."""
+    """Set: it is not there any more, since then (RFC 3339). It counts as Down for an hour, unless a new bond takes over its
+    ports, spec.bond names another bond, or the LubanHost is deleted, which starts afresh."""
 
 
 class LubanHostStatus(StatusModel):
@@ -223,6 +230,8 @@ class LubanHostStatus(StatusModel):
     nothing else here can be relied on."""
     agent_version: Name = ""
     """Version of the agent."""
+    boot_id: Name | None = None
+    """Which start of the node's kernel this is about (boot_id): ifIndex and counters mean nothing beyond it."""
     bond: BondSummary | None = None
     """The bond that counts for the node."""
     bonds: tuple[BondStatus, ...] = Field(default=(), max_length=MAX_BONDS)

@@ -5,7 +5,14 @@ from __future__ import annotations
 from luban.api.host import BondPortStatus, BondStatus, BondVerdict, LubanHostStatus
 from luban.core.bonds.host import HostMemory, Route
 from luban.core.bonds.judge import HELD
-from luban.core.bonds.model import BondMemory, BondSettings, Counted, Gone, PortMemory, Sighting
+from luban.core.bonds.model import (
+    BondMemory,
+    BondSettings,
+    Counted,
+    Gone,
+    PortMemory,
+    Sighting,
+)
 from luban.core.times import seconds_of
 
 
@@ -33,6 +40,7 @@ class RestoredMemory:
             bonds={bond.name: self._bond(bond) for bond in bonds},
             known={bond.name: self._gone(bond.gone_since) for bond in bonds if _was_there(bond)},
             route=Route(route),
+            boot=self._status.boot_id or "",
         )
 
     def _ago(self, text: str) -> float:
@@ -56,6 +64,7 @@ class RestoredMemory:
             since=seconds_of(bond.since),
             seen=seen,
             ports={port.name: self._port(port) for port in bond.ports},
+            index=bond.if_index,
         )
 
     def _port(self, port: BondPortStatus) -> PortMemory:
@@ -64,8 +73,8 @@ class RestoredMemory:
         if count is None:
             counter, count = "bond", port.link_failures
         if count is None or self._reported is None:
-            return PortMemory(port.carrier, gone=gone)
-        return PortMemory(port.carrier, None, counter, (Counted(self._reported, count),), gone)
+            return PortMemory(port.carrier, gone=gone, index=port.if_index)
+        return PortMemory(port.carrier, None, counter, (Counted(self._reported, count),), gone, port.if_index)
 
 
 def _was_there(bond: BondStatus) -> bool:

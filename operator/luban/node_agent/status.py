@@ -43,6 +43,7 @@ def status_of(judgement: HostJudgement, before: LubanHostStatus | None, generati
     return LubanHostStatus(
         observed_generation=generation,
         agent_version=_name(__version__),
+        boot_id=judgement.memory.boot or None,
         bond=_summary(judgement),
         bonds=tuple(_bond(bond) for bond in shown),
         notes=(BONDS_OMITTED,) if len(shown) < len(judgement.bonds) else (),
@@ -106,6 +107,7 @@ def _bond(bond: Judgement) -> BondStatus:
     ports = shown_ports(bond)
     return BondStatus(
         name=_name(reading.name),
+        if_index=bond.memory.index,
         verdict=bond.verdict,
         reasons=bond.reasons,
         message=legible(bond.message),
@@ -130,6 +132,7 @@ def _bond(bond: Judgement) -> BondStatus:
 def _port(port: PortReading, judged: PortJudgement) -> BondPortStatus:
     return BondPortStatus(
         name=_name(port.name),
+        if_index=port.index,
         usable=judged.usable,
         message=legible(judged.trouble),
         admin_up=port.admin_up,

@@ -19,7 +19,7 @@ from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 
 from luban.adapters.kernel_bonds import netlink, procfs, sysfs
 from luban.adapters.kernel_bonds.device_names import is_device_name, readable
-from luban.adapters.kernel_bonds.files import SysNet, default_devices, read, unsigned
+from luban.adapters.kernel_bonds.files import SysNet, boot_id, default_devices, read, unsigned
 from luban.adapters.kernel_bonds.netlink import LinkDump, LinkEvents
 from luban.adapters.kernel_bonds.readings import bond_readings, relevant
 from luban.adapters.kernel_bonds.source import KernelBonds
@@ -132,6 +132,30 @@ class TestFiles:
         (folder / "speed").write_text(text)
         (folder / "duplex").write_text("unknown\n")
         assert (SysNet(tmp_path).speed(b"eth1"), SysNet(tmp_path).duplex(b"eth1")) == (None, None)
+
+    @pytest.mark.parametrize(
+        ("text", "found"),
+        [
+            ("6d2f0a1c-1234-4abc-8def-0123456789ab\n", "6d2f0a1c-1234-4abc-8def-0123456789ab"),
+            ("6d2f0a1c", ""),
+            ("", ""),
+            ("\xff" * 36, ""),
+        ],
+    )
+    def test_boot_id(self, text: str, found: str, tmp_path: Path) -> None:
+        assert boot_id(tmp_path) == ""
+        folder = tmp_path / "sys" / "kernel" / "random"
+        folder.mkdir(parents=True)
+        (folder / "boot_id").write_text(text)
+        assert boot_id(tmp_path) == found
+
+    @pytest.mark.parametrize(("text", "found"), [("7\n", 7), ("0\n", None), ("-1", None), ("", None)])
+    def test_index(self, text: str, found: int | None, tmp_path: Path) -> None:
+        folder = tmp_path / "class" / "net" / "eth1"
+        folder.mkdir(parents=True)
+        assert SysNet(tmp_path).index(b"eth1") is None
+        (folder / "ifindex").write_text(text)
+        assert SysNet(tmp_path).index(b"eth1") == found
 
     def test_what_cannot_be_read(self, tmp_path: Path) -> None:
         assert read(tmp_path) is None

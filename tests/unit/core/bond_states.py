@@ -87,6 +87,9 @@ def make_tree(state: str, root: Path, *, proc: bool = True) -> tuple[Path, Path]
             file.mkdir()
         else:
             file.write_text(f"{value}\n")
+    for link in json.loads((FOLDER / f"{state}.pyroute2.json").read_text()):
+        if (folder := root / "sys/class/net" / link["attrs"]["IFLA_IFNAME"]).is_dir():
+            (folder / "ifindex").write_text(f"{link['index']}\n")
     (root / "sys/class/net/bonding_masters").write_text("bond0\n")
     folder = root / "proc" / "net" / "bonding"
     folder.mkdir(parents=True)

@@ -41,11 +41,12 @@ class Watched:
         self.now = 100.0
         self.memory = HostMemory()
         self.expectation = expectation or BondExpectation()
+        self.boot = ""
 
     def sees(self, *found: BondReading, route: str = "", after: float = 1.0, trouble: str = "") -> HostJudgement:
         """A reading, some seconds after the last one."""
         self.now += after
-        reading = HostReading(START, found, (route,) if route else (), trouble)
+        reading = HostReading(START, found, (route,) if route else (), trouble, self.boot)
         judgement = judge_host(reading, self.expectation, self.memory, self.now, START + self.now)
         self.memory = judgement.memory
         return judgement
@@ -200,7 +201,7 @@ class TestGone:
     def test_memory_stays_small(self) -> None:
         watched = Watched()
         for number in range(100):
-            watched.sees(lacp(name=f"bond{number:03}"))
+            watched.sees(lacp(port(f"eth{number}"), name=f"bond{number:03}"))
         assert len(watched.memory.known) == len(watched.memory.bonds) == MAX_BONDS + 1
         assert "bond098" in watched.memory.known, "the latest stay"
 

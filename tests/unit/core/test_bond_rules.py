@@ -322,8 +322,8 @@ class TestRules:
 
     def test_memory_of_ports_that_are_gone_stays_small(self) -> None:
         watched = Watched()
-        for number in range(200):
-            watched.sees(lacp(port(f"eth{number}")), 1.0)
+        watched.sees(lacp(*(port(f"eth{number}") for number in range(200))), 1.0)
+        watched.sees(lacp(port("eth0")), 1.0)
         assert watched.memory is not None
         assert len(watched.memory.ports) == MAX_PORTS + 1
 

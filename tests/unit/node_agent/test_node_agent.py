@@ -52,6 +52,7 @@ class FakeBonds:
     def __init__(self, *bonds: BondReading) -> None:
         self.bonds = bonds
         self.devices: tuple[str, ...] = ("bond0",)
+        self.boot = ""
         self.trouble: TemporaryError | None = None
         self.deaf = False
         self.hangs = False
@@ -66,7 +67,7 @@ class FakeBonds:
             await asyncio.Event().wait()
         if self.trouble is not None:
             raise self.trouble
-        return HostReading(START + now, self.bonds, self.devices)
+        return HostReading(START + now, self.bonds, self.devices, boot=self.boot)
 
     def watch(self, wake: Callable[[str], None]) -> Callable[[], None]:
         """Events come from `become`."""

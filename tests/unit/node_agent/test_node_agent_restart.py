@@ -10,7 +10,7 @@ import pytest
 from luban.api.host import LubanHostStatus
 from luban.core.bonds.host import HostMemory, Route
 from luban.core.bonds.judge import FORGET_SECONDS
-from luban.core.bonds.model import BondSettings
+from luban.core.bonds.model import BondReading, BondSettings
 from luban.core.times import rfc3339
 from luban.errors import TemporaryError
 from luban.node_agent.memory import RestoredMemory
@@ -111,6 +111,56 @@ async def test_bond_and_port_that_went_meanwhile_are_missed() -> None:
         await asyncio.sleep(FORGET_SECONDS - 85.0)
         assert [bond["name"] for bond in world.api.status["bonds"]] == ["bond0"]
         assert world.api.status["bond"]["ports"] == "1/1"
+
+
+def renamed(port_index: int, bond_index: int) -> BondReading:
+    """A bond of which everything has another name than in `NAMED`, by the indexes that it has now."""
+    ports = (port("uplink1", index=port_index, carrier_downs=9), port("uplink2", index=port_index + 1))
+    return lacp(*ports, name="uplink", index=bond_index)
+
+
+NAMED = lacp(port(index=4), port("eth2", index=5), index=6)
+
+
+async def test_bond_and_ports_that_were_renamed_meanwhile_are_the_same() -> None:
+    world = World(NAMED)
+    world.bonds.boot = "6d2f0a1c-0000-4000-8000-000000000001"
+    async with world.running():
+        assert world.api.status["bootId"] == world.bonds.boot
+        assert world.api.status["bonds"][0]["ifIndex"] == 6
+        assert [one["ifIndex"] for one in world.api.status["bonds"][0]["ports"]] == [4, 5]
+    world.bonds.bonds, world.bonds.devices = (renamed(4, 6),), ("uplink",)
+    async with world.running():
+        (bond,) = world.api.status["bonds"]
+        assert (bond["name"], bond["total"]) == ("uplink", 2)
+        assert bond["verdict"] == "Flapping", "the counter of the port that was eth1 goes on"
+        assert world.api.status["bond"]["chosenBy"] == "DefaultRoute"
+
+
+async def test_after_a_reboot_indexes_mean_nothing() -> None:
+    world = World(NAMED)
+    world.bonds.boot = "6d2f0a1c-0000-4000-8000-000000000001"
+    async with world.running():
+        pass
+    world.bonds.boot = "6d2f0a1c-0000-4000-8000-000000000002"
+    world.bonds.bonds = (lacp(port(index=5, carrier_downs=9), port("eth2", index=6), index=4),)
+    async with world.running():
+        (bond,) = world.api.status["bonds"]
+        assert (bond["verdict"], bond["total"], world.api.status["bootId"]) == ("Healthy", 2, world.bonds.boot)
+
+
+async def test_a_status_of_an_agent_that_told_no_indexes() -> None:
+    world = World(NAMED)
+    async with world.running():
+        pass
+    assert world.api.object is not None
+    for bond in world.api.object["status"]["bonds"]:
+        bond.pop("ifIndex")
+        for one in bond["ports"]:
+            one.pop("ifIndex")
+    world.bonds.bonds = (lacp(port(index=4), port("uplink2", index=5), index=6),)
+    async with world.running():
+        assert world.api.status["bond"]["ports"] == "2/2"
 
 
 async def test_the_only_bond_went_meanwhile() -> None:

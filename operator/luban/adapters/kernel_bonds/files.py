@@ -13,6 +13,7 @@ LIMIT = 1 << 20
 """Bytes of a file that are read at most."""
 _FASTEST = 10_000_000
 """Mb/s. Drivers that do not know a speed say -1, 0 or 4294967295."""
+_UUID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _MAC = re.compile("[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}")
 
 
@@ -70,6 +71,10 @@ class SysNet:
         uppers = (name.removeprefix(b"upper_") for name in names if name.startswith(b"upper_"))
         return [name for name in uppers if is_device_name(name)]
 
+    def index(self, device: bytes) -> int | None:
+        """The kernel's number of the device."""
+        return self.number(device, "ifindex") or None
+
     def speed(self, device: bytes) -> int | None:
         """Mb/s."""
         return speed_of(self.number(device, "speed"))
@@ -78,6 +83,12 @@ class SysNet:
         """full or half."""
         text = self.text(device, "duplex")
         return text if text in ("full", "half") else None
+
+
+def boot_id(proc: Path) -> str:
+    """Which start of the kernel this is, as a UUID; empty: not known."""
+    text = (read(proc / "sys" / "kernel" / "random" / "boot_id", 64) or b"").decode("ascii", errors="replace").strip()
+    return text if _UUID.fullmatch(text) else ""
 
 
 def names_of(data: bytes) -> list[bytes]:

@@ -91,6 +91,7 @@ def _bond(
         aggregator=numbers.get("aggregator"),
         partner_mac=link.bond.partner_mac if link.bond else None,
         lacp_rate=_word(_RATES, numbers.get("lacp_rate")),
+        index=link.index,
         ports=tuple(_port(port, speed(port)) for port in sorted(ports, key=lambda one: one.name)),
         carries=carries,
     )
@@ -113,6 +114,7 @@ def _port(link: Link, speed: Speed) -> PortReading:
         partner_state=numbers.get("partner_state"),
         churn_actor=_word(_CHURN, numbers.get("churn_actor")),
         churn_partner=_word(_CHURN, numbers.get("churn_partner")),
+        index=link.index,
     )
 
 

@@ -12,7 +12,7 @@ import structlog
 
 from luban.adapters.kernel_bonds import sysfs
 from luban.adapters.kernel_bonds.device_names import readable
-from luban.adapters.kernel_bonds.files import SysNet, default_devices
+from luban.adapters.kernel_bonds.files import SysNet, boot_id, default_devices
 from luban.adapters.kernel_bonds.netlink import LinkDump, LinkEvents
 from luban.adapters.kernel_bonds.readings import Speed, bond_readings, relevant
 from luban.adapters.kernel_bonds.wire import Link
@@ -103,7 +103,7 @@ class KernelBonds:
 
     def _host(self, bonds: tuple[BondReading, ...]) -> HostReading:
         devices = tuple(readable(name) for name in default_devices(self._proc))
-        return HostReading(time.time(), bonds, devices)
+        return HostReading(time.time(), bonds, devices, boot=boot_id(self._proc))
 
     def _complete(self, bond: BondReading, names: dict[str, bytes]) -> BondReading:
         """Fill in what an old kernel's netlink does not tell."""

@@ -72,6 +72,7 @@ def _from_sysfs(name: bytes, sysnet: SysNet) -> BondReading:
         lacp_rate=lacp_rate if lacp_rate in ("fast", "slow") else None,
         ports=tuple(_port(port, sysnet) for port in dict.fromkeys(ports or ())),
         ports_known=ports is not None,
+        index=sysnet.index(name),
         carries=tuple(readable(upper) for upper in _stack(name, sysnet)),
     )
 
@@ -91,6 +92,7 @@ def _port(name: bytes, sysnet: SysNet) -> PortReading:
         aggregator=sysnet.number(name, "bonding_slave", "ad_aggregator_id"),
         actor_state=_bits(sysnet.number(name, "bonding_slave", "ad_actor_oper_port_state")),
         partner_state=_bits(sysnet.number(name, "bonding_slave", "ad_partner_oper_port_state")),
+        index=sysnet.index(name),
     )
 
 

@@ -10,8 +10,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from luban.api.host import MAX_BONDS, BondVerdict, ChosenBy
+from luban.core.bonds.identity import (
+    BondIdentity,
+    after_reboot,
+    bond_successors,
+    identity_of_memory,
+    identity_of_reading,
+)
 from luban.core.bonds.judge import DEFAULTS, FORGET_SECONDS, judge_bond, recall_bond
-from luban.core.bonds.model import SEVERITY, BondMemory, BondReading, BondSettings, Gone, HostReading, Judgement
+from luban.core.bonds.model import (
+    SEVERITY,
+    BondMemory,
+    BondReading,
+    BondSettings,
+    Gone,
+    HostReading,
+    Judgement,
+)
 
 
 @dataclass(frozen=True)
@@ -45,6 +60,8 @@ class HostMemory:
     known: Mapping[str, Gone | None] = field(default_factory=dict)
     """The bonds that are or were there, each with when it went away."""
     route: Route = Route()
+    boot: str = ""
+    """Which start of the kernel the indexes are of; empty: not known."""
 
 
 @dataclass(frozen=True)
@@ -77,10 +94,13 @@ def judge_host(
     `now`: seconds of a clock that is never set. `wall`: the same moment in seconds since the epoch; None: as `now`.
     """
     wall = now if wall is None else wall
+    if not reading.trouble:
+        memory = _as_called_now(memory, {bond.name: identity_of_reading(bond) for bond in reading.bonds}, reading.boot)
     known = _known(memory.known, reading, expectation, now, wall)
     bonds = {bond.name: bond for bond in reading.bonds}
     for name in {*known, *expectation.expected_ports, *([expectation.bond] if expectation.bond else [])} - bonds.keys():
         bonds[name] = _absent(name, known.get(name), trouble=bool(reading.trouble))
+    elsewhere = {port.index: bond.name for bond in reading.bonds for port in bond.ports if port.index is not None}
     judged = {
         name: judge_bond(
             bonds[name],
@@ -89,6 +109,7 @@ def judge_host(
             now,
             expectation.settings,
             wall=wall,
+            elsewhere=elsewhere,
         )
         for name in sorted(bonds)
     }
@@ -97,7 +118,8 @@ def judge_host(
         route = followed(route, carrier_of_route(reading), now, expectation.settings.hold_seconds)
     chosen, why = _chosen(judged, expectation.bond, route.bond)
     remembered = {name: judgement.memory for name, judgement in judged.items()}
-    return HostJudgement(tuple(judged.values()), chosen, why, reading.trouble, HostMemory(remembered, known, route))
+    memory = HostMemory(remembered, known, route, reading.boot or memory.boot)
+    return HostJudgement(tuple(judged.values()), chosen, why, reading.trouble, memory)
 
 
 def carrier_of_route(reading: HostReading) -> str:
@@ -130,11 +152,13 @@ def followed(before: Route, carrier: str, now: float, hold: float) -> Route:
 
 def recall_host(live: HostMemory, before: HostMemory, now: float, settings: BondSettings = DEFAULTS) -> HostMemory:
     """`live` memory with what was known before a restart."""
+    there = {name: identity_of_memory(live.bonds[name]) for name, gone in live.known.items() if gone is None}
+    before = _as_called_now(before, there, live.boot)
     bonds = {name: recall_bond(live.bonds.get(name), memory, now, settings) for name, memory in before.bonds.items()}
     route = before.route if before.route.bond else live.route
     if route.bond != live.route.bond and live.route.bond:
         route = Route(route.bond, live.route.bond, now)
-    return HostMemory({**live.bonds, **bonds}, {**before.known, **live.known}, route)
+    return HostMemory({**live.bonds, **bonds}, {**before.known, **live.known}, route, live.boot or before.boot)
 
 
 def without_gone(memory: HostMemory) -> HostMemory:
@@ -144,7 +168,25 @@ def without_gone(memory: HostMemory) -> HostMemory:
         name: replace(bond, ports={port: it for port, it in bond.ports.items() if it.gone is None})
         for name, bond in memory.bonds.items()
     }
-    return HostMemory(bonds, known, memory.route)
+    return replace(memory, bonds=bonds, known=known)
+
+
+def _as_called_now(memory: HostMemory, now: Mapping[str, BondIdentity], boot: str) -> HostMemory:
+    """Memory by the names that bonds have now. A bond whose name another one has now is forgotten."""
+    if boot and memory.boot and boot != memory.boot:
+        memory = replace(memory, bonds={name: after_reboot(bond) for name, bond in memory.bonds.items()})
+    were = bond_successors(now, {name: identity_of_memory(bond) for name, bond in memory.bonds.items()})
+    if all(name == old for name, old in were.items()):
+        return memory
+    names = {old: name for name, old in were.items()}
+    names = {old: old for old in memory.bonds.keys() - names.keys() - now.keys()} | names
+    route = memory.route
+    return replace(
+        memory,
+        bonds={names[old]: bond for old, bond in memory.bonds.items() if old in names},
+        known={names[old]: gone for old, gone in memory.known.items() if old in names},
+        route=Route(names.get(route.bond, route.bond), names.get(route.rival, route.rival), route.rival_since),
+    )
 
 
 def _known(

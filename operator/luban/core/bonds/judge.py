@@ -11,8 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from types import MappingProxyType
 
 from luban.api.host import MAX_PORTS, BondVerdict
+from luban.core.bonds.identity import apart_from, is_same, not_replaced, successors
 from luban.core.bonds.model import (
     SEVERITY,
     BondMemory,
@@ -48,13 +50,17 @@ def judge_bond(
     settings: BondSettings = DEFAULTS,
     *,
     wall: float | None = None,
+    elsewhere: Mapping[int, str] = MappingProxyType({}),
 ) -> Judgement:
-    """Judge one bond. `expected_ports` None: as many as there are, or were a while ago. `wall` None: as `now`."""
+    """Judge one bond. `expected_ports` None: as many as it had at one time, not long ago. `wall` None: as `now`.
+
+    `elsewhere`: bonds by the indexes of the ports that they have now.
+    """
     wall = now if wall is None else wall
     before = memory or BondMemory()
     ports = _ports_after(reading, expected_ports, before.ports, Gone(now, wall), settings)
     present = {port.name: ports[port.name] for port in reading.ports}
-    reading = _with_gone(reading, ports)
+    reading = _with_gone(reading, ports, elsewhere)
     mismatch_since = _since(before.mismatch_since, bool(mismatch(reading)), now)
     judged = tuple(port_judgement(port, reading) for port in reading.ports)
     total = max(expected_ports or 0, len(reading.ports))
@@ -74,7 +80,7 @@ def judge_bond(
         total=total,
         since=since,
         ports=judged,
-        memory=BondMemory(verdict, since, seen, mismatch_since, ports),
+        memory=BondMemory(verdict, since, seen, mismatch_since, ports, _index(reading.index, before.index)),
     )
 
 
@@ -92,9 +98,13 @@ def recall_bond(
     older = before.published == live.published and before.since <= live.since
     goes_on = before.published is not None and (older or (worst == before.published != live.published))
     published, since = (before.published, before.since) if goes_on else (live.published, live.since)
-    ports = {name: _recalled_port(port, before.ports.get(name)) for name, port in live.ports.items()}
     return replace(
-        live, published=published, since=since, seen={**counts, **live.seen}, ports={**before.ports, **ports}
+        live,
+        published=published,
+        since=since,
+        seen={**counts, **live.seen},
+        ports=_recalled_ports(live.ports, before.ports),
+        index=_index(live.index, before.index),
     )
 
 
@@ -111,9 +121,21 @@ def _message(primary: Match, verdict: BondVerdict, sighting: Sighting, settings:
     return f"{sighting.message}{HELD}{primary.verdict}; {held})"
 
 
+def _recalled_ports(live: Mapping[str, PortMemory], before: Mapping[str, PortMemory]) -> dict[str, PortMemory]:
+    """Ports of both times. Those that came meanwhile take the place of as many that went."""
+    were = successors(_indexes(live), _indexes(before))
+    ports = {name: _recalled_port(port, before.get(were.get(name, ""))) for name, port in live.items()}
+    left = {name: port for name, port in before.items() if name not in were.values()}
+    arrivals = sum(port.gone is None and name not in were for name, port in live.items())
+    return {**ports, **apart_from(ports, not_replaced(left, arrivals))}
+
+
 def _recalled_port(live: PortMemory, before: PortMemory | None) -> PortMemory:
     """A port's memory, its counter's value before the restart included."""
-    if before is None or before.counter != live.counter or not before.downs or not live.downs:
+    if before is None or not is_same(live.index, before.index):
+        return live
+    live = replace(live, index=_index(live.index, before.index))
+    if before.counter != live.counter or not before.downs or not live.downs:
         return live
     older = before.downs[-1]
     return replace(live, downs=(older, *live.downs)) if older.count <= live.downs[0].count else live
@@ -127,27 +149,62 @@ def _ports_after(
     settings: BondSettings,
 ) -> dict[str, PortMemory]:
     """Memory of the ports after this reading, those included that are gone. `now` is when one is missed first."""
-    ports = {port.name: _remember(port, before.get(port.name), now.at, settings) for port in reading.ports}
-    others = {name: port for name, port in before.items() if name not in ports}
+    were = successors({port.name: port.index for port in reading.ports}, _indexes(before))
+    ports = {
+        port.name: _remember(port, before.get(were.get(port.name, "")), now.at, settings) for port in reading.ports
+    }
+    left = {name: port for name, port in before.items() if name not in were.values()}
+    others = apart_from(ports, not_replaced(left, len(ports) - len(were)))
     if reading.exists and reading.ports_known:
         # The kernel keeps no trace of a port that was taken out. With the number in the spec none is needed.
         missed = {} if expected is not None else others
-        gone = [(name, port, port.gone or now) for name, port in missed.items()]
-        kept = sorted((it for it in gone if now.at - it[2].at < FORGET_SECONDS), key=lambda it: -it[2].at)
-        others = {name: replace(port, gone=since) for name, port, since in kept[:MAX_PORTS]}
+        others = _still_missed(missed, before, len(ports), now)
     return {**ports, **others}
 
 
-def _with_gone(reading: BondReading, ports: Mapping[str, PortMemory]) -> BondReading:
+def _still_missed(
+    missed: Mapping[str, PortMemory], before: Mapping[str, PortMemory], present: int, now: Gone
+) -> dict[str, PortMemory]:
+    """The ports without which there are fewer than at one time within the last hour.
+
+    Each loss counts for an hour, and each port that comes makes up for the latest loss, whichever port that was: so
+    the hour of a port may have begun with the loss of one that is back.
+    """
+    losses = sorted(port.gone.at for port in before.values() if port.gone is not None)
+    fewer = len(before) - len(losses) - present
+    losses = losses + fewer * [now.at] if fewer > 0 else losses[: max(0, len(losses) + fewer)]
+    oldest_first = sorted(missed.items(), key=lambda item: now.at if item[1].gone is None else item[1].gone.at)
+    counted = [
+        (name, replace(port, gone=replace(port.gone or now, at=at)))
+        for (name, port), at in zip(oldest_first, losses, strict=False)
+        if now.at - at < FORGET_SECONDS
+    ]
+    return dict(counted[-MAX_PORTS:])
+
+
+def _with_gone(reading: BondReading, ports: Mapping[str, PortMemory], elsewhere: Mapping[int, str]) -> BondReading:
     if not (reading.exists and reading.ports_known):
         return reading
     present = {port.name for port in reading.ports}
     lost = [
-        PortReading(name, gone_since=port.gone.since)
+        PortReading(
+            name,
+            index=port.index,
+            gone_since=port.gone.since,
+            gone_to="" if port.index is None else elsewhere.get(port.index, ""),
+        )
         for name, port in sorted(ports.items())
         if port.gone is not None and name not in present
     ]
     return replace(reading, ports=(*reading.ports, *lost))
+
+
+def _indexes(ports: Mapping[str, PortMemory]) -> dict[str, int | None]:
+    return {name: port.index for name, port in ports.items()}
+
+
+def _index(now: int | None, before: int | None) -> int | None:
+    return before if now is None else now
 
 
 def _since(before: float | None, holds: bool, now: float) -> float | None:
@@ -174,8 +231,8 @@ def _recovers(port: PortMemory, now: float) -> bool:
 def _remember(port: PortReading, before: PortMemory | None, now: float, settings: BondSettings) -> PortMemory:
     """Memory of a port after this reading."""
     counter, count = _downs_counter(port)
-    if before is None:
-        return PortMemory(port.carrier, None, counter, _first(count, now))
+    if before is None or not is_same(port.index, before.index):
+        return PortMemory(port.carrier, None, counter, _first(count, now), index=port.index)
     downs = before.downs
     if count is not None:
         if counter != before.counter or not downs or count < downs[-1].count:
@@ -187,7 +244,8 @@ def _remember(port: PortReading, before: PortMemory | None, now: float, settings
     missed = count is not None and counter == before.counter and bool(before.downs) and count > before.downs[-1].count
     came_back = bool(port.carrier) and (before.carrier is False or missed)
     up_at = now if came_back else before.carrier_up_at
-    return PortMemory(carrier, up_at, counter if count is not None else before.counter, downs)
+    counter = counter if count is not None else before.counter
+    return PortMemory(carrier, up_at, counter, downs, index=_index(port.index, before.index))
 
 
 def _downs_counter(port: PortReading) -> tuple[str, int | None]:

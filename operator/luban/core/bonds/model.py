@@ -54,8 +54,12 @@ class PortReading:
     churn_partner: Churn | None = None
     partner_mac: str | None = None
     """Partner's system; only where the kernel shows it (with privileges)."""
+    index: int | None = None
+    """The kernel's number of the device. It stays when the device is renamed, and no other has it before a reboot."""
     gone_since: float | None = None
     """Set: it was a port of the bond and is none any more, since then (seconds since the epoch)."""
+    gone_to: str = ""
+    """The bond that it is a port of now."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +90,8 @@ class BondReading:
     """False: the spec names the bond, or it was there before, and the kernel does not have it."""
     gone_since: float | None = None
     """Set: it was there until then (seconds since the epoch)."""
+    index: int | None = None
+    """The kernel's number of the device, as for ports."""
     carries: tuple[str, ...] = ()
     """Devices on top of it: bridges that it is a port of, its VLANs, and theirs."""
 
@@ -106,6 +112,8 @@ class HostReading:
     """Devices of the default routes, the preferred one first."""
     trouble: str = ""
     """Why nothing could be read; empty: it could."""
+    boot: str = ""
+    """Which start of the kernel this is (boot_id): indexes and counters are of it; empty: not known."""
 
 
 @dataclass(frozen=True)
@@ -132,9 +140,9 @@ class Gone:
     """When something was missed first."""
 
     at: float
-    """Seconds of the clock that readings are judged by, which is never set."""
+    """From when on its absence counts: seconds of the clock that readings are judged by, which is never set."""
     since: float
-    """The same moment to show: seconds since the epoch."""
+    """When that was, to show: seconds since the epoch."""
 
 
 @dataclass(frozen=True)
@@ -149,6 +157,7 @@ class PortMemory:
     downs: tuple[Counted, ...] = ()
     gone: Gone | None = None
     """Set: it is not a port of the bond any more."""
+    index: int | None = None
 
 
 @dataclass(frozen=True)
@@ -171,6 +180,8 @@ class BondMemory:
     seen: Mapping[BondVerdict, Sighting] = field(default_factory=dict)
     mismatch_since: float | None = None
     ports: Mapping[str, PortMemory] = field(default_factory=dict)
+    """By the names that they have now, or had when they were ports."""
+    index: int | None = None
 
 
 @dataclass(frozen=True)
@@ -202,7 +213,7 @@ class Judgement:
     """Ports that are usable."""
     total: int
     """Ports that there should be: as many as the spec expects, and at least as many as there are. Where the spec says
-    nothing, those count that went away within the last hour."""
+    nothing, those count that went away within the last hour and have not been replaced since."""
     since: float
     """Seconds since the epoch at which `verdict` was first published."""
     ports: tuple[PortJudgement, ...]

@@ -92,7 +92,8 @@ def listed(items: Sequence[str]) -> str:
 def port_judgement(port: PortReading, bond: BondReading) -> PortJudgement:
     """Whether a port can carry traffic. What is bad for certain outweighs what is not known."""
     if port.gone_since is not None:
-        return PortJudgement(port.name, False, "not a port of the bond any more")
+        where = f"a port of {port.gone_to} now" if port.gone_to else "not a port of the bond any more"
+        return PortJudgement(port.name, False, where)
     checks = [*_link_checks(port, bond), *(_lacp_checks(port, bond) if bond.is_lacp else ())]
     for good, text in checks:
         if good is False:
