@@ -15,7 +15,7 @@ from statistics import median
 from pyroute2 import IPRoute
 
 from bench.result import Result, spread
-from luban.adapters.kernel_bonds.netlink import LinkDump
+from luban.adapters.kernel_bonds.netlink import Dump
 
 PAIRS = 100
 RUNS = 15
@@ -58,7 +58,7 @@ def with_pyroute2(route: IPRoute) -> int:
 def main() -> None:
     """Both in turn."""
     enter_namespace()
-    dump = LinkDump()
+    dump = Dump()
     ours, theirs = [], []
     with IPRoute() as route:
         for _ in range(RUNS):

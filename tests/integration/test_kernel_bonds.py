@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import ctypes
 import os
 import socket
 import struct
+import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +19,9 @@ import pytest
 from pyroute2 import IPRoute
 
 from luban.adapters.kernel_bonds import KernelBonds
-from luban.adapters.kernel_bonds.netlink import LinkDump, LinkEvents
+from luban.adapters.kernel_bonds.netlink import Dump, LinkEvents
 from luban.adapters.kernel_bonds.readings import bond_readings
+from luban.adapters.kernel_bonds.routes import default_devices
 from luban.adapters.kernel_bonds.wire import Link
 from luban.ports import BondSource
 
@@ -40,7 +45,7 @@ async def source() -> AsyncIterator[BondSource]:
 @pytest.fixture
 def links() -> Iterator[list[Link]]:
     """All links, asked for twice on one socket."""
-    dump = LinkDump()
+    dump = Dump()
     first, second = dump.links(), dump.links()
     yield second
     dump.close()
@@ -131,3 +136,76 @@ def _touch(index: int) -> bool:
         rtnl.send(request)
         (error,) = struct.unpack_from("=i", rtnl.recv(4096), 16)
     return bool(error == 0)
+
+
+class Namespace:
+    """A network namespace with four devices, pa to pd, which a thread of the test's own is in."""
+
+    CLONE_NEWNET = 0x40000000
+
+    def __init__(self) -> None:
+        libc = ctypes.CDLL(None, use_errno=True)
+        if libc.unshare(self.CLONE_NEWNET) != 0:
+            pytest.skip("a network namespace needs CAP_SYS_ADMIN")
+        self._dump = Dump()
+        self.ip("link set lo up")
+        for number, name in enumerate(("pa", "pb", "pc", "pd"), 1):
+            self.ip(f"link add {name} type veth peer name {name}x")
+            self.ip(f"link set {name} up", f"link set {name}x up")
+            self.ip(f"addr add 10.0.{number}.1/24 dev {name}", f"addr add fd00:{number}::1/64 dev {name} nodad")
+
+    def ip(self, *commands: str) -> None:
+        """Run `ip` with each."""
+        for command in commands:
+            done = subprocess.run(["ip", *command.split()], text=True, capture_output=True, check=False)
+            assert done.returncode == 0, f"{command}: {done.stderr}"
+
+    def devices(self) -> list[str]:
+        """Of the default routes."""
+        names = {link.index: link.name.decode() for link in self._dump.links()}
+        return [names[index] for index in default_devices(self._dump.routes(), self._dump.rules())]
+
+    def close(self) -> None:
+        """The namespace ends with its thread."""
+        self._dump.close()
+
+
+STEPS: Sequence[tuple[Sequence[str], list[str]]] = (
+    ((), []),
+    (["route add 0.0.0.0/1 via 10.0.1.2"], []),
+    (["route add 128.0.0.0/1 via 10.0.1.2"], ["pa"]),
+    (["route add default via 10.0.2.2 metric 100"], ["pa", "pb"]),
+    (["rule add from 10.0.3.0/24 lookup 100", "route add default via 10.0.3.2 table 100"], ["pa", "pb", "pc"]),
+    (["rule add pref 50 lookup 1000", "route add default via 10.0.4.2 table 1000"], ["pd", "pa", "pb", "pc"]),
+    (["rule del pref 50", "route add local default dev lo table 100 metric 9"], ["pa", "pb", "pc"]),
+    (["rule del from 10.0.3.0/24", "rule add pref 60 lookup main suppress_prefixlength 0"], ["pa", "pb"]),
+    (["route del 0.0.0.0/1", "route del 128.0.0.0/1", "route del default"], []),
+    (["route add default nexthop via 10.0.1.2 nexthop via 10.0.2.2"], ["pa", "pb"]),
+    (["route add default via 10.0.3.2 metric 50"], ["pa", "pb", "pc"]),
+    (["route del default", "route del default"], []),
+    (["-6 route add ::/1 via fd00:3::2"], []),
+    (["-6 route add 8000::/1 via fd00:3::2"], ["pc"]),
+    (["-6 route add 2000::/3 nexthop via fd00:4::2 nexthop via fd00:1::2"], ["pd", "pa", "pc"]),
+    (
+        [
+            "nexthop add id 1 via 10.0.1.2 dev pa",
+            "nexthop add id 2 via 10.0.3.2 dev pc",
+            "nexthop add id 9 group 1/2",
+            "route add default nhid 9",
+        ],
+        ["pa", "pc", "pd"],
+    ),
+)
+
+
+def test_default_routes_of_all_kinds() -> None:
+    """As this kernel tells them, each step on top of the last."""
+
+    def walk() -> None:
+        with contextlib.closing(Namespace()) as namespace:
+            for commands, devices in STEPS:
+                namespace.ip(*commands)
+                assert namespace.devices() == devices, commands
+
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(walk).result()

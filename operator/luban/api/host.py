@@ -88,8 +88,10 @@ class LubanHostSpec(Model):
         json_schema_extra=remedy("must be the name of a bond as `ip link` shows it, or empty"),
     )
     """Bond whose health counts for the node. Empty: the one that carries the default route, directly or below a bridge
-    or VLAN, also when it lost the route, until another one has carried it for as long as hold says; if none ever did,
-    the one whose health is worst. Naming another bond forgets the ones that are gone."""
+    or VLAN, over any of its next hops, also when it lost the route, until another one has carried it for as long as hold
+    says; if none ever did, the one whose health is worst. Routes that lead everywhere together, such as 0.0.0.0/1 and
+    128.0.0.0/1, are a default route too, and so are those of a table that a rule (ip rule) leads to. Naming another bond
+    forgets the ones that are gone."""
     expected_ports: tuple[ExpectedPorts, ...] = Field(
         default=(), max_length=MAX_BONDS, json_schema_extra=map_list("bond")
     )

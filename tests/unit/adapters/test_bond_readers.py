@@ -19,18 +19,21 @@ from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 
 from luban.adapters.kernel_bonds import netlink, procfs, sysfs
 from luban.adapters.kernel_bonds.device_names import is_device_name, readable
-from luban.adapters.kernel_bonds.files import SysNet, boot_id, default_devices, read, unsigned
-from luban.adapters.kernel_bonds.netlink import LinkDump, LinkEvents
+from luban.adapters.kernel_bonds.files import SysNet, boot_id, read, unsigned
+from luban.adapters.kernel_bonds.netlink import Dump, LinkEvents
 from luban.adapters.kernel_bonds.readings import bond_readings, relevant
 from luban.adapters.kernel_bonds.source import KernelBonds
 from luban.adapters.kernel_bonds.wire import (
     HEADER,
+    LINKS_REQUEST,
     NLM_F_DUMP_INTR,
     NLMSG_DONE,
     NLMSG_ERROR,
+    RTM_GETLINK,
     RTM_NEWLINK,
     Link,
     dump_request,
+    link_of,
     messages,
 )
 from luban.core.bonds.host import judge_bond
@@ -40,6 +43,7 @@ from tests.unit.core.bond_states import (
     FOLDER,
     START,
     STATES,
+    attribute,
     datagram,
     from_files,
     from_netlink,
@@ -162,36 +166,6 @@ class TestFiles:
         assert read(tmp_path / "missing") is None
         assert read(tmp_path / "nul\0") is None
         assert SysNet(tmp_path).bonds() is None
-
-    def test_default_routes(self, tmp_path: Path) -> None:
-        folder = tmp_path / "net"
-        folder.mkdir()
-        assert default_devices(tmp_path) == []
-        (folder / "route").write_text(
-            "Iface\tDestination\tGateway\tFlags\tRefCnt\tUse\tMetric\tMask\tMTU\tWindow\tIRTT\n"
-            "bond1\t00000000\t0100000A\t0003\t0\t0\t200\t00000000\t0\t0\t0\n"
-            "br0\t00000000\t0100000A\t0003\t0\t0\t100\t00000000\t0\t0\t0\n"
-            "down\t00000000\t0100000A\t0002\t0\t0\t1\t00000000\t0\t0\t0\n"
-            "vpn\t00000000\t0100000A\t0003\t0\t0\t1\t00000080\t0\t0\t0\n"
-            "eth9\t0000000A\t00000000\t0001\t0\t0\t0\t000000FF\t0\t0\t0\n"
-            "torn\t00000000\t01\n"
-        )
-        zeros, ones = "0" * 32, "f" * 32
-        (folder / "ipv6_route").write_text(
-            f"{zeros} 00 {zeros} 00 {ones} 00000400 00000002 00000000 00000003     br6\n"
-            f"{zeros} 00 {zeros} 00 {zeros} ffffffff 00000001 00000000 00200200       lo\n"
-            f"{ones} 40 {zeros} 00 {zeros} 00000100 00000001 00000000 00000001     eth9\n"
-        )
-        assert default_devices(tmp_path) == [b"br0", b"bond1", b"br6"]
-
-    @given(data=st.binary(max_size=400))
-    @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-    def test_routes_that_make_no_sense(self, data: bytes, tmp_path: Path) -> None:
-        folder = tmp_path / "net"
-        folder.mkdir(exist_ok=True)
-        (folder / "route").write_bytes(data)
-        (folder / "ipv6_route").write_bytes(data)
-        assert all(is_device_name(name) for name in default_devices(tmp_path))
 
 
 @st.composite
@@ -340,7 +314,7 @@ class TestWire:
     @settings(deadline=None)
     @given(data=st.binary(max_size=300))
     def test_any_bytes(self, data: bytes) -> None:
-        bond_readings([message.link for message in messages(data) if message.link], nothing)
+        bond_readings(list(links_of(data)), nothing)
 
     @settings(deadline=None)
     @given(state=st.sampled_from(STATES), data=st.data())
@@ -376,6 +350,13 @@ class TestWire:
         assert (len(bond.ports), judge_bond(bond, None, None, START).verdict) == (2, "Unknown")
         assert relevant(found) == {link["index"] for link in links}
 
+    def test_the_table_of_a_vrf(self) -> None:
+        info = attribute(1, b"vrf\0") + attribute(2, attribute(1, struct.pack("=I", 1000)))
+        body = struct.pack("=BxHiII", 0, 1, 9, 1, 0) + attribute(3, b"blue\0") + attribute(18, info)
+        found = link_of(body)
+        assert found is not None
+        assert (found.name, found.vrf_table, found.bond) == (b"blue", 1000, None)
+
     def test_words_of_a_newer_kernel(self) -> None:
         links = json.loads((FOLDER / "lacp-healthy.pyroute2.json").read_text())
         links[0]["attrs"]["IFLA_LINKINFO"]["IFLA_INFO_DATA"]["IFLA_BOND_MODE"] = 7
@@ -404,7 +385,7 @@ class TestWire:
             theirs = ifinfmsg(raw)
             theirs.decode()
             (message,) = messages(raw)
-            ours = message.link
+            ours = link_of(message.payload)
             assert ours is not None
             assert (ours.index, ours.flags) == (theirs["index"], theirs["flags"])
             assert ours.name.decode() == theirs.get_attr("IFLA_IFNAME")
@@ -470,35 +451,40 @@ class TestDump:
 
     def test_links(self, answer: Any) -> None:
         answer([link("lo"), link("eth0"), message(NLMSG_DONE)])
-        assert [one.name for one in LinkDump().links()] == [b"lo", b"eth0"]
+        assert [one.name for one in Dump().links()] == [b"lo", b"eth0"]
 
     def test_a_list_that_changed_meanwhile_is_asked_for_again(self, answer: Any) -> None:
         torn = [link("lo", NLM_F_DUMP_INTR), message(NLMSG_DONE)]
         answer(torn, [link("eth0"), message(NLMSG_DONE)])
-        assert [one.name for one in LinkDump().links()] == [b"eth0"]
+        assert [one.name for one in Dump().links()] == [b"eth0"]
         answer(torn, torn, torn)
         with pytest.raises(TemporaryError, match="links change so fast"):
-            LinkDump().links()
+            Dump().links()
 
     def test_the_last_message_may_say_that_the_list_changed(self, answer: Any) -> None:
         answer([link("lo"), message(NLMSG_DONE, NLM_F_DUMP_INTR)], [link("eth0"), message(NLMSG_DONE)])
-        assert [one.name for one in LinkDump().links()] == [b"eth0"]
+        assert [one.name for one in Dump().links()] == [b"eth0"]
 
     @pytest.mark.parametrize("type_", [NLMSG_ERROR, NLMSG_DONE])
     def test_an_error_closes_the_socket(self, answer: Any, type_: int) -> None:
         fake = answer([message(type_, payload=struct.pack("=i", -1))])
         with pytest.raises(TemporaryError, match="Operation not permitted"):
-            LinkDump().links()
+            Dump().links()
         assert fake.closed
 
     def test_silence(self, answer: Any) -> None:
         answer([link("lo")])
         with pytest.raises(TemporaryError, match="no list of links"):
-            LinkDump().links()
+            Dump().links()
 
     def test_the_request(self) -> None:
-        length, type_, flags, sequence, _ = HEADER.unpack_from(dump_request(7))
-        assert (length, type_, flags & 0x301, sequence) == (len(dump_request(7)), 18, 0x301, 7)
+        length, type_, flags, sequence, _ = HEADER.unpack_from(dump_request(RTM_GETLINK, LINKS_REQUEST, 7))
+        assert (length, type_, flags & 0x301, sequence) == (
+            len(dump_request(RTM_GETLINK, LINKS_REQUEST, 7)),
+            18,
+            0x301,
+            7,
+        )
 
 
 class TestSource:

@@ -11,7 +11,7 @@ from typing import Any
 from luban.adapters.kernel_bonds import sysfs
 from luban.adapters.kernel_bonds.files import SysNet
 from luban.adapters.kernel_bonds.readings import bond_readings
-from luban.adapters.kernel_bonds.wire import HEADER, RTM_NEWLINK, Link, messages
+from luban.adapters.kernel_bonds.wire import HEADER, RTM_DELLINK, RTM_NEWLINK, Link, link_of, messages
 from luban.api.host import BondVerdict
 from luban.core.bonds.judge import judge_bond
 from luban.core.bonds.model import BondReading, Judgement
@@ -126,8 +126,9 @@ def datagram(state: str) -> bytes:
 def links_of(data: bytes) -> Iterator[Link]:
     """The links that our decoder finds."""
     for message in messages(data):
-        if message.link is not None:
-            yield message.link
+        link = link_of(message.payload) if message.type in (RTM_NEWLINK, RTM_DELLINK) else None
+        if link is not None:
+            yield link
 
 
 def judged_twice(reading: BondReading, later: float = 6.0) -> Judgement:

@@ -12,7 +12,7 @@ from luban.adapters.kernel_bonds import procfs, sysfs
 from luban.adapters.kernel_bonds.files import SysNet
 from luban.adapters.kernel_bonds.netlink import concerns
 from luban.adapters.kernel_bonds.readings import bond_readings
-from luban.adapters.kernel_bonds.wire import RTM_DELLINK, messages
+from luban.adapters.kernel_bonds.wire import RTM_DELLINK, link_of, messages
 from luban.core.bonds.judge import judge_bond
 from luban.core.bonds.model import Judgement
 from luban.core.bonds.rules import SILENT_PATH
@@ -147,7 +147,7 @@ def test_recorded_events_decode_as_an_independent_decoder_had_them(stream: str) 
     assert len(raw) == len(decoded)
     for record, wanted in zip(raw, decoded, strict=True):
         (message,) = messages(bytes.fromhex(str(record["nlmsg_hex"])))
-        link = message.link
+        link = link_of(message.payload)
         assert link is not None
         assert link.name.decode() == wanted["if"]
         assert link.flags == wanted["flags"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
 from pathlib import Path
 
 from luban.adapters.kernel_bonds.device_names import is_device_name
@@ -118,44 +117,3 @@ def speed_of(number: int | None) -> int | None:
 def mac_of(text: str | None) -> str | None:
     """An address such as 52:54:00:00:00:03, if it is one."""
     return text.lower() if text is not None and _MAC.fullmatch(text) else None
-
-
-def default_devices(proc: Path) -> list[bytes]:
-    """Devices of the default routes, IPv4 before IPv6, by metric; from /proc/net/route and ipv6_route."""
-    return list(dict.fromkeys([*_routes_v4(proc), *_routes_v6(proc)]))
-
-
-_RTF_UP = 0x1
-_RTF_REJECT = 0x200
-
-
-def _routes_v4(proc: Path) -> list[bytes]:
-    """Lines: device, destination, gateway, flags, 2 counters, metric, mask, ..."""
-    found: list[tuple[int, bytes]] = []
-    for fields in _lines(proc / "net" / "route"):
-        if len(fields) >= 8 and fields[1] == fields[7] == b"00000000":
-            _add(found, fields[0], flags=fields[3], metric=fields[6], base=10)
-    return [device for _, device in sorted(found)]
-
-
-def _routes_v6(proc: Path) -> list[bytes]:
-    """Lines: destination, its length, source, its length, next hop, metric, 2 counters, flags, device."""
-    found: list[tuple[int, bytes]] = []
-    for fields in _lines(proc / "net" / "ipv6_route"):
-        if len(fields) >= 10 and fields[0].strip(b"0") == b"" and fields[1] == b"00":
-            _add(found, fields[9], flags=fields[8], metric=fields[5], base=16)
-    return [device for _, device in sorted(found)]
-
-
-def _lines(path: Path) -> Sequence[list[bytes]]:
-    # The tables stand in the order of destinations, so the default routes come first however long they are.
-    return [line.split() for line in (read(path, 1 << 16) or b"").splitlines()]
-
-
-def _add(found: list[tuple[int, bytes]], device: bytes, *, flags: bytes, metric: bytes, base: int) -> None:
-    try:
-        bits, weight = int(flags, 16), int(metric, base)
-    except ValueError:
-        return
-    if bits & _RTF_UP and not bits & _RTF_REJECT and is_device_name(device):
-        found.append((weight, device))

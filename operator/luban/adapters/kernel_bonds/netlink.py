@@ -1,4 +1,4 @@
-"""The rtnetlink socket: a dump of all links, and a subscription to their events.
+"""The rtnetlink socket: dumps of links, routes and rules, and a subscription to the links' events.
 
 Plain sockets of the standard library: an event reaches us milliseconds earlier than through a library that decodes all
 of it, and nothing stands between the socket and the event loop that could hold messages back.
@@ -9,23 +9,44 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import functools
 import os
 import socket
 import struct
 from collections.abc import Callable, Iterable
+from typing import TypeVar
 
 import structlog
 
+from luban.adapters.kernel_bonds.route_wire import (
+    NEXTHOPS_REQUEST,
+    ROUTES_REQUEST,
+    RTM_GETNEXTHOP,
+    RTM_GETROUTE,
+    RTM_GETRULE,
+    RTM_NEWNEXTHOP,
+    RTM_NEWROUTE,
+    RTM_NEWRULE,
+    RULES_REQUEST,
+    nexthop_of,
+    route_of,
+    rule_of,
+    with_devices,
+)
+from luban.adapters.kernel_bonds.routes import Route, Rule
 from luban.adapters.kernel_bonds.wire import (
+    LINKS_REQUEST,
     NLM_F_DUMP_INTR,
     NLMSG_DONE,
     NLMSG_ERROR,
     RTM_DELLINK,
+    RTM_GETLINK,
     RTM_NEWLINK,
     Link,
     Message,
     dump_request,
     error_number,
+    link_of,
     messages,
 )
 from luban.errors import TemporaryError
@@ -36,17 +57,20 @@ RTMGRP_LINK = 1
 ANSWER_SECONDS = 2
 """The kernel answers a dump at once; it may wait for a lock that a driver holds."""
 DUMP_ATTEMPTS = 3
+MOST_MESSAGES = 100_000
+"""Of an answer: half a second of processor time, should the host have all the routes of the Internet."""
 REOPEN_SECONDS = 1.0
 """Between two attempts to subscribe to events, at least."""
 _DATAGRAM = 1 << 18
 _EVENT_BUFFER = 1 << 20
 """Bytes of events that the kernel keeps for us, as far as its net.core.rmem_max allows."""
+_Thing = TypeVar("_Thing")
 _MOST_DATAGRAMS = 256
 """Events that are taken before others of the program get their turn."""
 
 
-class LinkDump:
-    """Asks for all links; one thread at a time."""
+class Dump:
+    """Asks the kernel for all that there is of something; one thread at a time."""
 
     def __init__(self) -> None:
         self._socket: socket.socket | None = None
@@ -54,15 +78,20 @@ class LinkDump:
 
     def links(self) -> list[Link]:
         """All links of the network namespace. Raises TemporaryError if the kernel does not tell."""
-        try:
-            for _ in range(DUMP_ATTEMPTS):
-                found, consistent = self._dump()
-                if consistent:
-                    return found
-        except OSError as error:
-            self.close()
-            raise TemporaryError("NetlinkFailed", f"no list of links from netlink: {error}") from error
-        raise TemporaryError("NetlinkBusy", "links change so fast that netlink gives no consistent list")
+        return self._all("links", RTM_GETLINK, LINKS_REQUEST, RTM_NEWLINK, link_of)
+
+    def routes(self) -> list[Route[int]]:
+        """What default routes can be made of, in all tables. Raises TemporaryError if the kernel does not tell."""
+        found = self._all("routes", RTM_GETROUTE, ROUTES_REQUEST, RTM_NEWROUTE, route_of)
+        if all(route.devices or route.nexthop is None for route in found):
+            return found
+        hops = self._all("next hops", RTM_GETNEXTHOP, NEXTHOPS_REQUEST, RTM_NEWNEXTHOP, nexthop_of)
+        by_number = {hop.number: hop for hop in hops}
+        return [with_devices(route, by_number) for route in found]
+
+    def rules(self) -> list[Rule]:
+        """The rules that lead to tables; none where the kernel has no rules. Raises TemporaryError."""
+        return self._all("rules", RTM_GETRULE, RULES_REQUEST, RTM_NEWRULE, rule_of, may_lack=True)
 
     def close(self) -> None:
         """Close the socket; the next dump opens another."""
@@ -70,27 +99,55 @@ class LinkDump:
             self._socket.close()
             self._socket = None
 
-    def _dump(self) -> tuple[list[Link], bool]:
-        """Links, and whether the list did not change meanwhile."""
-        if self._socket is None:
-            self._socket = _open(0)
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("@ll", ANSWER_SECONDS, 0))
+    def _all(
+        self,
+        what: str,
+        ask: int,
+        request: bytes,
+        answer: int,
+        decode: Callable[[bytes], _Thing | None],
+        *,
+        may_lack: bool = False,
+    ) -> list[_Thing]:
+        """Everything of a kind; none from a kernel that does not know it and `may_lack` it. Raises TemporaryError."""
+        try:
+            for _ in range(DUMP_ATTEMPTS):
+                found: list[_Thing] = []
+                if self._dump(ask, request, answer, functools.partial(_add, found, decode)):
+                    return found
+        except OSError as error:
+            if may_lack and error.errno == errno.EOPNOTSUPP:
+                return []
+            self.close()
+            raise TemporaryError("NetlinkFailed", f"no list of {what} from netlink: {error}") from error
+        raise TemporaryError("NetlinkBusy", f"{what} change so fast that netlink gives no consistent list")
+
+    def _dump(self, ask: int, request: bytes, answer: int, take: Callable[[bytes], None]) -> bool:
+        """Hand over what there is; returns whether it did not change meanwhile."""
+        opened = self._opened()
         self._sequence = self._sequence % 0x7FFFFFFF + 1
-        self._socket.send(dump_request(self._sequence))
-        found: list[Link] = []
-        consistent = True
-        while True:
-            for message in messages(_receive(self._socket)):
+        opened.send(dump_request(ask, request, self._sequence))
+        consistent, most = True, MOST_MESSAGES
+        while most > 0:
+            for message in messages(_receive(opened)):
                 if message.sequence != self._sequence:
                     continue
+                most -= 1
                 # The last message may be the one that has the mark.
                 consistent = consistent and not message.flags & NLM_F_DUMP_INTR
                 if message.type in (NLMSG_DONE, NLMSG_ERROR):
                     if number := error_number(message):
                         raise OSError(number, os.strerror(number))
-                    return found, consistent
-                if message.type == RTM_NEWLINK and message.link is not None:
-                    found.append(message.link)
+                    return consistent
+                if message.type == answer:
+                    take(message.payload)
+        raise OSError(errno.E2BIG, f"more than {MOST_MESSAGES} messages")
+
+    def _opened(self) -> socket.socket:
+        if self._socket is None:
+            self._socket = _open(0)
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("@ll", ANSWER_SECONDS, 0))
+        return self._socket
 
 
 class LinkEvents:
@@ -154,12 +211,17 @@ class LinkEvents:
             self._wake(reason)
 
 
+def _add(found: list[_Thing], decode: Callable[[bytes], _Thing | None], payload: bytes) -> None:
+    if (thing := decode(payload)) is not None:
+        found.append(thing)
+
+
 def concerns(received: Iterable[Message], relevant: frozenset[int]) -> bool:
     """Whether any message is about a bond or a port: now, or as far as was known before (`relevant`)."""
     return any(
         link.bond is not None or link.port is not None or link.index in relevant
         for message in received
-        if message.type in (RTM_NEWLINK, RTM_DELLINK) and (link := message.link) is not None
+        if message.type in (RTM_NEWLINK, RTM_DELLINK) and (link := link_of(message.payload)) is not None
     )
 
 

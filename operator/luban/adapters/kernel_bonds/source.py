@@ -12,9 +12,10 @@ import structlog
 
 from luban.adapters.kernel_bonds import sysfs
 from luban.adapters.kernel_bonds.device_names import readable
-from luban.adapters.kernel_bonds.files import SysNet, boot_id, default_devices
-from luban.adapters.kernel_bonds.netlink import LinkDump, LinkEvents
+from luban.adapters.kernel_bonds.files import SysNet, boot_id
+from luban.adapters.kernel_bonds.netlink import Dump, LinkEvents
 from luban.adapters.kernel_bonds.readings import Speed, bond_readings, relevant
+from luban.adapters.kernel_bonds.route_reader import RouteReader
 from luban.adapters.kernel_bonds.wire import Link
 from luban.core.bonds.model import BondReading, HostReading, PortReading
 from luban.errors import TemporaryError
@@ -39,7 +40,8 @@ class KernelBonds:
     def __init__(self, proc: Path = Path("/proc"), sys: Path = Path("/sys")) -> None:
         self._proc = proc
         self._sysnet = SysNet(sys)
-        self._dump = LinkDump()
+        self._dump = Dump()
+        self._routes = RouteReader(self._dump, proc)
         self._speeds: dict[int, tuple[object, float, Speed]] = {}
         self._relevant: frozenset[int] = frozenset()
         self._events: list[LinkEvents] = []
@@ -88,8 +90,8 @@ class KernelBonds:
         self._relevant = relevant(links)
         self._speeds = {index: known for index, known in self._speeds.items() if index in self._relevant}
         names = {readable(link.name): link.name for link in links}
-        bonds = (self._complete(bond, names) for bond in bond_readings(links, self._speed))
-        return self._host(tuple(bonds))
+        bonds = tuple(self._complete(bond, names) for bond in bond_readings(links, self._speed))
+        return self._host(bonds, self._routes.devices(links) if bonds else ())
 
     def _without(self, error: TemporaryError) -> HostReading:
         """What the file systems say. Raises the error itself if they say nothing either."""
@@ -99,10 +101,10 @@ class KernelBonds:
         if not self._without_netlink:
             log.warning("bonds are read from /proc and /sys", error=error.message)
         self._without_netlink = True
-        return self._host(tuple(sysfs.read_bond(name, self._proc, self._sysnet) for name in found))
+        bonds = tuple(sysfs.read_bond(name, self._proc, self._sysnet) for name in found)
+        return self._host(bonds, self._routes.devices_by_proc())
 
-    def _host(self, bonds: tuple[BondReading, ...]) -> HostReading:
-        devices = tuple(readable(name) for name in default_devices(self._proc))
+    def _host(self, bonds: tuple[BondReading, ...], devices: tuple[str, ...]) -> HostReading:
         return HostReading(time.time(), bonds, devices, boot=boot_id(self._proc))
 
     def _complete(self, bond: BondReading, names: dict[str, bytes]) -> BondReading:

@@ -11,7 +11,7 @@ import struct
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import Literal, NamedTuple, TypeVar
 
 RTM_NEWLINK = 16
 RTM_DELLINK = 17
@@ -52,6 +52,7 @@ _BOND_NUMBERS: Mapping[int, tuple[BondField, int]] = {
     21: ("lacp_rate", 1),
 }
 """IFLA_BOND_*: field and bytes."""
+_VRF_TABLE = 1
 _BOND_AD_INFO = 23
 _AD_AGGREGATOR, _AD_PARTNER_MAC = 1, 5
 PortField = Literal[
@@ -101,6 +102,8 @@ class Link:
     """Index of the device that it stands on, in the same network namespace."""
     bond: BondData | None = None
     """Set if it is a bond."""
+    vrf_table: int | None = None
+    """Routing table, if it is a VRF."""
     port: Mapping[PortField, int] | None = None
     """IFLA_INFO_SLAVE_DATA, if its master is a bond."""
 
@@ -110,22 +113,22 @@ class Link:
         return bool(self.flags & IFF_UP)
 
 
-@dataclass(frozen=True)
-class Message:
-    """One netlink message. `link` is None where it does not tell about a link."""
+class Message(NamedTuple):
+    """One netlink message."""
 
     type: int
     flags: int
     sequence: int
     payload: bytes
-    link: Link | None = None
 
 
-def dump_request(sequence: int) -> bytes:
-    """A request for all links, without their statistics."""
-    mask = _ATTRIBUTE.pack(8, IFLA_EXT_MASK) + struct.pack("=I", _SKIP_STATS)
-    body = _INFO.pack(0, 0, 0, 0, 0) + mask
-    return HEADER.pack(HEADER.size + len(body), RTM_GETLINK, NLM_F_REQUEST | NLM_F_DUMP, sequence, 0) + body
+LINKS_REQUEST = _INFO.pack(0, 0, 0, 0, 0) + _ATTRIBUTE.pack(8, IFLA_EXT_MASK) + struct.pack("=I", _SKIP_STATS)
+"""Asks for links without their statistics."""
+
+
+def dump_request(type_: int, body: bytes, sequence: int) -> bytes:
+    """A request for all that there is of a type."""
+    return HEADER.pack(HEADER.size + len(body), type_, NLM_F_REQUEST | NLM_F_DUMP, sequence, 0) + body
 
 
 def messages(datagram: bytes) -> Iterator[Message]:
@@ -135,10 +138,35 @@ def messages(datagram: bytes) -> Iterator[Message]:
         length, type_, flags, sequence, _ = HEADER.unpack_from(datagram, offset)
         if length < HEADER.size or offset + length > len(datagram):
             return
-        payload = datagram[offset + HEADER.size : offset + length]
-        link = _link(payload) if type_ in (RTM_NEWLINK, RTM_DELLINK) else None
-        yield Message(type_, flags, sequence, payload, link)
-        offset += _aligned(length)
+        yield Message(type_, flags, sequence, datagram[offset + HEADER.size : offset + length])
+        offset += aligned(length)
+
+
+def link_of(payload: bytes) -> Link | None:
+    """The link that a message of type RTM_NEWLINK or RTM_DELLINK tells about; None: it has no name."""
+    if len(payload) < _INFO.size:
+        return None
+    _, _, index, flags, _ = _INFO.unpack_from(payload)
+    found = attributes(payload[_INFO.size :])
+    if not (name := _text(found.get(_IFNAME))):
+        return None
+    info = attributes(found.get(_LINKINFO, b""))
+    carrier = number_in(found.get(_CARRIER), 1)
+    lower = number_in(found.get(_LINK), 4)
+    return Link(
+        index=index,
+        name=name,
+        flags=flags,
+        carrier=None if carrier is None else bool(carrier),
+        carrier_downs=number_in(found.get(_CARRIER_DOWNS), 4),
+        carrier_changes=number_in(found.get(_CARRIER_CHANGES), 4),
+        master=number_in(found.get(_MASTER), 4) or None,
+        # The lower device of a container's link has an index of another namespace's.
+        lower=None if _LINK_NETNSID in found else lower or None,
+        bond=_bond(info) if _text(info.get(_INFO_KIND)) == b"bond" else None,
+        vrf_table=_vrf_table(info) if _text(info.get(_INFO_KIND)) == b"vrf" else None,
+        port=_port(info) if _text(info.get(_INFO_SLAVE_KIND)) == b"bond" else None,
+    )
 
 
 def error_number(message: Message) -> int:
@@ -148,11 +176,12 @@ def error_number(message: Message) -> int:
     return -int(struct.unpack_from("=i", message.payload)[0])
 
 
-def _aligned(length: int) -> int:
+def aligned(length: int) -> int:
+    """A length up to where the next message, attribute or next hop begins."""
     return (length + 3) & ~3
 
 
-def _attributes(data: bytes) -> dict[int, bytes]:
+def attributes(data: bytes) -> dict[int, bytes]:
     """Attributes by type, up to the first that is cut off."""
     found: dict[int, bytes] = {}
     offset = 0
@@ -161,11 +190,11 @@ def _attributes(data: bytes) -> dict[int, bytes]:
         if length < _ATTRIBUTE.size or offset + length > len(data):
             break
         found[type_ & _TYPE_MASK] = data[offset + _ATTRIBUTE.size : offset + length]
-        offset += _aligned(length)
+        offset += aligned(length)
     return found
 
 
-def _number(data: bytes | None, size: int) -> int | None:
+def number_in(data: bytes | None, size: int) -> int | None:
     """An unsigned number of `size` bytes; None if it has fewer."""
     if data is None or len(data) < size:
         return None
@@ -173,7 +202,7 @@ def _number(data: bytes | None, size: int) -> int | None:
 
 
 def _numbers(attributes: Mapping[int, bytes], table: Mapping[int, tuple[_Name, int]]) -> dict[_Name, int]:
-    read = ((name, _number(attributes.get(type_), size)) for type_, (name, size) in table.items())
+    read = ((name, number_in(attributes.get(type_), size)) for type_, (name, size) in table.items())
     return {name: number for name, number in read if number is not None}
 
 
@@ -186,40 +215,19 @@ def _text(data: bytes | None) -> bytes:
     return (data or b"").partition(b"\0")[0]
 
 
-def _link(payload: bytes) -> Link | None:
-    if len(payload) < _INFO.size:
-        return None
-    _, _, index, flags, _ = _INFO.unpack_from(payload)
-    attributes = _attributes(payload[_INFO.size :])
-    if not (name := _text(attributes.get(_IFNAME))):
-        return None
-    info = _attributes(attributes.get(_LINKINFO, b""))
-    carrier = _number(attributes.get(_CARRIER), 1)
-    lower = _number(attributes.get(_LINK), 4)
-    return Link(
-        index=index,
-        name=name,
-        flags=flags,
-        carrier=None if carrier is None else bool(carrier),
-        carrier_downs=_number(attributes.get(_CARRIER_DOWNS), 4),
-        carrier_changes=_number(attributes.get(_CARRIER_CHANGES), 4),
-        master=_number(attributes.get(_MASTER), 4) or None,
-        # The lower device of a container's link has an index of another namespace's.
-        lower=None if _LINK_NETNSID in attributes else lower or None,
-        bond=_bond(info) if _text(info.get(_INFO_KIND)) == b"bond" else None,
-        port=_port(info) if _text(info.get(_INFO_SLAVE_KIND)) == b"bond" else None,
-    )
+def _vrf_table(info: Mapping[int, bytes]) -> int | None:
+    return number_in(attributes(info.get(_INFO_DATA, b"")).get(_VRF_TABLE), 4)
 
 
 def _bond(info: Mapping[int, bytes]) -> BondData:
-    attributes = _attributes(info.get(_INFO_DATA, b""))
-    numbers = _numbers(attributes, _BOND_NUMBERS)
-    lacp = _attributes(attributes.get(_BOND_AD_INFO, b""))
-    aggregator = _number(lacp.get(_AD_AGGREGATOR), 2)
+    data = attributes(info.get(_INFO_DATA, b""))
+    numbers = _numbers(data, _BOND_NUMBERS)
+    lacp = attributes(data.get(_BOND_AD_INFO, b""))
+    aggregator = number_in(lacp.get(_AD_AGGREGATOR), 2)
     if aggregator is not None:
         numbers["aggregator"] = aggregator
     return BondData(numbers, _mac(lacp.get(_AD_PARTNER_MAC)))
 
 
 def _port(info: Mapping[int, bytes]) -> dict[PortField, int]:
-    return _numbers(_attributes(info.get(_INFO_SLAVE_DATA, b"")), _PORT_NUMBERS)
+    return _numbers(attributes(info.get(_INFO_SLAVE_DATA, b"")), _PORT_NUMBERS)
