@@ -1,8 +1,8 @@
 """Requests lost while members come and go: the balancer agent against "rewrite the configuration, graceful restart".
 
-Both stand in front of the same web servers and get the same steady load, in turns; each change is a VM that joins, or
-one that leaves and is switched off once it serves nothing. In between, ours without any change gives the latency to
-compare with.
+Both stand in front of the same web servers and get the same steady load, in turns, with WebSockets and uploads open all
+the time; each change is a VM that joins, or one that leaves and is switched off once it serves nothing. Between any two
+VMs, ours without a change gives the latency to compare with: what else the machine does then meets both alike.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from typing import Protocol
 
 from bench.result import Result, say, spread
 from bench.support.backends import ROOT, Backends
+from bench.support.companions import Companions
 from luban.adapters.apache_httpd.process import Httpd, find_httpd
 from luban.adapters.balancers_http import HttpBalancers
 from luban.core.model import BalancerReport, ClusterRef, Member
@@ -32,15 +33,16 @@ from luban.logs import configure_logging
 from luban.render.httpd import BalancerSettings, config_map_data, plain_config
 from tests.fakes.web import Load, Outcome
 
-ROUNDS = 5
+ROUNDS = 1
 CHANGES = 10
 """Per round; half of them joins."""
-RATE = 150.0
+RATE = 500.0
 """Requests a second."""
-QUIET_SECONDS = 6.0
+QUIET_SECONDS = 5.0
+"""About as long as a VM's joining and leaving."""
 PACE_SECONDS = 1.7
 """Between two changes of the baseline: what ours takes for one on average; closer gracefuls crash httpd's children."""
-DEADLINE_SECONDS = 20.0
+DEADLINE_SECONDS = 30.0
 ADDRESS = "127.0.32.210"
 LOOPBACK = ip_network("127.0.0.0/8")
 CLUSTER = ClusterRef("default", "bench")
@@ -196,25 +198,40 @@ class Rewrite:
 
 @dataclass
 class Series:
-    """One subject's measurements, a value per round."""
+    """One subject's measurements."""
 
     p99_ms: list[float] = field(default_factory=list)
+    """A value per round."""
+    seconds: list[float] = field(default_factory=list)
+    """Of this round."""
     requests: int = 0
+    websockets: int = 0
+    uploads: int = 0
     failures: list[str] = field(default_factory=list)
     changes: int = 0
 
-    def add(self, outcome: Outcome, changes: int = 0) -> None:
-        """Take one round."""
-        self.p99_ms.append(round(1000 * quantiles(outcome.seconds, n=100)[98], 2))
+    def add(self, outcome: Outcome, beside: Companions, changes: int = 0) -> None:
+        """Take what one load met."""
+        self.websockets += beside.done["websocket"]
+        self.uploads += beside.done["upload"]
+        self.failures += beside.failures
+        self.seconds += outcome.seconds
         self.requests += outcome.total
         self.failures += outcome.failures
         self.changes += changes
+
+    def end_round(self) -> None:
+        """Condense a round to its p99."""
+        self.p99_ms.append(round(1000 * quantiles(self.seconds, n=100)[98], 2))
+        self.seconds.clear()
 
     def detail(self) -> dict[str, object]:
         """For the result."""
         kinds = {kind: self.failures.count(kind) for kind in sorted(set(self.failures))}
         return {
             "requests": self.requests,
+            "websockets": self.websockets,
+            "uploads": self.uploads,
             "failed": len(self.failures),
             "changes": self.changes,
             "p99_ms": spread(self.p99_ms),
@@ -239,19 +256,18 @@ class Bench:
 
     async def quiet(self, subject: Subject, series: Series) -> None:
         """Load without changes."""
-        async with Load(ADDRESS, subject.port, RATE) as load:
+        async with Companions(ADDRESS, subject.port) as beside, Load(ADDRESS, subject.port, RATE) as load:
             await asyncio.sleep(QUIET_SECONDS)
-        series.add(load.outcome)
+        series.add(load.outcome, beside)
 
     async def changing(self, subject: Subject, series: Series) -> None:
-        """Load with changes: each newcomer is taken out again by the next change."""
-        async with Load(ADDRESS, subject.port, RATE) as load:
-            for _ in range(CHANGES // 2):
-                member = await self.vm()
-                await subject.join(member)
-                await subject.leave(member.name)
-                await self._backends.ask("stop", member.name)
-        series.add(load.outcome, CHANGES)
+        """Load while a VM joins and leaves."""
+        async with Companions(ADDRESS, subject.port) as beside, Load(ADDRESS, subject.port, RATE) as load:
+            member = await self.vm()
+            await subject.join(member)
+            await subject.leave(member.name)
+            await self._backends.ask("stop", member.name)
+        series.add(load.outcome, beside, changes=2)
 
 
 def settings_for(port: int, vm_port: int) -> BalancerSettings:
@@ -272,9 +288,12 @@ async def measure(folder: Path) -> tuple[Series, Series, Series]:
         await stack.enter_async_context(agent.running())
         await stack.enter_async_context(rewrite.running())
         for number in range(ROUNDS):
-            await bench.quiet(agent, quiet)
-            await bench.changing(agent, ours)
-            await bench.changing(rewrite, baseline)
+            for _ in range(CHANGES // 2):
+                await bench.quiet(agent, quiet)
+                await bench.changing(agent, ours)
+                await bench.changing(rewrite, baseline)
+            for series in (quiet, ours, baseline):
+                series.end_round()
             say(
                 f"round {number + 1} of {ROUNDS}: failed {len(ours.failures)} of {ours.requests} (ours), "
                 f"{len(baseline.failures)} of {baseline.requests} (rewrite + graceful); "
@@ -303,7 +322,7 @@ def main() -> None:
         unit=f"failed requests over {ours.changes} member changes",
         baseline="rewrite + graceful, same load",
         baseline_value=len(baseline.failures),
-        ratio=round(median(ours.p99_ms) / median(quiet.p99_ms), 3),
+        ratio=round(median(one / other for one, other in zip(ours.p99_ms, quiet.p99_ms, strict=True)), 3),
         detail={
             "rate_per_second": RATE,
             "ours": ours.detail(),

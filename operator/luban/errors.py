@@ -27,6 +27,10 @@ class HostUnreachable(TemporaryError):
     """A host's libvirt daemon does not answer, or not in time."""
 
 
+class FolderUnusable(TemporaryError):
+    """The folder that a program keeps its files in cannot be written or read now."""
+
+
 class ForeignDomain(PermanentError):
     """A domain with the name that we need exists and is not ours; it is left alone."""
 

@@ -74,6 +74,8 @@ class FakeHttpd:
         """httpd ends when it loads a configuration with this text, although its check is content."""
         self.deaf = False
         """True: it does not obey its manager."""
+        self.silent = False
+        """True: its manager does not answer."""
         self.starts = 0
         self.reloads: list[float] = []
         self.violations: list[str] = []
@@ -143,8 +145,8 @@ class FakeHttpd:
 
     async def slots(self) -> dict[str, LiveSlot]:
         """All slots."""
-        if not self.running:
-            raise TemporaryError("HttpdUnreachable", "httpd does not run")
+        if not self.running or self.silent:
+            raise TemporaryError("HttpdUnreachable", "httpd does not answer")
         return {name: LiveSlot(slot.state, slot.port, False, slot.served) for name, slot in self.live.items()}
 
     async def set(self, slot: str, port: int, state: SlotState) -> None:

@@ -22,6 +22,7 @@ from luban.adapters.balancers_http import HttpBalancers
 from luban.balancer_agent.agent import AgentOptions, run
 from luban.core.model import BalancerReport, ClusterRef, Member, MemberReport, MemberState
 from luban.render.httpd import BalancerSettings, config_map_data
+from tests.fakes.plain.service import PlainService
 from tests.fakes.web import Backend, Client, Load
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -107,6 +108,7 @@ class HttpdHarness:
             stop_seconds=2,
         )
         self.backends: dict[str, Backend] = {}
+        self.services: dict[str, PlainService] = {}
         self.members: dict[str, Member] = {}
         self.version = ""
         self._numbers = itertools.count(1)
@@ -120,6 +122,12 @@ class HttpdHarness:
         address = f"127.0.32.{next(self._numbers)}"
         self.backends[name] = await Backend(name, address, self.vm_port).start()
         return self.backends[name]
+
+    async def plain(self, name: str) -> PlainService:
+        """A new VM with a plain service."""
+        address = f"127.0.32.{next(self._numbers)}"
+        self.services[name] = await PlainService(name, address, self.vm_port).start()
+        return self.services[name]
 
     def publish(self, **settings: object) -> None:
         """Write the ConfigMap."""
@@ -135,7 +143,8 @@ class HttpdHarness:
         if state is None:
             del self.members[name]
         else:
-            self.members[name] = Member(name, self.backends[name].address, self.vm_port, state)
+            server = self.backends.get(name) or self.services[name]
+            self.members[name] = Member(name, server.address, self.vm_port, state)
         self.publish()
 
     async def start(self) -> None:
@@ -229,6 +238,8 @@ class HttpdHarness:
         await self._balancers.close()
         for backend in self.backends.values():
             await backend.stop()
+        for service in self.services.values():
+            await service.stop()
 
 
 @contextlib.asynccontextmanager
@@ -240,6 +251,21 @@ async def a_stage() -> AsyncIterator[HttpdHarness]:
             for name in ("a", "b"):
                 await stage.vm(name)
                 stage.want(name, "Enabled")
+            yield stage
+        finally:
+            await stage.close()
+
+
+@contextlib.asynccontextmanager
+async def plain_stage(*names: str, **settings: object) -> AsyncIterator[HttpdHarness]:
+    """A stage whose members have plain services, one called `a` if no others are named; no agent yet."""
+    with httpd_folder() as folder:
+        stage = HttpdHarness(folder)
+        try:
+            for name in names or ("a",):
+                await stage.plain(name)
+                stage.want(name, "Enabled")
+            stage.publish(**settings)
             yield stage
         finally:
             await stage.close()

@@ -11,6 +11,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import parse_qs, urlsplit
 
+from tests.fakes.plain.plays import echoes_frames
+from tests.fakes.plain.service import Exchange
+from tests.fakes.plain.wire import Head
+
 REQUEST_SECONDS = 20.0
 """A request that takes longer has failed."""
 SLOW_SECONDS = 0.5
@@ -19,7 +23,7 @@ SLOW_SECONDS = 0.5
 class Backend:
     """One VM's web service. Answers with its name; `/slow?s=2` takes two seconds; /healthz is its readiness probe.
 
-    /echo answers with the head of the request as it arrived.
+    /echo answers with the head of the request as it arrived. A WebSocket is echoed.
     """
 
     def __init__(self, name: str, address: str, port: int) -> None:
@@ -77,6 +81,8 @@ class Backend:
         self.active += not probe
         try:
             await self._thawed.wait()
+            if headers.get("upgrade", "").lower() == "websocket":
+                return await echoes_frames(Exchange(Head("", tuple(headers.items())), reader, writer))
             if headers.get("expect", "").lower() == "100-continue":
                 writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             await reader.readexactly(int(headers.get("content-length", "0")))

@@ -17,6 +17,7 @@ import pytest
 from luban.balancer_agent.agent import run
 from luban.errors import PermanentError
 from luban.render.httpd import BalancerSettings, slotted_config
+from tests.fakes.disk import fill_disk, free_disk
 from tests.fakes.httpd_harness import HTTPD, HttpdHarness, a_stage, until
 from tests.fakes.web import Outcome
 
@@ -103,6 +104,11 @@ class TestMembership:
             return report is not None and not report.healthy
 
         assert await until(out, "a out") < 5.0
+
+        async def told() -> bool:
+            return 'luban_balancer_changes_total{kind="failing"} 1.0' in await stage.metrics()
+
+        await until(told, "httpd told")
         async with stage.load() as load:
             await asyncio.sleep(1.0)
         assert_nothing_lost(load.outcome, least=50)
@@ -246,6 +252,53 @@ class TestSettings:
 
         await until(reported, "message")
         assert (await stage.client().request("GET", "/"))[0] == 200
+
+
+class TestFullDisk:
+    """The folder of agent and httpd without room."""
+
+    @pytest.mark.parametrize("name", ["state.json", "hosts", "httpd.conf"])
+    async def test_both_go_on_and_it_is_told(self, stage: HttpdHarness, name: str) -> None:
+        await stage.start()
+        before, httpd = stage.version, stage.httpd_pid()
+        fill_disk(stage.options.state_dir / name)
+        await stage.vm("c")
+        stage.want("c", "Enabled")
+
+        async def told() -> bool:
+            report = await stage.report()
+            return not report.ready and f"{name}: No space left on device" in report.message
+
+        await until(told, "no space")
+        async with stage.load() as load:
+            await asyncio.sleep(1.0)
+        assert_nothing_lost(load.outcome, least=50)
+        assert (await stage.report()).applied == before
+        free_disk(stage.options.state_dir / name)
+        await stage.applied()
+        assert await enabled(stage, "c")
+        assert stage.httpd_pid() == httpd
+
+    async def test_an_error_that_nobody_foresaw_is_told_and_ends_nothing(
+        self, stage: HttpdHarness, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        await stage.start()
+
+        def fails(*_: object) -> None:
+            raise RuntimeError("unforeseen")
+
+        with monkeypatch.context() as patch:
+            patch.setattr("luban.balancer_agent.converge.placed", fails)
+
+            async def told() -> bool:
+                report = await stage.report()
+                return not report.ready and "unforeseen" in report.message
+
+            await until(told, "failure told")
+            assert (await stage.client().request("GET", "/"))[0] == 200
+        stage.want("a", "Draining")
+        await stage.drained("a")
+        assert (await stage.report()).ready
 
 
 class TestStart:

@@ -8,12 +8,12 @@ from pydantic import AfterValidator, ConfigDict, Field, PrivateAttr
 from pydantic.alias_generators import to_camel
 
 from luban.api import libvirt_uri
+from luban.api.balancer import Balancer
 from luban.api.cluster_status import LubanClusterStatus
 from luban.api.common import (
     DEVICE_NAME,
     DNS_LABEL,
     DNS_SUBDOMAIN,
-    IPV4,
     OCTET,
     URL_PATH,
     Model,
@@ -194,50 +194,6 @@ class Scaling(Model):
     """Windows, steps and cooldowns."""
     pause_scale_in: bool = False
     """True: nothing is removed because of low load; decisions are still shown."""
-
-
-class Drain(Model):
-    """How to take a VM out of service."""
-
-    timeout: Annotated[Duration, Duration.between("0s", "24h")] = Duration("60s")
-    """Longest wait for requests in flight; then the VM is stopped all the same."""
-
-
-class Listen(Model):
-    """Where httpd listens."""
-
-    address: str = Field(
-        default="",
-        pattern=rf"^$|^{IPV4}$|^\[[0-9a-fA-F:]+\]$",
-        max_length=64,
-        json_schema_extra=remedy("must be an IP address such as 192.0.2.10 or [2001:db8::10], or empty for all"),
-    )
-    """IP address. Empty: all."""
-    port: int = Field(default=8080, ge=1, le=65535)
-    """TCP port."""
-
-
-class Balancer(Model):
-    """The Apache httpd in front of the VMs."""
-
-    method: Literal["byrequests", "bytraffic", "bybusyness"] = "byrequests"
-    """mod_proxy_balancer's lbmethod."""
-    listen: Listen = Listen()
-    """Where httpd listens."""
-    sticky_cookie: str = Field(
-        default="",
-        pattern=r"^[A-Za-z0-9_-]*$",
-        max_length=64,
-        json_schema_extra=remedy("must be letters, digits, hyphens and underscores, or empty for no cookie"),
-    )
-    """Name of a cookie that binds a client to its VM, set by httpd. Empty: none."""
-    timeout: Annotated[Duration, Duration.between("1s", "24h")] = Duration("60s")
-    """Longest wait for a VM's answer."""
-    load_factors: Literal["Static", "Adaptive"] = "Static"
-    """Static: every VM gets the same share. Adaptive: shares follow the free sessions (Luban cloud, Fig. 3,
-    lines 19-21)."""
-    drain: Drain = Drain()
-    """How a VM is taken out of service."""
 
 
 _SPEC_RULES = rules(

@@ -20,7 +20,7 @@ from luban.adapters.http_endpoints import HttpEndpoints
 from luban.adapters.kubernetes_api.watch import ConfigMapSource, EndpointLease, open_api
 from luban.adapters.probes_http import HttpProbes
 from luban.api.names import balancer_name
-from luban.balancer_agent.converge import Converger, Inputs
+from luban.balancer_agent.converge import LONGEST_RETRY_SECONDS, Converger, Inputs
 from luban.balancer_agent.health import Check, HealthChecks
 from luban.balancer_agent.loader import Loader
 from luban.balancer_agent.memory import Store, secret
@@ -219,10 +219,19 @@ class Agent:
         while True:
             self._wake.clear()
             self._looked_at = self._clock()
+            await self._pause(await self._look())
+
+    async def _look(self) -> float:
+        """One look. Returns seconds until the next one is due. Nothing that goes wrong in it ends httpd."""
+        try:
             self._read_logs()
             delay = await self._converger.step()
             self._follow_health()
-            await self._pause(delay)
+        except Exception as error:
+            log.exception("the agent fails")
+            self._converger.fail(error)
+            return LONGEST_RETRY_SECONDS
+        return delay
 
     async def _pause(self, delay: float) -> None:
         """Wait for the next reason to look: time, a new document, a health check's verdict, the end of httpd."""
@@ -237,8 +246,9 @@ class Agent:
             await asyncio.gather(*reasons, return_exceptions=True)
 
     def _read_logs(self) -> None:
-        self._sessions.add(self._session_log.lines())
-        for line in self._error_log.lines():
+        document = self._store.memory.document
+        self._sessions.add(_lines(self._session_log), document.settings.sessions_per_address if document else 0)
+        for line in _lines(self._error_log):
             (log.info if _HARMLESS.search(line) else log.warning)("httpd says", line=line)
 
     def _follow_health(self) -> None:
@@ -271,3 +281,12 @@ class Agent:
         while True:
             done = await announce(self._options.advertise)
             await asyncio.sleep(ANNOUNCE_SECONDS if done else ANNOUNCE_RETRY_SECONDS)
+
+
+def _lines(tail: LogTail) -> list[str]:
+    """New lines of a log of httpd's; none if it cannot be read now."""
+    try:
+        return tail.lines()
+    except LubanError as error:
+        log.warning("log not read", error=error.message)
+        return []

@@ -27,7 +27,7 @@ from luban.balancer_agent.slots import (
     resized,
 )
 from luban.core.model import BalancerReport
-from luban.errors import LubanError, TemporaryError
+from luban.errors import FolderUnusable, LubanError, TemporaryError
 from luban.render.balancer import BalancerDocument, route_of
 
 log = structlog.get_logger(__name__)
@@ -35,6 +35,8 @@ log = structlog.get_logger(__name__)
 IDLE_SECONDS = 1.0
 """Time between two looks when nothing is under way."""
 RETRY_SECONDS = 0.5
+LONGEST_RETRY_SECONDS = 4.0
+NOTHING_WANTED = "no configuration yet"
 
 
 @dataclass(frozen=True)
@@ -61,39 +63,66 @@ class Converger:
         self.seen = HttpdLook()
         self.applied = ""
         """Version of the document that httpd has carried out in full."""
-        self.problem = "no configuration yet"
+        self.problem = NOTHING_WANTED
         """Why httpd does not serve as wanted; empty: it does."""
         self._pointed: dict[tuple[str, str], float] = {}
         self._asked: dict[str, float] = {}
+        self._wanted: BalancerDocument | None = None
+        self._patience = RETRY_SECONDS
 
     def accept(self, document: BalancerDocument) -> None:
-        """Take on what is wanted from now on."""
+        """Take on at the next step what is wanted from now on."""
+        if document != (self._wanted or self._store.memory.document):
+            self._wanted = document
+            self._loader.reconsider()
+
+    async def step(self) -> float:
+        """One look and all that follows from it. Returns seconds until the next one is due.
+
+        What cannot be done is told in `problem` and tried again, with growing patience; httpd goes on as it was.
+        """
+        refused = self._take_on()
+        try:
+            delay = await self._look_and_act()
+        except LubanError as error:
+            self._say(refused or error.message)
+            delay, self._patience = self._patience, min(LONGEST_RETRY_SECONDS, 2.0 * self._patience)
+            return delay
+        self._patience = RETRY_SECONDS
+        self._say(refused or self._loader.problem)
+        return delay
+
+    def fail(self, error: Exception) -> None:
+        """Tell of an error that nobody foresaw."""
+        self._say(f"the agent fails: {error!r}")
+
+    def _take_on(self) -> str:
+        """Remember a document that was accepted. Returns why it cannot be remembered; then the one before it holds."""
+        if self._wanted is None:
+            return ""
+        try:
+            self._remember(self._wanted)
+        except FolderUnusable as error:
+            return error.message
+        self._wanted = None
+        return ""
+
+    def _remember(self, document: BalancerDocument) -> None:
         memory = self._store.memory
-        before, wanted = memory.document, document.settings
-        if document == before:
-            return
-        now = self._inputs.clock()
-        known = {member.name: member for member in before.members} if before else {}
-        self._asked.update({member.name: now for member in document.members if known.get(member.name) != member})
-        table = memory.table
+        before, wanted, table = memory.document, document.settings, memory.table
         if before is None or (before.settings.slots, before.settings.vm_port) != (wanted.slots, wanted.vm_port):
             table = resized(table, wanted.slots, wanted.vm_port)
         self._store.update(replace(memory, document=document, table=table))
-        self._loader.reconsider()
+        now = self._inputs.clock()
+        known = {member.name: member for member in before.members} if before else {}
+        self._asked.update({member.name: now for member in document.members if known.get(member.name) != member})
         log.info("configuration accepted", version=document.version, members=len(document.members))
 
-    async def step(self) -> float:
-        """One look and all that follows from it. Returns seconds until the next one is due."""
+    async def _look_and_act(self) -> float:
         document = self._store.memory.document
         if document is None:
-            return IDLE_SECONDS
-        try:
-            delay = await self._step(document)
-            self._say(self._loader.problem)
-        except LubanError as error:
-            self._say(error.message)
-            delay = RETRY_SECONDS
-        return delay
+            raise TemporaryError("NothingWanted", NOTHING_WANTED)
+        return await self._step(document)
 
     def _say(self, problem: str) -> None:
         if problem and problem != self.problem:

@@ -16,11 +16,9 @@ from luban.ports import Probes
 
 log = structlog.get_logger(__name__)
 
-SILENT_SHARE = 0.9
-"""A failed check that took so much of its timeout got no answer at all."""
-SILENCES = 2
-"""Checks without an answer, in a row, before a member counts as failing: one alone may be our own fault, on a busy
-machine. A refused connection or a bad status counts at once."""
+SECOND_SHARE = 0.5
+"""A member that has not answered after this share of its timeout is asked a second time. Only if both get no answer it
+fails: one alone may be our own fault, on a busy machine. A refused connection or a bad status counts at once."""
 
 
 @dataclass(frozen=True)
@@ -70,16 +68,31 @@ class HealthChecks:
 
     async def _watch(self, member: str, check: Check) -> None:
         loop = asyncio.get_running_loop()
-        silences = 0
         while True:
             started = loop.time()
-            passed = await self._probes.ready(check.address, check.port, check.path, check.timeout)
-            spent = loop.time() - started
-            silent = not passed and spent >= SILENT_SHARE * check.timeout
-            silences = silences + 1 if silent else 0
-            if not silent or silences >= SILENCES:
-                self._judge(member, passed)
-            await asyncio.sleep(0.0 if silent else max(0.0, check.interval - spent))
+            self._judge(member, await self._passes(check))
+            await asyncio.sleep(max(0.0, check.interval - (loop.time() - started)))
+
+    async def _passes(self, check: Check) -> bool:
+        """Whether the member passes one check, of one question or two."""
+        first = asyncio.create_task(self._ask(check))
+        pending = {first}
+        try:
+            done, _ = await asyncio.wait(pending, timeout=SECOND_SHARE * check.timeout)
+            if done:
+                return first.result()
+            pending.add(asyncio.create_task(self._ask(check)))
+            while pending:
+                done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+                if any(question.result() for question in done):
+                    return True
+            return False
+        finally:
+            for question in pending:
+                question.cancel()
+
+    async def _ask(self, check: Check) -> bool:
+        return await self._probes.ready(check.address, check.port, check.path, check.timeout)
 
     def _judge(self, member: str, passed: bool) -> None:
         if passed == (member not in self._failing):

@@ -11,6 +11,7 @@ from typing import Any
 
 import structlog
 
+from luban.adapters.apache_httpd.process import folder_unusable
 from luban.balancer_agent.slots import Slot, Table
 from luban.render.balancer import (
     BalancerDocument,
@@ -60,7 +61,7 @@ class Store:
         return self.memory.table
 
     def update(self, memory: AgentMemory) -> None:
-        """Remember something else."""
+        """Remember something else. Raises FolderUnusable; the memory is then what it was."""
         if memory != self.memory:
             _replace(self._path, json.dumps(_encode(memory)))
             self.memory = memory
@@ -99,11 +100,14 @@ def secret(folder: Path) -> str:
 
 
 def _replace(path: Path, text: str) -> None:
-    """Write a file in one step; only we can read it."""
+    """Write a file in one step; only we can read it. Raises FolderUnusable, and the file is as it was."""
     fresh = path.with_name(f".{path.name}.new")
-    fresh.touch(mode=0o600)
-    fresh.write_text(text)
-    fresh.replace(path)
+    try:
+        fresh.touch(mode=0o600)
+        fresh.write_text(text)
+        fresh.replace(path)
+    except OSError as error:
+        raise folder_unusable(path, error) from error
 
 
 def _skeleton(data: Mapping[str, Any]) -> Skeleton:

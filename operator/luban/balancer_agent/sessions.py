@@ -1,47 +1,78 @@
 """Counting sticky sessions: distinct cookies that members answered to within the last minute.
 
-httpd counts sticky sessions nowhere, so it logs each request that came with a cookie of ours (see render.httpd).
-A client that throws its cookies away is never counted: it is bound to no member.
+httpd counts sticky sessions nowhere, so it logs each request that came with a cookie of ours: one that it has signed
+(see render.httpd_front). A client that throws its cookies away is never counted: it is bound to no member.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections import OrderedDict, defaultdict
+import ipaddress
+from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 
 WINDOW_SECONDS = 60.0
 MOST_SESSIONS = 200_000
-"""Per member. Cookies come from clients, who can invent any number: beyond this none is added."""
+"""Per member; beyond this none is added. Who asks without a cookie gets one, so clients can have any number."""
+_NETWORK_BITS = 64
+"""An IPv6 client has a network of this prefix to itself."""
+
+
+@dataclass
+class _Seen:
+    """Sessions of one member: when each was last seen, and from where it was counted."""
+
+    sessions: OrderedDict[str, tuple[float, str]] = field(default_factory=OrderedDict)
+    origins: Counter[str] = field(default_factory=Counter)
+
+    def add(self, session: str, moment: float, origin: str, bound: int) -> None:
+        """Take a request. A session stays with the origin that it was first counted for."""
+        if session in self.sessions:
+            origin = self.sessions[session][1]
+        elif len(self.sessions) >= MOST_SESSIONS or (bound and self.origins[origin] >= bound):
+            return
+        else:
+            self.origins[origin] += 1
+        self.sessions[session] = moment, origin
+        self.sessions.move_to_end(session)
+
+    def forget(self, before: float) -> None:
+        """Leave out what was last seen before a moment."""
+        while self.sessions and next(iter(self.sessions.values()))[0] < before:
+            _, (_, origin) = self.sessions.popitem(last=False)
+            self.origins[origin] -= 1
+            if not self.origins[origin]:
+                del self.origins[origin]
 
 
 class SessionWindow:
     """Sessions by route. Times are seconds since the epoch, as httpd logs them."""
 
     def __init__(self) -> None:
-        self._seen: dict[str, OrderedDict[bytes, float]] = defaultdict(OrderedDict)
+        self._seen: dict[str, _Seen] = defaultdict(_Seen)
 
-    def add(self, lines: Iterable[str]) -> None:
-        """Take lines of the session log: second, member that answered, member that the cookie names, cookie."""
+    def add(self, lines: Iterable[str], bound: int = 0) -> None:
+        """Take lines of the session log: second, member that answered, member of the cookie, session, client's address.
+
+        `bound`: most sessions that one origin counts for, per member; 0: any number.
+        """
         for line in lines:
-            moment, _, rest = line.partition(" ")
-            answered, _, rest = rest.partition(" ")
-            bound, _, cookie = rest.partition(" ")
-            if answered == bound and moment.isdecimal():
-                self._add(answered, cookie, float(moment))
-
-    def _add(self, route: str, cookie: str, moment: float) -> None:
-        sessions = self._seen[route]
-        key = hashlib.blake2b(cookie.encode(), digest_size=8).digest()
-        if key in sessions or len(sessions) < MOST_SESSIONS:
-            sessions[key] = moment
-            sessions.move_to_end(key)
+            match line.split(" "):
+                case [moment, answered, member, session, address] if answered == member and moment.isdecimal():
+                    self._seen[answered].add(session, float(moment), _origin(address), bound)
 
     def counts(self, now: float) -> dict[str, int]:
         """Sessions of the last minute by route."""
-        for route, sessions in list(self._seen.items()):
-            while sessions and next(iter(sessions.values())) < now - WINDOW_SECONDS:
-                sessions.popitem(last=False)
-            if not sessions:
+        for route, seen in list(self._seen.items()):
+            seen.forget(now - WINDOW_SECONDS)
+            if not seen.sessions:
                 del self._seen[route]
-        return {route: len(sessions) for route, sessions in self._seen.items()}
+        return {route: len(seen.sessions) for route, seen in self._seen.items()}
+
+
+def _origin(address: str) -> str:
+    """Whom an address belongs to. A line that a full disk cut short may hold anything."""
+    try:
+        return str(ipaddress.IPv6Network((address.partition("%")[0], _NETWORK_BITS), strict=False))
+    except ValueError:
+        return address

@@ -20,11 +20,15 @@ from luban.core.model import Member, MemberState
 
 Method = Literal["byrequests", "bytraffic", "bybusyness"]
 
+ExpectContinue = Literal["Answer", "Forward"]
+
 SLOT_STEP = 16
 """Slots come in multiples of this, so that small changes of maxVMs need no reload."""
 HIGHEST_PORT = 65535
 HIGHEST_LOAD_FACTOR = 100
 LONGEST_SECONDS = 86400
+MOST_BYTES = 65_536
+MOST_SESSIONS = 1_000_000
 
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 _COOKIE = re.compile(r"[A-Za-z0-9_-]{0,64}")
@@ -59,6 +63,16 @@ class BalancerSettings:
     """Slots to declare."""
     vm_port: int
     """TCP port of the service in the VMs."""
+    request_line_bytes: int = 8190
+    """Longest request line. The defaults of this and the next two are httpd's, for documents of earlier operators."""
+    header_field_bytes: int = 8190
+    """Longest header field, with its name."""
+    header_fields: int = 100
+    """Most header fields of a request."""
+    expect_continue: ExpectContinue = "Answer"
+    """Who answers `Expect: 100-continue`: httpd, or the service."""
+    sessions_per_address: int = 0
+    """Most sessions that one address of clients counts for, per member. 0: any number."""
     metrics_path: str = ""
     """Path of the VMs' metrics, which clients do not get. Empty: none, as documents of earlier operators have it."""
 
@@ -73,6 +87,10 @@ class BalancerSettings:
             check_text("metrics_path", _PATH, self.metrics_path)
         for name in ("listen_port", "vm_port", "slots"):
             check_number(name, getattr(self, name), HIGHEST_PORT)
+        check_choice("expect_continue", get_args(ExpectContinue), self.expect_continue)
+        for name in ("request_line_bytes", "header_field_bytes", "header_fields"):
+            check_number(name, getattr(self, name), MOST_BYTES)
+        check_number("sessions_per_address", self.sessions_per_address, MOST_SESSIONS, lowest=0)
         for name in ("timeout_seconds", "health_interval_seconds", "health_timeout_seconds"):
             check_number(name, getattr(self, name), LONGEST_SECONDS)
 
@@ -97,12 +115,17 @@ def settings_of(cluster_name: str, spec: LubanClusterSpec) -> BalancerSettings:
         listen_address=_listen_address(balancer.listen.address),
         listen_port=balancer.listen.port,
         sticky_cookie=balancer.sticky_cookie,
-        timeout_seconds=max(1, math.ceil(balancer.timeout.seconds)),
+        timeout_seconds=math.ceil(balancer.timeout.seconds),
         health_path=probe.http_get.path,
         health_interval_seconds=probe.period_seconds,
         health_timeout_seconds=probe.timeout_seconds,
         slots=slots_for(spec.scaling.max_vms),
         vm_port=template.port,
+        request_line_bytes=balancer.limits.request_line_bytes,
+        header_field_bytes=balancer.limits.header_field_bytes,
+        header_fields=balancer.limits.header_fields,
+        expect_continue=balancer.expect_continue,
+        sessions_per_address=balancer.sessions_per_address,
         # Whatever counts the sessions: the VMs publish their metrics all the same.
         metrics_path=spec.scaling.sessions.metric.path,
     )
@@ -111,7 +134,10 @@ def settings_of(cluster_name: str, spec: LubanClusterSpec) -> BalancerSettings:
 def _listen_address(given: str) -> str:
     """The address to listen on; empty, which httpd takes as all, for 0.0.0.0 and [::] too."""
     bare = given.strip("[]")
-    return "" if bare and ipaddress.ip_address(bare).is_unspecified else bare
+    if not bare:
+        return ""
+    address = ipaddress.ip_address(bare)
+    return "" if address.is_unspecified else str(address)
 
 
 def slots_for(max_vms: int) -> int:
@@ -193,11 +219,11 @@ def check_choice(what: str, allowed: Collection[str], value: object) -> None:
         raise ValueError(f"{what} {value!r} is not allowed: it must be one of {', '.join(allowed)}")
 
 
-def check_number(what: str, value: object, highest: int) -> None:
-    """Raises ValueError unless `value` is a whole number from 1 to `highest`."""
+def check_number(what: str, value: object, highest: int, lowest: int = 1) -> None:
+    """Raises ValueError unless `value` is a whole number from `lowest` to `highest`."""
     # type(), not isinstance(): True is an int to Python, and prints as a word.
-    if type(value) is not int or not 1 <= value <= highest:
-        raise ValueError(f"{what} {value!r} is not allowed: it must be a whole number from 1 to {highest}")
+    if type(value) is not int or not lowest <= value <= highest:
+        raise ValueError(f"{what} {value!r} is not allowed: it must be a whole number from {lowest} to {highest}")
 
 
 def check_address(what: str, value: object) -> None:
@@ -207,5 +233,5 @@ def check_address(what: str, value: object) -> None:
     except ValueError as error:
         raise ValueError(f"{what} {value!r} is not allowed: it must be an IP address") from error
     # A zone (fe80::1%eth0) is free text.
-    if address.is_multicast or address.is_unspecified or "%" in str(value) or int(address) == 2**32 - 1:
+    if address.is_multicast or address.is_unspecified or "%" in str(value) or value == "255.255.255.255":
         raise ValueError(f"{what} {value!r} is not allowed: it must be the address of one machine")

@@ -13,7 +13,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from luban.balancer_agent.converge import Converger, Inputs
+from luban.balancer_agent.converge import LONGEST_RETRY_SECONDS, Converger, Inputs
 from luban.balancer_agent.loader import Loader
 from luban.balancer_agent.memory import Store
 from luban.balancer_agent.metrics import Metrics
@@ -21,6 +21,7 @@ from luban.core.model import Member, MemberState
 from luban.render.balancer import BalancerDocument, BalancerSettings, document_json, parse_balancer_json
 from luban.render.httpd import AgentSettings
 from tests.fakes.balancers import FakeHttpd
+from tests.fakes.disk import fill_disk, free_disk
 
 PORT = 8080
 
@@ -105,6 +106,52 @@ class TestLoop:
         world.step()
         assert world.httpd.serving() == {"a": "10.0.0.1", "b": "10.0.0.2"}
         assert world.converger.applied == document.version
+        assert world.converger.report("x").ready
+
+    def test_a_full_disk_is_told_and_httpd_goes_on(self, world: World) -> None:
+        before = world.want([member("a"), member("b", address="10.0.0.2")])
+        world.step()
+        fill_disk(world.folder / "state.json")
+        after = world.want([member("a", "Draining"), member("b", address="10.0.0.2")])
+        world.run(5.0)
+        report = world.converger.report("x")
+        assert (report.ready, report.applied) == (False, before.version)
+        assert "No space left on device" in report.message
+        assert world.httpd.serving() == {"a": "10.0.0.1", "b": "10.0.0.2"}
+        world.failing = {"a"}
+        world.run(5.0)
+        assert world.httpd.serving() == {"b": "10.0.0.2"}, "what needs no memory is still done"
+        free_disk(world.folder / "state.json")
+        world.failing = set()
+        world.run(5.0)
+        assert world.converger.report("x").ready
+        assert world.converger.applied == after.version
+        assert world.states()["a"] == ("Draining", True)
+
+    def test_a_disk_that_was_full_carries_out_the_last_document(self, world: World) -> None:
+        world.want([member("a")])
+        world.step()
+        fill_disk(world.folder / "state.json")
+        world.want([member("b", address="10.0.0.2")])
+        world.run(2.0)
+        document = world.want([member("a"), member("c", address="10.0.0.3")])
+        world.run(2.0)
+        free_disk(world.folder / "state.json")
+        world.run(8.0)
+        assert world.converger.applied == document.version
+        assert world.httpd.serving() == {"a": "10.0.0.1", "c": "10.0.0.3"}
+
+    def test_what_fails_is_tried_ever_more_rarely(self, world: World) -> None:
+        world.want([member("a")])
+        world.step()
+        world.httpd.silent = True
+        begin, steps = world.now, 0
+        while world.now < begin + 60.0:
+            world.step()
+            steps += 1
+        assert steps < 20
+        world.httpd.silent = False
+        world.run(LONGEST_RETRY_SECONDS)
         assert world.converger.report("x").ready
 
     def test_joining_takes_the_time_of_a_lookup(self, world: World) -> None:

@@ -17,7 +17,9 @@ from luban.balancer_agent.sessions import MOST_SESSIONS, SessionWindow
 from luban.balancer_agent.slots import Slot
 from luban.balancer_agent.sources import FolderSource
 from luban.core.model import Member
+from luban.errors import FolderUnusable
 from luban.render.balancer import BalancerSettings, document_json, parse_balancer_json
+from tests.fakes.disk import fill_disk
 
 SETTINGS = BalancerSettings("shop", "byrequests", "", 8080, "", 60, "/healthz", 2, 2, 16, 8080)
 CHECK = Check("192.0.2.1", 8080, "/healthz", interval=2.0, timeout=1.0)
@@ -74,20 +76,32 @@ class TestHealth:
         await asyncio.sleep(2.0)
         assert checks.failing == frozenset()
 
-    async def test_silence_counts_the_second_time_in_a_row(self, watched: Watched) -> None:
+    async def test_silence_counts_when_two_questions_had_their_time(self, watched: Watched) -> None:
         checks, probes, _ = watched
         probes.answer["192.0.2.1"] = None
         checks.follow({"a": CHECK})
-        await asyncio.sleep(1.5)
+        await asyncio.sleep(1.4)
+        assert [moment for moment, _ in probes.asked] == [0.0, 0.5]
         assert checks.failing == frozenset()
-        await asyncio.sleep(1.0)
+        await asyncio.sleep(0.2)
+        assert checks.failing == {"a"}
+
+    async def test_a_refusal_of_the_second_question_waits_for_the_first(self, watched: Watched) -> None:
+        checks, probes, _ = watched
+        probes.answer["192.0.2.1"] = None
+        checks.follow({"a": CHECK})
+        await asyncio.sleep(0.4)
+        probes.answer["192.0.2.1"] = False
+        await asyncio.sleep(0.5)
+        assert checks.failing == frozenset()
+        await asyncio.sleep(0.2)
         assert checks.failing == {"a"}
 
     async def test_one_silence_is_forgiven(self, watched: Watched) -> None:
         checks, probes, woken = watched
         probes.answer["192.0.2.1"] = None
         checks.follow({"a": CHECK})
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(0.4)
         probes.answer["192.0.2.1"] = True
         await asyncio.sleep(10.0)
         assert checks.failing == frozenset()
@@ -120,36 +134,70 @@ class TestHealth:
         assert [round(moment) for moment, address in probes.asked if address == "192.0.2.2"] == [0, 2, 4]
 
 
+def asked(moment: int, answered: str, member: str, session: str, address: str = "192.0.2.1") -> str:
+    """A line of the session log."""
+    return f"{moment} {answered} {member} {session} {address}"
+
+
 class TestSessions:
     """SessionWindow."""
 
-    def test_counts_distinct_cookies_of_the_last_minute(self) -> None:
+    def test_counts_distinct_sessions_of_the_last_minute(self) -> None:
         window = SessionWindow()
-        window.add(["100 a a x.a", "101 a a x.a", "102 a a y.a", "103 b b z.b"])
+        window.add([asked(100, "a", "a", "x"), asked(101, "a", "a", "x"), asked(102, "a", "a", "y")])
+        window.add([asked(103, "b", "b", "z")])
         assert window.counts(103.0) == {"a": 2, "b": 1}
-        window.add(["130 a a x.a"])
+        window.add([asked(130, "a", "a", "x")])
         assert window.counts(165.0) == {"a": 1}
         assert window.counts(191.0) == {}
 
     def test_a_session_that_had_to_move_is_counted_where_it_went_only_when_it_comes_back(self) -> None:
         window = SessionWindow()
-        window.add(["100 b a x.a"])
+        window.add([asked(100, "b", "a", "x")])
         assert window.counts(100.0) == {}
-        window.add(["101 b b y.b"])
+        window.add([asked(101, "b", "b", "y")])
         assert window.counts(101.0) == {"b": 1}
 
-    @pytest.mark.parametrize("line", ["", "x", "100", "100 a", "-1 a a c", "1e9 a a c", "100 - a x", "a b c d"])
+    @pytest.mark.parametrize("line", ["", "x", "100", "100 a", "-1 a a c 1", "1e9 a a c 1", "100 - a x 1", "a b c d e"])
     def test_what_is_no_line_of_ours_is_passed_over(self, line: str) -> None:
         window = SessionWindow()
         window.add([line])
-        assert sum(window.counts(100.0).values()) <= 1
+        assert window.counts(100.0) == {}
+
+    @pytest.mark.parametrize("address", ["", "2001:db", ":::", "x", "192.0.2", "fe80::1%eth0"])
+    def test_a_line_cut_short_does_no_harm(self, address: str) -> None:
+        window = SessionWindow()
+        window.add([asked(100, "a", "a", "x", address)], bound=1)
+        assert window.counts(100.0) == {"a": 1}
 
     def test_clients_cannot_fill_the_memory(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("luban.balancer_agent.sessions.MOST_SESSIONS", 10)
         assert MOST_SESSIONS > 10_000
         window = SessionWindow()
-        window.add(f"100 a a {number}.a" for number in range(50))
+        window.add(asked(100, "a", "a", str(number)) for number in range(50))
         assert window.counts(100.0) == {"a": 10}
+
+    def test_one_address_counts_for_so_many_sessions_at_most(self) -> None:
+        window = SessionWindow()
+        window.add((asked(100, "a", "a", str(number)) for number in range(50)), bound=3)
+        window.add([asked(101, "a", "a", "other", "192.0.2.2"), asked(101, "b", "b", "0")], bound=3)
+        assert window.counts(101.0) == {"a": 4, "b": 1}
+
+    def test_whoever_moves_or_comes_back_is_counted_once(self) -> None:
+        window = SessionWindow()
+        window.add([asked(100, "a", "a", "x"), asked(130, "a", "a", "x", "192.0.2.2")], bound=1)
+        assert window.counts(165.0) == {"a": 1}
+        window.add([asked(165, "a", "a", "y")], bound=1)
+        assert window.counts(165.0) == {"a": 1}, "x still counts for its first address"
+        assert window.counts(191.0) == {}
+        window.add([asked(200, "a", "a", "y")], bound=1)
+        assert window.counts(200.0) == {"a": 1}
+
+    def test_all_of_an_ipv6_network_is_one_address(self) -> None:
+        window = SessionWindow()
+        window.add((asked(100, "a", "a", str(n), f"2001:db8::{n:x}:1") for n in range(20)), bound=2)
+        window.add([asked(100, "a", "a", "other", "2001:db8:0:1::1")], bound=2)
+        assert window.counts(100.0) == {"a": 3}
 
 
 class TestMemory:
@@ -162,6 +210,15 @@ class TestMemory:
         table = (Slot(1, 8080, document.members[0], settled=True, served_before=7), Slot(2, 9000))
         store.update(AgentMemory(document, Skeleton(SETTINGS, (8080, 9000)), table))
         assert Store(tmp_path).memory == store.memory
+
+    def test_on_a_full_disk_both_memory_and_file_stay_as_they_were(self, tmp_path: Path) -> None:
+        store = Store(tmp_path)
+        document = parse_balancer_json(document_json(SETTINGS, [Member("a", "192.0.2.1", 8080, "Enabled")]))
+        store.update(AgentMemory(document))
+        fill_disk(tmp_path / "state.json")
+        with pytest.raises(FolderUnusable, match="No space left on device"):
+            store.update(AgentMemory(document, Skeleton(SETTINGS, (8080,))))
+        assert store.memory == Store(tmp_path).memory == AgentMemory(document)
 
     def test_the_secret_stays_and_is_ours_alone(self, tmp_path: Path) -> None:
         first = secret(tmp_path)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -63,11 +62,14 @@ DEFAULTS = settings_of("shop", spec())
 EVERYTHING = settings_of(
     "shop",
     spec(
-        metrics_path="/app//./m%65trics.txt?format=1",
+        metrics_path="/app//./m%65trics.txt",
         method="bybusyness",
         listen={"address": "[2001:db8::1]", "port": 8443},
         stickyCookie="LUBANID",
         timeout="1500ms",
+        limits={"requestLineBytes": 65_536, "headerFieldBytes": 1024, "headerFields": 1000},
+        expectContinue="Forward",
+        sessionsPerAddress=10,
     ),
 )
 CONFIGS = {
@@ -79,6 +81,10 @@ CONFIGS = {
         EVERYTHING, SLOTS, replace(RUNTIME, listen_address="127.0.16.2", stop_seconds=5)
     ),
 }
+NUMBERS = (
+    *("listen_port", "vm_port", "slots", "timeout_seconds", "health_interval_seconds", "health_timeout_seconds"),
+    *("request_line_bytes", "header_field_bytes", "header_fields"),
+)
 NASTY = ("a b", "a\nb", 'a"b', "a'b", "<b>", "${X}", "%{X}e", "a\0b", "ä", "a#b", "\\", "", None, 5, True)
 
 
@@ -110,7 +116,12 @@ def test_settings_come_from_the_spec() -> None:
             health_timeout_seconds=2,
             slots=16,
             vm_port=8080,
-            metrics_path="/app//./m%65trics.txt?format=1",
+            request_line_bytes=65_536,
+            header_field_bytes=1024,
+            header_fields=1000,
+            expect_continue="Forward",
+            sessions_per_address=10,
+            metrics_path="/app//./m%65trics.txt",
         )
         == EVERYTHING
     )
@@ -127,70 +138,12 @@ def test_a_health_path_too_long_for_httpd_is_left_to_the_agent() -> None:
     assert "hcmethod" not in plain_config(replace(DEFAULTS, health_path="/" + "a" * 63), MEMBERS)
 
 
-class TestMetricsPath:
-    """Clients do not get the page that the operator reads. What httpd makes of it: tests/integration/test_httpd.py."""
-
-    RULE = re.compile(r'    <LocationMatch "\^((?:/(?:[A-Za-z0-9_-]|\\x[0-9a-f]{2})+)+)\$">')
-    # What other spellings have: steps of parameters alone, parameters behind a step, slashes and a newline at the end.
-    SPELLINGS = (r"\s*(/(;[^/]*|\s*))*", "(;[^/]*/)*", "(;[^/]*)?")
-
-    def rule(self, path: str) -> str:
-        """The expression that matches just the path; empty: there is no rule. Fails if there is anything else."""
-        text = plain_config(replace(DEFAULTS, metrics_path=path), ())
-        added = [line for line in text.splitlines() if line not in self.without]
-        if not added:
-            return ""
-        line = added[0]
-        for spelling in self.SPELLINGS:
-            assert spelling in line
-            line = line.replace(spelling, "")
-        found = self.RULE.fullmatch(line)
-        assert found, added[0]
-        assert [line.strip() for line in added[1:]] == ["Redirect 404", "</LocationMatch>"]
-        assert text.index("<LocationMatch") < text.index("ProxyPass /")
-        return found[1]
-
-    without = frozenset(plain_config(replace(DEFAULTS, metrics_path=""), ()).splitlines())
-
-    @pytest.mark.parametrize(
-        ("path", "rule"),
-        [
-            ("/metrics", "/metrics"),
-            ("/metrics/", "/metrics"),
-            ("//a/.//b/../m-e_t.rics~", r"/a/m-e_t\x2erics\x7e"),
-            ("/%6Detrics", "/metrics"),
-            ("/a%2Fb", "/a/b"),
-            ("/%22%3E%0A%24%7BX%7D%C3%A4", r"/\x22\x3e\x0a\x24\x7bX\x7d\xc3\xa4"),
-            ("/%25", r"/\x25"),
-        ],
-    )
-    def test_it_is_matched_as_httpd_decodes_it(self, path: str, rule: str) -> None:
-        assert self.rule(path) == rule
-
-    @pytest.mark.parametrize("tail", ["/;%20", "/; ", "/ ", ";", " ", "/;x", "/"])
-    def test_nobody_can_make_httpd_search_for_long(self, tail: str) -> None:
-        """A rule that can match a text in many ways would try them all here, and not come to an end."""
-        text = plain_config(replace(DEFAULTS, metrics_path="/a/metrics"), ())
-        rule = re.search('<LocationMatch "(.+)">', text)
-        assert rule
-        assert not re.search(rule[1], "/a/metrics" + tail * 500 + "/x")
-
-    @pytest.mark.parametrize(
-        "path", ["", "/", "//", "/?metrics", "/index.php?page=metrics", "/.", "/..", "/%2F", "/a/.."]
-    )
-    def test_a_page_that_people_need_stays(self, path: str) -> None:
-        assert self.rule(path) == ""
-
-    @given(st.from_regex(r"/[A-Za-z0-9._~/?&=%-]{0,60}", fullmatch=True))
-    def test_no_text_gets_in_through_it(self, path: str) -> None:
-        self.rule(path)
-
-
 class TestAllowList:
     """Values that are not plainly harmless are refused, never escaped."""
 
     @pytest.mark.parametrize(
-        "field", ["cluster", "method", "listen_address", "sticky_cookie", "health_path", "metrics_path"]
+        "field",
+        ["cluster", "method", "listen_address", "sticky_cookie", "health_path", "metrics_path", "expect_continue"],
     )
     @pytest.mark.parametrize("value", NASTY)
     def test_settings(self, field: str, value: Any) -> None:
@@ -199,7 +152,7 @@ class TestAllowList:
         with pytest.raises(ValueError, match="not allowed"):
             replace(DEFAULTS, **{field: value})
 
-    @pytest.mark.parametrize("field", ["listen_port", "vm_port", "slots", "timeout_seconds", "health_interval_seconds"])
+    @pytest.mark.parametrize("field", NUMBERS)
     @pytest.mark.parametrize("value", [0, -1, 10**6, 1.5, "80", True, None])
     def test_numbers(self, field: str, value: Any) -> None:
         with pytest.raises(ValueError, match="whole number"):

@@ -10,7 +10,8 @@ from types import TracebackType
 import aiohttp
 
 from luban.errors import TemporaryError
-from luban.render.httpd import BALANCER, MANAGER_PATH, SLOT_DOMAIN, STATUS_PATH, TOKEN_HEADER, slot_host
+from luban.render.httpd import MANAGER_PATH, SLOT_DOMAIN, STATUS_PATH, TOKEN_HEADER, slot_host
+from luban.render.httpd_front import BALANCER
 
 DEADLINE_SECONDS = 5.0
 """A graceful restart stops accepting for more than a second."""

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import structlog
 
-from luban.errors import ConfigurationRefused, PermanentError, TemporaryError
+from luban.errors import ConfigurationRefused, FolderUnusable, PermanentError, TemporaryError
 from luban.render.httpd import ERROR_LOG, PID_FILE
 
 log = structlog.get_logger(__name__)
@@ -112,17 +112,21 @@ class Httpd:
         self._spawn()
 
     def _spawn(self) -> None:
-        with (self.folder / STDERR_LOG).open("wb") as errors:
-            self._process = subprocess.Popen(
-                [self._binary, "-f", str(self.config), "-DFOREGROUND"],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=errors,
-                env=self._environment(),
-                cwd=self.folder,
-                umask=0o077,
-                start_new_session=True,
-            )
+        errors = self.folder / STDERR_LOG
+        try:
+            with errors.open("wb") as file:
+                self._process = subprocess.Popen(
+                    [self._binary, "-f", str(self.config), "-DFOREGROUND"],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=file,
+                    env=self._environment(),
+                    cwd=self.folder,
+                    umask=0o077,
+                    start_new_session=True,
+                )
+        except OSError as error:
+            raise TemporaryError("HttpdNotStarted", f"{self._binary} cannot be started: {error}") from error
         self._adopted = None
 
     async def graceful(self) -> None:
@@ -172,15 +176,18 @@ class Httpd:
 
     async def _run(self, *arguments: str) -> tuple[int, str]:
         """Run the program once; its exit code and what it printed."""
-        process = await asyncio.create_subprocess_exec(
-            self._binary,
-            *arguments,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-            env=self._environment(),
-            cwd=self.folder,
-        )
+        try:
+            process = await asyncio.create_subprocess_exec(
+                self._binary,
+                *arguments,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.STDOUT,
+                env=self._environment(),
+                cwd=self.folder,
+            )
+        except OSError as error:
+            raise TemporaryError("HttpdNotStarted", f"{self._binary} cannot be started: {error}") from error
         try:
             output, _ = await asyncio.wait_for(process.communicate(), COMMAND_SECONDS)
         except TimeoutError as error:
@@ -219,7 +226,7 @@ class LogTail:
         self._rest = b""
 
     def lines(self) -> list[str]:
-        """Complete new lines."""
+        """Complete new lines. Raises FolderUnusable."""
         try:
             with self._path.open("r+b") as file:
                 file.seek(self._offset)
@@ -231,6 +238,8 @@ class LogTail:
                     self._offset = 0
         except FileNotFoundError:
             return []
+        except OSError as error:
+            raise folder_unusable(self._path, error) from error
         *complete, self._rest = (self._rest + data).split(b"\n")
         return [line.decode(errors="replace") for line in complete]
 
@@ -245,12 +254,23 @@ def _read_from(path: Path, offset: int) -> str:
         return ""
 
 
+def folder_unusable(path: Path, error: OSError) -> FolderUnusable:
+    """What to say when a file of ours cannot be written or read."""
+    return FolderUnusable("FolderUnusable", f"{path}: {os.strerror(error.errno) if error.errno else error}")
+
+
 def _replace(path: Path, text: str, *, mode: int) -> None:
-    """Replace a file in one step. Not synced to disk: after a crash of the machine everything is made anew."""
+    """Replace a file in one step. Not synced to disk: after a crash of the machine everything is made anew.
+
+    Raises FolderUnusable, and the file is as it was.
+    """
     fresh = path.with_name(f".{path.name}.new")
-    fresh.write_text(text)
-    fresh.chmod(mode)
-    fresh.replace(path)
+    try:
+        fresh.write_text(text)
+        fresh.chmod(mode)
+        fresh.replace(path)
+    except OSError as error:
+        raise folder_unusable(path, error) from error
 
 
 def _processes() -> Iterable[int]:
