@@ -532,6 +532,23 @@ class TestSource:
         assert [port.speed_mbps for port in (await source.read()).bonds[0].ports] == [1000, 100], "believed for a while"
         await source.close()
 
+    async def test_speeds_are_read_anew_when_lacp_is_in_another_state(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        """A port whose duplex was changed loses its partner, and no carrier."""
+        links = json.loads((FOLDER / "lacp-healthy.pyroute2.json").read_text())
+        kernel = DumpOnly([*map(link_message, links), message(NLMSG_DONE)])
+        monkeypatch.setattr(netlink, "_open", lambda _groups: kernel)
+        source = KernelBonds(*make_tree("lacp-healthy", tmp_path))
+        await source.read()
+        (tmp_path / "sys/class/net/eth2/duplex").write_text("half\n")
+        assert [port.duplex for port in (await source.read()).bonds[0].ports] == ["full", "full"]
+        slave = next(link for link in links if link["attrs"]["IFLA_IFNAME"] == "eth2")["attrs"]["IFLA_LINKINFO"]
+        slave["IFLA_INFO_SLAVE_DATA"]["IFLA_BOND_SLAVE_AD_ACTOR_OPER_PORT_STATE"] = 0x47
+        kernel.answer = [*map(link_message, links), message(NLMSG_DONE)]
+        assert [port.duplex for port in (await source.read()).bonds[0].ports] == ["full", "half"]
+        await source.close()
+
     async def test_a_reading_that_hangs(self, monkeypatch: pytest.MonkeyPatch, source: KernelBonds) -> None:
         release = asyncio.Event()
         loop = asyncio.get_running_loop()

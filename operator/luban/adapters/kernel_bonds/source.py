@@ -27,8 +27,8 @@ HANGS = "ReadingHangs"
 READ_SECONDS = 5.0
 """Deadline of a reading: a driver may keep the one who asks for its speed waiting."""
 SPEED_SECONDS = 10.0
-"""How long a port's speed is believed while its carrier does not change: asking takes a lock that all of the kernel's
-network configuration waits for."""
+"""How long a port's speed is believed while its carrier and LACP state do not change: asking takes a lock that all of
+the kernel's network configuration waits for."""
 
 
 class KernelBonds:
@@ -114,7 +114,9 @@ class KernelBonds:
         return sysfs.fill(bond, sysfs.read_bond(names[bond.name], self._proc, self._sysnet))
 
     def _speed(self, link: Link) -> Speed:
-        state = (link.name, link.carrier, link.carrier_changes, link.flags)
+        # LACP follows speed and duplex, so they may have changed when its state has.
+        lacp = (link.port or {}).get("actor_state")
+        state = (link.name, link.carrier, link.carrier_changes, link.flags, link.master, lacp)
         known = self._speeds.get(link.index)
         now = time.monotonic()
         if known is not None and known[0] == state and now - known[1] < SPEED_SECONDS:
