@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 
 from tests.fakes.httpd_harness import HTTPD, HttpdHarness, plain_stage, until
 from tests.fakes.plain.cases import reply, request
 from tests.fakes.plain.client import Answer, ask, read_answer
-from tests.fakes.plain.plays import MEGABYTE, pattern, refuses_early
+from tests.fakes.plain.plays import MEGABYTE, echoes_frames, pattern, refuses_early
 from tests.fakes.plain.service import Play, continuing, plainly, says
+from tests.fakes.plain.websocket import opening, websocket
 from tests.fakes.plain.wire import connect, read_body, read_head, response_framing, status_of
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
@@ -85,6 +88,26 @@ class TestLimits:
 
             await until(arrived, "the head at the service")
             writer.close()
+
+
+class TestRequestsAtOnce:
+    """balancer.limits.requestsAtOnce."""
+
+    async def test_so_many_websockets_can_be_open(self) -> None:
+        async with plain_stage(requests_at_once=130) as stage:
+            await stage.start()
+            stage.services["a"].plays["ws"] = echoes_frames
+            async with contextlib.AsyncExitStack() as stack:
+                for _ in range(200):
+                    opened = websocket(HTTPD, stage.port, opening("ws"))
+                    assert await (await stack.enter_async_context(opened)).greeted()
+                assert await status(stage, request("sized")) == 200
+                stage.publish(requests_at_once=600)
+                await stage.applied()
+                for _ in range(300):
+                    opened = websocket(HTTPD, stage.port, opening("ws"))
+                    assert await (await stack.enter_async_context(opened)).greeted()
+                assert await status(stage, request("sized")) == 200
 
 
 class TestForwardedExpectations:

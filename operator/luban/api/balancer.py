@@ -68,8 +68,11 @@ class Listen(Model):
 
 
 class Limits(Model):
-    """Sizes of what httpd passes on. It refuses what is longer by itself: request lines with 414, headers of requests
-    with 400, headers of answers with 502. Bodies have no limit."""
+    """How much httpd passes on. What is longer it refuses by itself: request lines with 414, headers of requests with
+    400, headers of answers with 502. Bodies have no limit."""
+
+    requests_at_once: int = Field(default=1024, ge=128, le=4096)
+    """Requests that are served at once, each in a thread; each WebSocket and each event stream is one. Further ones wait."""
 
     request_line_bytes: int = Field(default=16_384, ge=1024, le=65_536)
     """Longest request line: method, path with query, and version."""

@@ -63,6 +63,8 @@ class BalancerSettings:
     """Slots to declare."""
     vm_port: int
     """TCP port of the service in the VMs."""
+    requests_at_once: int = 1024
+    """Requests that are served at once."""
     request_line_bytes: int = 8190
     """Longest request line. The defaults of this and the next two are httpd's, for documents of earlier operators."""
     header_field_bytes: int = 8190
@@ -88,7 +90,7 @@ class BalancerSettings:
         for name in ("listen_port", "vm_port", "slots"):
             check_number(name, getattr(self, name), HIGHEST_PORT)
         check_choice("expect_continue", get_args(ExpectContinue), self.expect_continue)
-        for name in ("request_line_bytes", "header_field_bytes", "header_fields"):
+        for name in ("requests_at_once", "request_line_bytes", "header_field_bytes", "header_fields"):
             check_number(name, getattr(self, name), MOST_BYTES)
         check_number("sessions_per_address", self.sessions_per_address, MOST_SESSIONS, lowest=0)
         for name in ("timeout_seconds", "health_interval_seconds", "health_timeout_seconds"):
@@ -121,6 +123,7 @@ def settings_of(cluster_name: str, spec: LubanClusterSpec) -> BalancerSettings:
         health_timeout_seconds=probe.timeout_seconds,
         slots=slots_for(spec.scaling.max_vms),
         vm_port=template.port,
+        requests_at_once=balancer.limits.requests_at_once,
         request_line_bytes=balancer.limits.request_line_bytes,
         header_field_bytes=balancer.limits.header_field_bytes,
         header_fields=balancer.limits.header_fields,

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
+import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -108,17 +109,11 @@ Group #65534
     Require all denied
 </Directory>"""
 
-_CAPACITY = """\
-# Threads well above the peak: a httpd without an idle thread closes idle keep-alive connections of clients.
-# All children from the start and none ever retired, because a retired child closes its clients' connections too;
-# ServerLimit leaves room for the children of earlier generations that still finish requests.
-StartServers 8
-ThreadsPerChild 128
-ThreadLimit 128
-MaxRequestWorkers 1024
-MinSpareThreads 128
-MaxSpareThreads 1024
-ServerLimit 32
+THREADS_PER_CHILD = 128
+MOST_CHILDREN = 128
+"""Of all generations together; httpd cannot change it while it runs. Four times what the most requests at once take."""
+
+_CONNECTIONS = """\
 MaxConnectionsPerChild 0
 ListenBacklog 4096
 KeepAlive On
@@ -236,10 +231,26 @@ def _common(
     return (
         _load((*_MODULES, *modules)),
         f'ServerRoot "{folder}"\nDefaultRuntimeDir "{folder}"\nPidFile "{folder}/{PID_FILE}"\n'
-        f'ErrorLog "{error_log}"\nLogLevel warn\nServerName balancer.invalid\n{_SERVER}',
-        _CAPACITY,
+        f'ErrorLog "{error_log}"\nLogLevel warn proxy:error\nServerName balancer.invalid\n{_SERVER}',
+        _capacity(settings.requests_at_once),
+        _CONNECTIONS,
         _limits(settings),
         f"Listen {_endpoint(address, settings.listen_port)}",
+    )
+
+
+def _capacity(requests: int) -> str:
+    """Threads well above the peak: a httpd without an idle thread closes idle keep-alive connections of clients.
+
+    All children from the start and none ever retired, because a retired child closes its clients' connections too; room
+    for children of earlier generations that still finish requests.
+    """
+    children = math.ceil(requests / THREADS_PER_CHILD)
+    threads = children * THREADS_PER_CHILD
+    return (
+        f"StartServers {children}\nThreadsPerChild {THREADS_PER_CHILD}\nThreadLimit {THREADS_PER_CHILD}\n"
+        f"MaxRequestWorkers {threads}\nMinSpareThreads {THREADS_PER_CHILD}\nMaxSpareThreads {threads}\n"
+        f"ServerLimit {MOST_CHILDREN}"
     )
 
 

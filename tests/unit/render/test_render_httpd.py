@@ -67,7 +67,7 @@ EVERYTHING = settings_of(
         listen={"address": "[2001:db8::1]", "port": 8443},
         stickyCookie="LUBANID",
         timeout="1500ms",
-        limits={"requestLineBytes": 65_536, "headerFieldBytes": 1024, "headerFields": 1000},
+        limits={"requestsAtOnce": 130, "requestLineBytes": 65_536, "headerFieldBytes": 1024, "headerFields": 1000},
         expectContinue="Forward",
         sessionsPerAddress=10,
     ),
@@ -83,7 +83,7 @@ CONFIGS = {
 }
 NUMBERS = (
     *("listen_port", "vm_port", "slots", "timeout_seconds", "health_interval_seconds", "health_timeout_seconds"),
-    *("request_line_bytes", "header_field_bytes", "header_fields"),
+    *("requests_at_once", "request_line_bytes", "header_field_bytes", "header_fields"),
 )
 NASTY = ("a b", "a\nb", 'a"b', "a'b", "<b>", "${X}", "%{X}e", "a\0b", "ä", "a#b", "\\", "", None, 5, True)
 
@@ -116,6 +116,7 @@ def test_settings_come_from_the_spec() -> None:
             health_timeout_seconds=2,
             slots=16,
             vm_port=8080,
+            requests_at_once=130,
             request_line_bytes=65_536,
             header_field_bytes=1024,
             header_fields=1000,
