@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -88,9 +89,12 @@ def _play_one(story: Story, *, whole_log: bool) -> int:
 
 def _play_all(seeds: range, jobs: int) -> Tally:
     tally, begun = Tally(), time.monotonic()
-    for seed, names in _played(seeds, jobs):
-        tally.add(seed, names)
-        _progress(tally, len(seeds), time.monotonic() - begun)
+    try:
+        for seed, names in _played(seeds, jobs):
+            tally.add(seed, names)
+            _progress(tally, len(seeds), time.monotonic() - begun)
+    except KeyboardInterrupt:
+        click.echo("\ninterrupted; what was found so far:", err=True)
     if sys.stderr.isatty():
         click.echo(err=True)
     seconds = time.monotonic() - begun
@@ -104,8 +108,13 @@ def _played(seeds: range, jobs: int) -> Iterator[tuple[int, list[str]]]:
     if jobs == 1:
         yield from map(names_of, seeds)
         return
-    with Pool(jobs) as pool:
+    with Pool(jobs, _ignore_interrupts) as pool:
         yield from pool.imap_unordered(names_of, seeds, CHUNK)
+
+
+def _ignore_interrupts() -> None:
+    """Ctrl-C is for the process that started the others."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _progress(tally: Tally, total: int, seconds: float) -> None:
@@ -122,7 +131,7 @@ def _report(tally: Tally, jobs: int, *, shorten: bool, whole_log: bool) -> None:
     """Most frequent first."""
     names = sorted(tally.counts, key=lambda name: (-tally.counts[name], name))
     found = [(name, tally.first[name]) for name in names]
-    with Pool(jobs) as pool:
+    with Pool(jobs, _ignore_interrupts) as pool:
         for (name, seed), story in zip(found, pool.imap(partial(_shortened, shorten=shorten), found), strict=True):
             outcome = play(story, stop_at=name)
             violation = outcome.of(name)
