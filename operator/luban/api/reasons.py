@@ -129,6 +129,9 @@ FAILURES: Mapping[str, Reasons] = {
         "HostNotInSpec": "A LubanVM names a host that its LubanCluster does not: nothing is started there.",
         "MemberRefused": "A VM's address or name cannot be a balancer's member; all others are published.",
     },
+    "All programs": {
+        "PortTaken": "The port of a program's own metrics and probes is in use, or the address is not this machine's.",
+    },
     "Balancer agent": {
         "CannotListen": "A port that httpd is to listen on is in use, or the address is not this machine's.",
         "HttpdEnded": "httpd ended; it is started again.",

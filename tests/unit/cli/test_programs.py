@@ -21,6 +21,12 @@ from luban.programs import option, run_program
 TAKEN = "cannot listen at 127.0.0.1:9: Address already in use: choose another"
 
 
+@pytest.fixture(autouse=True)
+def logs_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a program sets up for its logs would hold for all tests that follow."""
+    monkeypatch.setattr("luban.cli.main.configure_logging", lambda **_: None)
+
+
 @pytest.mark.parametrize(
     ("name", "variable"), [("--proc-root", "LUBAN_NODE_AGENT_PROC_ROOT"), ("--resync", "LUBAN_NODE_AGENT_RESYNC")]
 )

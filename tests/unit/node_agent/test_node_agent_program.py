@@ -31,6 +31,12 @@ PATH = f"/apis/{names.API_VERSION}/lubanhosts/host-b"
 NOT_FOUND = {"kind": "Status", "code": 404, "reason": "NotFound", "message": "not found"}
 
 
+@pytest.fixture(autouse=True)
+def logs_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a program sets up for its logs would hold for all tests that follow."""
+    monkeypatch.setattr("luban.cli.main.configure_logging", lambda **_: None)
+
+
 class Server:
     """An API server with one LubanHost at most."""
 
