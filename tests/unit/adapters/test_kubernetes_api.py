@@ -254,14 +254,14 @@ async def test_a_finalizer_that_somebody_always_changes_ends_in_a_conflict(
     assert sum(method == "PATCH" for method, *_ in script.seen) == 5
 
 
-async def test_an_event_again_is_patched(script: Script, transport: Transport) -> None:
-    script.answers = [says(409, status_object(409, "exists", "AlreadyExists")), says(200, {})]
+async def test_an_event_again_is_counted_up(script: Script, transport: Transport) -> None:
+    script.answers = [says(409, status_object(409, "exists", "AlreadyExists")), says(200, {"count": 4}), says(200, {})]
     await KubernetesCluster(transport).event(
         REF, kind="LubanVM", name="luban-a", uid="u", type_="Normal", reason="Ready", message="serves"
     )
-    (_, _, created), (method, path, patch) = script.seen
+    (_, _, created), _, (method, path, patch) = script.seen
     assert (method, path.rpartition("/")[2]) == ("PATCH", created["metadata"]["name"])
-    assert patch == {"lastTimestamp": created["lastTimestamp"]}
+    assert patch == {"lastTimestamp": created["lastTimestamp"], "count": 5, "message": "serves"}
     assert created["reportingComponent"] == "luban.cloud/operator"
 
 
