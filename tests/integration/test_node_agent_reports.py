@@ -151,10 +151,10 @@ async def test_every_recorded_state_is_accepted_whole(reports: Reports) -> None:
 @pytest.mark.parametrize(
     ("spec", "words"),
     [
-        ({"hold": "2h"}, "hold must be at most 1h, for example 10s"),
-        ({"hold": "soon"}, "hold must be a duration"),
-        ({"flapping": {"window": "999ms"}}, "flapping.window must be from 1s to 1h, for example 60s"),
-        ({"flapping": {"window": "61m"}}, "flapping.window must be from 1s to 1h, for example 60s"),
+        ({"hold": "2h"}, "hold must be a duration from 0s to 1h"),
+        ({"hold": "soon"}, "hold must be a duration from 0s to 1h"),
+        ({"flapping": {"window": "999ms"}}, "window must be a duration from 1s to 1h"),
+        ({"flapping": {"window": "61m"}}, "window must be a duration from 1s to 1h"),
         ({"bond": "bond\x1b0"}, "bond must be the name of a bond as `ip link` shows it, or empty"),
         ({"expectedPorts": [{"bond": "bond\x7f", "ports": 2}]}, "bond must be the name of a bond"),
         ({"hold": "1h", "flapping": {"window": "1h"}, "bond": "bond0"}, ""),
