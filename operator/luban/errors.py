@@ -47,5 +47,9 @@ class Conflict(TemporaryError):
     """An object of the Kubernetes API changed under us, or exists already."""
 
 
+class NotLeader(TemporaryError):
+    """Another operator may be the one that acts: nothing was done."""
+
+
 class ConfigurationRefused(PermanentError):
     """httpd -t refused a configuration; the message holds httpd's own words."""

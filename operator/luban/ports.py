@@ -6,7 +6,7 @@ Every call raises luban.errors.LubanError subclasses only, and honours its deadl
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from luban.core.bonds.model import HostReading
@@ -73,8 +73,13 @@ class Cluster(Protocol):
     async def delete_vm(self, cluster: ClusterRef, name: str) -> None:
         """Ask for a LubanVM's deletion. No error if it is gone."""
 
-    async def patch_vm_status(self, cluster: ClusterRef, name: str, status: Mapping[str, Any]) -> None:
-        """Replace a LubanVM's status. No error if it is gone."""
+    async def patch_vm_status(
+        self, cluster: ClusterRef, name: str, status: Mapping[str, Any], *, version: str = ""
+    ) -> None:
+        """Replace a LubanVM's status. No error if it is gone.
+
+        `version`: resourceVersion that it was made from. Raises Conflict if the LubanVM has changed since.
+        """
 
     async def release_vm(self, cluster: ClusterRef, name: str) -> None:
         """Remove our finalizer from a LubanVM. No error if it is gone."""
@@ -93,8 +98,14 @@ class Cluster(Protocol):
     async def delete_config_map(self, cluster: ClusterRef, name: str) -> None:
         """Delete a ConfigMap. No error if it is gone."""
 
-    async def patch_cluster_status(self, cluster: ClusterRef, status: Mapping[str, Any]) -> None:
-        """Replace the LubanCluster's status. No error if it is gone."""
+    async def read_cluster(self, cluster: ClusterRef) -> dict[str, Any] | None:
+        """The LubanCluster; None: it is gone, or another one has its name."""
+
+    async def patch_cluster_status(self, cluster: ClusterRef, status: Mapping[str, Any], *, version: str = "") -> str:
+        """Replace the LubanCluster's status; its resourceVersion then. Empty, and no error, if it is gone.
+
+        `version`: resourceVersion that was read last. Raises Conflict if the LubanCluster has changed since.
+        """
 
     async def read_secret(self, cluster: ClusterRef, name: str, key: str) -> str:
         """Text of a Secret's key. Raises PermanentError SecretNotFound, SecretKeyNotFound."""
@@ -193,6 +204,52 @@ class LubanHosts(Protocol):
 
 
 @dataclass(frozen=True)
+class LeaseRecord:
+    """What a Lease says about who acts."""
+
+    holder: str
+    """Identity of the operator that acts; empty: none."""
+    duration: float
+    """Seconds without a renewal after which it is free."""
+    version: str = ""
+    """Of the Lease object: changes with every write."""
+
+
+class LeaseStore(Protocol):
+    """The Lease that decides which operator acts."""
+
+    async def read(self) -> LeaseRecord | None:
+        """What it says now; None: it is not there."""
+
+    async def create(self, record: LeaseRecord) -> LeaseRecord:
+        """Make it. Raises Conflict if it is there."""
+
+    async def take(self, record: LeaseRecord) -> LeaseRecord:
+        """Write it for another holder. Raises Conflict if it is not at the record's version any more."""
+
+    async def renew(self, record: LeaseRecord) -> LeaseRecord:
+        """Write it for the same holder, or for none. Raises Conflict if it is not at the record's version any more."""
+
+    async def close(self) -> None:
+        """Close all connections."""
+
+
+class Leadership(Protocol):
+    """Whether this operator is the one that acts."""
+
+    def held(self) -> bool:
+        """Whether it may act now: asked before each write."""
+
+
+class Unrivalled:
+    """The leadership of an operator that has no rival."""
+
+    def held(self) -> bool:
+        """Always."""
+        return True
+
+
+@dataclass(frozen=True)
 class Ports:
     """Everything outside that one cluster's runtime works through."""
 
@@ -201,3 +258,4 @@ class Ports:
     balancers: Balancers
     probes: Probes
     clock: Clock
+    leadership: Leadership = field(default_factory=Unrivalled)

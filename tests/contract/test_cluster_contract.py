@@ -232,6 +232,40 @@ async def test_the_clusters_status_comes_back_as_it_was_written(side: Implementa
     assert LubanCluster.parse(found(side, "LubanCluster", "luban")).status == unknown
 
 
+async def test_a_status_that_was_made_from_an_older_version_is_a_conflict(
+    side: Implementation, ref: ClusterRef
+) -> None:
+    """One that was paused while another took over must not overwrite what that one wrote."""
+    created = await side.cluster.create_vm(ref, vm_body(ref, "luban-a"))
+    old = created["metadata"]["resourceVersion"]
+    await side.cluster.patch_vm_status(ref, "luban-a", {"phase": "Booting"}, version=old)
+    with pytest.raises(Conflict):
+        await side.cluster.patch_vm_status(ref, "luban-a", {"phase": "Failed"}, version=old)
+    assert [vm["status"] for vm in await side.cluster.list_vms(ref)] == [{"phase": "Booting"}]
+
+
+async def test_the_clusters_status_too(side: Implementation, ref: ClusterRef) -> None:
+    body = await side.cluster.read_cluster(ref)
+    assert body is not None
+    old = body["metadata"]["resourceVersion"]
+    new = await side.cluster.patch_cluster_status(ref, LubanClusterStatus(replicas=1).wire(), version=old)
+    assert new != old
+    with pytest.raises(Conflict):
+        await side.cluster.patch_cluster_status(ref, LubanClusterStatus(replicas=7).wire(), version=old)
+    assert await side.cluster.patch_cluster_status(ref, LubanClusterStatus(replicas=2).wire(), version=new)
+    assert found(side, "LubanCluster", "luban")["status"]["replicas"] == 2
+
+
+async def test_a_cluster_is_read_unless_another_has_its_name(side: Implementation, ref: ClusterRef) -> None:
+    read = await side.cluster.read_cluster(ref)
+    assert read is not None
+    assert read["spec"] == found(side, "LubanCluster", "luban")["spec"]
+    assert await side.cluster.read_cluster(ClusterRef(ref.namespace, "luban"))
+    assert await side.cluster.read_cluster(ClusterRef(ref.namespace, "luban", "another-uid")) is None
+    assert await side.cluster.read_cluster(ClusterRef(ref.namespace, "gone")) is None
+    assert await side.cluster.patch_cluster_status(ClusterRef(ref.namespace, "gone"), {}, version="1") == ""
+
+
 def full_status() -> LubanClusterStatus:
     """A status with every field set."""
     at = "2026-01-31T12:00:00.250000Z"

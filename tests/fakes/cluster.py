@@ -153,9 +153,16 @@ class FakeCluster:
         """See ports.Cluster."""
         self._do("delete_vm", lambda: self.remove("LubanVM", cluster.namespace, name))
 
-    async def patch_vm_status(self, cluster: ClusterRef, name: str, status: Mapping[str, Any]) -> None:
+    async def patch_vm_status(
+        self, cluster: ClusterRef, name: str, status: Mapping[str, Any], *, version: str = ""
+    ) -> None:
         """See ports.Cluster."""
-        self._do("patch_vm_status", lambda: self._set_status("LubanVM", cluster.namespace, name, status))
+        self._do("patch_vm_status", lambda: self._set_status("LubanVM", cluster.namespace, name, status, version))
+
+    async def read_cluster(self, cluster: ClusterRef) -> Body | None:
+        """See ports.Cluster."""
+        found = self._do("read_cluster", lambda: self.find("LubanCluster", cluster.namespace, cluster.name))
+        return found if found is not None and cluster.uid in ("", found["metadata"]["uid"]) else None
 
     async def release_vm(self, cluster: ClusterRef, name: str) -> None:
         """See ports.Cluster."""
@@ -180,11 +187,11 @@ class FakeCluster:
         """See ports.Cluster."""
         self._do("delete_config_map", lambda: self._delete_config_map(cluster, name))
 
-    async def patch_cluster_status(self, cluster: ClusterRef, status: Mapping[str, Any]) -> None:
+    async def patch_cluster_status(self, cluster: ClusterRef, status: Mapping[str, Any], *, version: str = "") -> str:
         """See ports.Cluster."""
-        self._do(
+        return self._do(
             "patch_cluster_status",
-            lambda: self._set_status("LubanCluster", cluster.namespace, cluster.name, status),
+            lambda: self._set_status("LubanCluster", cluster.namespace, cluster.name, status, version),
         )
 
     async def read_secret(self, cluster: ClusterRef, name: str, key: str) -> str:
@@ -242,10 +249,16 @@ class FakeCluster:
             if (kind, namespace) == ("LubanVM", cluster.namespace) and body["spec"]["clusterName"] == cluster.name
         ]
 
-    def _set_status(self, kind: str, namespace: str, name: str, status: Mapping[str, Any]) -> None:
+    def _set_status(self, kind: str, namespace: str, name: str, status: Mapping[str, Any], version: str) -> str:
         wanted = copy.deepcopy(dict(status))
         _checked(_STATUS[kind], wanted)
+        found = self.objects.get((kind, namespace, name))
+        if found is None:
+            return ""
+        if version not in ("", found["metadata"]["resourceVersion"]):
+            raise Conflict("Conflict", f"{kind} {namespace}/{name} has been modified")
         self.change(kind, namespace, name, lambda body: body.update(status=wanted))
+        return str(self.objects[kind, namespace, name]["metadata"]["resourceVersion"])
 
     def _apply_config_map(
         self, cluster: ClusterRef, name: str, data: Mapping[str, str], labels: Mapping[str, str]

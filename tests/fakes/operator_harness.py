@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry
 from luban.api import names
 from luban.api.cluster import LubanCluster
 from luban.core.model import BalancerReport, ClusterRef, MemberReport
-from luban.ports import Ports
+from luban.ports import Leadership, Ports, Unrivalled
 from luban.render.balancer import parse_balancer_json
 from luban.runtime.metrics import Metrics
 from luban.runtime.tick import ClusterRuntime
@@ -130,9 +130,10 @@ class OperatorHarness:
         self.runtime = ClusterRuntime(self.ports(), metrics, LubanCluster.parse(self.body()))
         return self.runtime
 
-    def ports(self) -> Ports:
+    def ports(self, leadership: Leadership | None = None) -> Ports:
         """What an operator works through here."""
-        return Ports(self.hypervisor, self.api, self.balancer, self.probes, self.clock)
+        parts = self.hypervisor, self.api, self.balancer, self.probes, self.clock
+        return Ports(*parts, leadership or Unrivalled())
 
     def body(self) -> dict[str, Any]:
         """The LubanCluster object."""

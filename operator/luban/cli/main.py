@@ -79,6 +79,20 @@ def main(verbose: bool) -> None:
     help="Network where balancer agents are asked, such as that of the Pods; may be given more than once. Whoever may "
     "write Leases says where an agent is. Default: all addresses but loopback, link-local and multicast.",
 )
+@click.option(
+    "--leader-election/--no-leader-election",
+    default=True,
+    show_default=True,
+    help="Act only while holding a Lease, so that of several operators one acts. Another takes over within 10 s, and "
+    "at once after a clean stop.",
+)
+@click.option("--lease-namespace", default="", help="Namespace of that Lease. Default: the Pod's, else luban-system.")
+@click.option(
+    "--lease-name",
+    default="luban-operator",
+    show_default=True,
+    help="Its name: another one for each set of operators that watch other namespaces.",
+)
 def controller(**options: Any) -> None:
     """Run the operator: keep every LubanCluster as its spec says."""
     from luban.controller.program import Options, run

@@ -125,9 +125,10 @@ class Manager:
         """End all loops, each after the tick that it is in."""
         for stopped in self._stops:
             stopped.set()
-        for entry in list(self._entries.values()):
+        for uid, entry in list(self._entries.items()):
             async with entry.turn:
                 log.info("loop ended", cluster=str(entry.runtime.ref))
+            self.forget(uid)
 
     def forget(self, uid: str) -> None:
         """A cluster is gone."""

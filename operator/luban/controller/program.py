@@ -14,16 +14,22 @@ from prometheus_client import REGISTRY
 from luban.adapters.balancers_http import HttpBalancers, IPNetwork
 from luban.adapters.clock import SystemClock
 from luban.adapters.http_endpoints import HttpEndpoints
-from luban.adapters.kubernetes_api import connect
+from luban.adapters.kubernetes_api import connect, connect_lease
+from luban.adapters.kubernetes_api.transport import pod_namespace
 from luban.adapters.libvirt_hosts.hypervisor import HypervisorSettings, LibvirtHypervisor
 from luban.adapters.probes_http import HttpProbes
+from luban.adapters.process_identity import has_ended, own_identity
 from luban.controller.handlers import build_registry
+from luban.controller.leadership import Leader
 from luban.controller.manager import Manager
-from luban.ports import Ports
+from luban.ports import LeaseStore, Ports, Unrivalled
 from luban.programs import set_on_signals
 from luban.runtime.metrics import Metrics
 
 log = structlog.get_logger(__name__)
+
+LEASE_NAMESPACE = "luban-system"
+"""Where an operator outside of Kubernetes looks for its Lease: that of manifests/base."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +49,11 @@ class Options:
     """Make VMs with network type User."""
     agent_networks: tuple[IPNetwork, ...] = ()
     """Where balancer agents may be asked; empty: anywhere but on loopback, link-local and multicast addresses."""
+    leader_election: bool = True
+    """Act only while holding a Lease; False: there is certainly no other operator."""
+    lease_namespace: str = ""
+    """Namespace of that Lease. Empty: the Pod's, else LEASE_NAMESPACE."""
+    lease_name: str = "luban-operator"
 
 
 async def run(options: Options) -> None:
@@ -50,20 +61,56 @@ async def run(options: Options) -> None:
     if options.kubeconfig:
         # kopf reads its kubeconfig from the environment only.
         os.environ["KUBECONFIG"] = options.kubeconfig
-    ports = Ports(
-        hypervisor=LibvirtHypervisor(
-            HypervisorSettings(allow_insecure=options.allow_insecure_hosts, user_networking=options.user_networking)
-        ),
-        cluster=await connect(options.kubeconfig),
+    stop, metrics = asyncio.Event(), Metrics(REGISTRY)
+    set_on_signals(stop)
+    endpoints = HttpEndpoints(REGISTRY)
+    await endpoints.listen(options.listen_address, options.listen_port)
+    lease = await _lease(options) if options.leader_election else None
+    leader = Leader(lease, own_identity(), SystemClock(), has_ended) if lease is not None else None
+    ports = await _ports(options, leader)
+    log.info("operator started", namespaces=list(options.namespaces) or "all", port=options.listen_port)
+    try:
+        await _terms(options, ports, metrics, leader, stop)
+    finally:
+        await endpoints.close()
+        await _close(ports, lease)
+        log.info("operator stopped")
+
+
+async def _lease(options: Options) -> LeaseStore:
+    namespace = options.lease_namespace or pod_namespace(options.kubeconfig, None) or LEASE_NAMESPACE
+    return await connect_lease(options.kubeconfig, namespace, options.lease_name)
+
+
+async def _ports(options: Options, leader: Leader | None) -> Ports:
+    settings = HypervisorSettings(allow_insecure=options.allow_insecure_hosts, user_networking=options.user_networking)
+    leadership = leader or Unrivalled()
+    return Ports(
+        hypervisor=LibvirtHypervisor(settings),
+        cluster=await connect(options.kubeconfig, may_write=leadership.held),
         balancers=HttpBalancers(networks=options.agent_networks),
         probes=HttpProbes(),
         clock=SystemClock(),
+        leadership=leadership,
     )
-    manager = Manager(ports, Metrics(REGISTRY))
-    endpoints = HttpEndpoints(REGISTRY)
-    await endpoints.listen(options.listen_address, options.listen_port)
-    stop = asyncio.Event()
-    log.info("operator started", namespaces=list(options.namespaces) or "all", port=options.listen_port)
+
+
+async def _terms(options: Options, ports: Ports, metrics: Metrics, leader: Leader | None, stop: asyncio.Event) -> None:
+    """Act whenever and as long as we lead, until `stop`."""
+    while not stop.is_set():
+        if leader is not None and not await leader.acquire(stop):
+            return
+        metrics.leading.set(1)
+        try:
+            await _term(options, Manager(ports, metrics), leader, stop)
+        finally:
+            metrics.leading.set(0)
+            if leader is not None:
+                await leader.release()
+
+
+async def _term(options: Options, manager: Manager, leader: Leader | None, stop: asyncio.Event) -> None:
+    """Act until `stop`, or until we lead no more. Raises what kopf raised, if it ended by itself."""
     foreign = asyncio.all_tasks()
     tasks = await kopf.spawn_tasks(
         registry=build_registry(manager),
@@ -74,36 +121,26 @@ async def run(options: Options) -> None:
     # kopf has taken the signals to itself: only now can they be taken back.
     set_on_signals(stop)
     handlers = asyncio.ensure_future(kopf.run_tasks(tasks, ignored=foreign))
+    ends: list[asyncio.Future[Any]] = [asyncio.ensure_future(stop.wait())]
+    if leader is not None:
+        ends.append(asyncio.ensure_future(leader.keep()))
     try:
-        await _first_to_end(handlers, stop)
+        await asyncio.wait({handlers, *ends}, return_when=asyncio.FIRST_COMPLETED)
+        if handlers.done():
+            handlers.result()
         await manager.stop()
     finally:
         # Our loops have ended. kopf, told to stop, would still wait five seconds for tasks that are not its own.
-        handlers.cancel()
-        await asyncio.gather(handlers, return_exceptions=True)
-        await endpoints.close()
-        await _close(ports)
-        log.info("operator stopped")
+        for task in (handlers, *ends):
+            task.cancel()
+        await asyncio.gather(handlers, *ends, return_exceptions=True)
 
 
-async def _first_to_end(handlers: asyncio.Future[Any], stop: asyncio.Event) -> None:
-    """Wait for the signal to stop. Raises what kopf raised, if it ended by itself."""
-    waiting: asyncio.Future[Any] = asyncio.ensure_future(stop.wait())
-    await asyncio.wait({handlers, waiting}, return_when=asyncio.FIRST_COMPLETED)
-    waiting.cancel()
-    if handlers.done():
-        handlers.result()
-
-
-async def _close(ports: Ports) -> None:
+async def _close(ports: Ports, lease: LeaseStore | None) -> None:
     """Close every adapter, even if one of them cannot."""
-    results = await asyncio.gather(
-        ports.hypervisor.close(),
-        ports.balancers.close(),
-        ports.probes.close(),
-        ports.cluster.close(),
-        return_exceptions=True,
-    )
-    for result in results:
+    closings = [ports.hypervisor.close(), ports.balancers.close(), ports.probes.close(), ports.cluster.close()]
+    if lease is not None:
+        closings.append(lease.close())
+    for result in await asyncio.gather(*closings, return_exceptions=True):
         if isinstance(result, BaseException):
             log.warning("an adapter did not close", error=repr(result))

@@ -13,7 +13,7 @@ import structlog
 
 from luban.api.cluster import LubanCluster
 from luban.core.model import Action, EnsureDomain, Failure, Plan
-from luban.errors import LubanError, PermanentError
+from luban.errors import Conflict, LubanError, NotLeader, PermanentError
 from luban.ports import Ports
 from luban.runtime.carry_out import Hands, failure_subject, host_of, subject
 from luban.runtime.retries import Retries
@@ -114,13 +114,23 @@ class Applier:
         for action in chain:
             if not self.retries.may_try(failure_subject(action), action, self.ports.clock.monotonic()):
                 return
-            failure = await self._try(hands, action)
+            try:
+                failure = await self._try(hands, action)
+            except (NotLeader, Conflict) as error:
+                self._leave_off(hands, action, error)
+                return
             body = hands.bodies.get(subject(action).removeprefix("vm/"))
             self._outcomes.append(Outcome(action, body, failure))
             if failure is not None:
                 self._note_failure(action, failure)
                 return
             self._note_success(action)
+
+    def _leave_off(self, hands: Hands, action: Action, error: NotLeader | Conflict) -> None:
+        """Nothing failed: it changed meanwhile, or is another's to do. The next tick sees what is there then."""
+        log.info("action left off", cluster=str(hands.ref), subject=failure_subject(action), why=error.message)
+        why = Failure(error.reason, error.message, permanent=False)
+        self.retries.failed(failure_subject(action), action, why, self.ports.clock.monotonic())
 
     async def _try(self, hands: Hands, action: Action) -> Failure | None:
         """Carry one action out. A fault of our own is a failure like any other: nothing else stops for it."""
@@ -129,6 +139,8 @@ class Applier:
         try:
             async with self._host_slots[host] if host else nullcontext():
                 await hands.carry_out(action)
+        except (NotLeader, Conflict):
+            raise
         except LubanError as error:
             log.warning("action failed", **what, reason=error.reason, error=error.message)
             return Failure(error.reason, error.message, isinstance(error, PermanentError))

@@ -29,7 +29,7 @@ from luban.core.model import (
     UpdateVM,
     VMRecord,
 )
-from luban.errors import Conflict, PermanentError
+from luban.errors import Conflict, NotLeader, PermanentError
 from luban.ports import HostRef, Ports
 from luban.render.balancer import BalancerSettings, check_member, parse_balancer_json, settings_of
 from luban.runtime.publication import DOCUMENT_KEY, publication, published_of
@@ -89,7 +89,9 @@ class Hands:
         return cluster_ref(self.cluster)
 
     async def carry_out(self, action: Action) -> None:
-        """Do it. Raises LubanError if it cannot be done."""
+        """Do it. Raises LubanError if it cannot be done, NotLeader if it is another's to do."""
+        if not self.ports.leadership.held():
+            raise NotLeader("NotLeader", f"{subject(action)}: left to the operator that leads")
         match action:
             case EnsureDomain() | ShutdownDomain() | DestroyDomain() | RemoveDomain():
                 await self._domain(action)
@@ -163,8 +165,10 @@ class Hands:
             case CreateVM():
                 await self._create(action)
             case UpdateVM():
-                status = vm_status(self.bodies.get(action.name), action, self.ports.clock.now())
-                await api.patch_vm_status(ref, action.name, status)
+                body = self.bodies.get(action.name)
+                version = body["metadata"].get("resourceVersion", "") if body is not None else ""
+                status = vm_status(body, action, self.ports.clock.now())
+                await api.patch_vm_status(ref, action.name, status, version=version)
             case DeleteVM():
                 await api.delete_vm(ref, action.name)
             case ReleaseVM():

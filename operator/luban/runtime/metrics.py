@@ -26,6 +26,7 @@ class Metrics:
 
     def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
         self.registry = registry
+        self.leading = Gauge("luban_operator_leading", "1: this operator acts; 0: it stands by", registry=registry)
         self.vms = self._gauge("luban_cluster_vms", "VMs of a cluster by state", "state")
         self.sessions = self._gauge("luban_vm_sessions", "Active sessions of a serving VM", "vm", "host")
         self.load = self._gauge("luban_cluster_sessions", "Active sessions of all serving VMs whose load is known")
@@ -118,7 +119,7 @@ class Metrics:
         """Drop all series of a cluster that is gone."""
         by = dict(zip(CLUSTER, (ref.namespace, ref.name), strict=True))
         for metric in vars(self).values():
-            if hasattr(metric, "remove_by_labels"):
+            if hasattr(metric, "remove_by_labels") and metric is not self.leading:
                 metric.remove_by_labels(by)
 
 

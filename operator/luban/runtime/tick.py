@@ -15,7 +15,7 @@ from luban.api.common import ObjectMeta
 from luban.core.model import ClusterMemory, ClusterRef, ConditionState, Failure, Plan
 from luban.core.plan import plan
 from luban.core.times import Now
-from luban.errors import LubanError
+from luban.errors import Conflict, LubanError, NotLeader
 from luban.ports import Ports
 from luban.render.balancer import settings_of
 from luban.runtime.apply import Applier, Outcome, fault
@@ -31,6 +31,8 @@ from luban.runtime.trouble import RECONCILED, Trouble
 
 log = structlog.get_logger(__name__)
 
+NOT_LEADER_SECONDS = 1.0
+"""Time to the next tick of one who may not act: its loop is ended meanwhile."""
 SPEC_VALID = ConditionState("SpecValid", True, "Valid")
 
 
@@ -50,6 +52,8 @@ class ClusterRuntime:
     """Of the LubanVMs in the last look, and so of their domains."""
 
     def __post_init__(self) -> None:
+        self._version = self.cluster.metadata.resource_version
+        """Of the LubanCluster as it was read or written last."""
         self.observer = Observer(self.ports, self.reports)
         self.wake = asyncio.Event()
         self.applier = Applier(self.ports, on_done=self.wake.set)
@@ -116,6 +120,9 @@ class ClusterRuntime:
         with self.metrics.ticks.labels(self.ref.namespace, self.ref.name).time():
             try:
                 delay = await self._tick()
+            except NotLeader:
+                log.info("tick left off, another operator may act", cluster=str(self.ref))
+                return NOT_LEADER_SECONDS
             except LubanError as error:
                 log.warning("tick failed", cluster=str(self.ref), reason=error.reason, error=error.message)
                 return await self._fail(Failure(error.reason, error.message, permanent=False))
@@ -133,6 +140,8 @@ class ClusterRuntime:
             await self._tell_of_trouble()
         except LubanError as error:
             log.warning("trouble not told", cluster=str(self.ref), reason=error.reason, error=error.message)
+        except Exception:
+            log.exception("trouble not told by a fault of the operator", cluster=str(self.ref))
         return delay
 
     async def _tell_of_trouble(self) -> None:
@@ -211,9 +220,23 @@ class ClusterRuntime:
         self.cluster = self.cluster.model_copy(update={"status": status})
 
     async def _write(self, status: LubanClusterStatus, now: float) -> None:
-        await self.ports.cluster.patch_cluster_status(self.ref, status.wire())
+        try:
+            await self._patch(status)
+        except Conflict:
+            # Somebody else wrote since we read it last: look again before it is overwritten.
+            body = await self.ports.cluster.read_cluster(self.ref)
+            if body is None:
+                return
+            self.update(body)
+            self._version = body["metadata"]["resourceVersion"]
+            await self._patch(status)
         self.metrics.writes.labels(self.ref.namespace, self.ref.name).inc()
         self.writer.wrote(status.wire(), now)
+
+    async def _patch(self, status: LubanClusterStatus) -> None:
+        if not self.ports.leadership.held():
+            raise NotLeader("NotLeader", f"{self.ref}: its status is left to the operator that leads")
+        self._version = await self.ports.cluster.patch_cluster_status(self.ref, status.wire(), version=self._version)
 
     async def run(self, stopped: asyncio.Event, *, minimum_period: float) -> None:
         """Tick until `stopped` is set or the cluster is gone; at most one tick in `minimum_period` seconds."""

@@ -22,7 +22,7 @@ from luban.adapters.kubernetes_api.errors import UnavailableError, from_answer
 from luban.adapters.kubernetes_api.transport import LONGEST_WAIT, Transport
 from luban.api import names
 from luban.core.model import ClusterRef
-from luban.errors import Conflict, LubanError, NotFound, PermanentError, TemporaryError
+from luban.errors import Conflict, LubanError, NotFound, NotLeader, PermanentError, TemporaryError
 from luban.ports import Cluster
 
 REF = ClusterRef("default", "luban", "uid-1")
@@ -307,3 +307,21 @@ async def test_an_unknown_context_is_named(tmp_path: Path) -> None:
     with pytest.raises(PermanentError, match="two") as caught:
         await connect(str(path), "two")
     assert caught.value.reason == "InvalidKubeconfig"
+
+
+@pytest.mark.parametrize("call", [CREATE, PATCH, Call("delete", VMS, "default", "luban-a")], ids=str)
+async def test_nothing_is_written_by_one_who_does_not_lead(script: Script, transport: Transport, call: Call) -> None:
+    transport._may_write = lambda: False
+    with pytest.raises(NotLeader):
+        await transport.send(call)
+    assert script.seen == []
+    assert await transport.send(LIST) == {"items": []}
+
+
+async def test_nothing_is_written_again_by_one_who_leads_no_more(script: Script, transport: Transport) -> None:
+    leads = iter([True, False])
+    transport._may_write = lambda: next(leads)
+    script.answers = [says(503, "starting")]
+    with pytest.raises(NotLeader):
+        await transport.send(PATCH)
+    assert len(script.seen) == 1

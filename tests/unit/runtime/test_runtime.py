@@ -199,9 +199,9 @@ async def test_a_flapping_port_does_not_write_the_clusters_status_again_and_agai
     reports, writes, begun = harness.runtime.reports, [], harness.clock.seconds
     real = harness.api.patch_cluster_status
 
-    async def counted(*arguments: Any) -> None:
+    async def counted(*arguments: Any, **options: Any) -> str:
         writes.append(harness.clock.seconds)
-        await real(*arguments)
+        return await real(*arguments, **options)
 
     harness.api.patch_cluster_status = counted  # type: ignore[method-assign]
     for number in range(30):

@@ -69,6 +69,11 @@ class Call:
         return _METHODS[self.verb]
 
     @property
+    def writes(self) -> bool:
+        """Whether it changes anything."""
+        return self.verb not in ("get", "list")
+
+    @property
     def idempotent(self) -> bool:
         """Whether it may be sent again without knowing what became of it. Our patches all are: they set, not add."""
         return self.verb != "create"

@@ -36,13 +36,15 @@ _NOTE_LIMIT = 1024
 Metadata = dict[str, Any]
 
 
-async def connect(kubeconfig: str | None = None, context: str | None = None) -> KubernetesCluster:
+async def connect(
+    kubeconfig: str | None = None, context: str | None = None, *, may_write: Callable[[], bool] = lambda: True
+) -> KubernetesCluster:
     """Prepare access to the API server; nothing is sent yet. To be closed after use.
 
     `kubeconfig` is a path. None: $KUBECONFIG, else inside a Pod its ServiceAccount, else ~/.kube/config.
-    Raises PermanentError InvalidKubeconfig.
+    `may_write` is asked before anything is written. Raises PermanentError InvalidKubeconfig.
     """
-    return KubernetesCluster(await open_transport(kubeconfig, context))
+    return KubernetesCluster(await open_transport(kubeconfig, context, may_write=may_write))
 
 
 class KubernetesCluster:
@@ -75,13 +77,20 @@ class KubernetesCluster:
         with suppress(NotFound):
             await self._transport.send(Call("delete", VMS, cluster.namespace, name))
 
-    async def patch_vm_status(self, cluster: ClusterRef, name: str, status: Mapping[str, Any]) -> None:
+    async def patch_vm_status(
+        self, cluster: ClusterRef, name: str, status: Mapping[str, Any], *, version: str = ""
+    ) -> None:
         """Replace a LubanVM's status."""
-        await self._replace_status(VMS, cluster.namespace, name, status)
+        await self._replace_status(VMS, cluster.namespace, name, status, version)
 
-    async def patch_cluster_status(self, cluster: ClusterRef, status: Mapping[str, Any]) -> None:
-        """Replace the LubanCluster's status."""
-        await self._replace_status(CLUSTERS, cluster.namespace, cluster.name, status)
+    async def read_cluster(self, cluster: ClusterRef) -> dict[str, Any] | None:
+        """The LubanCluster; None: it is gone, or another one has its name."""
+        found = await self._read(CLUSTERS, cluster.namespace, cluster.name)
+        return found if found is not None and cluster.uid in ("", found["metadata"]["uid"]) else None
+
+    async def patch_cluster_status(self, cluster: ClusterRef, status: Mapping[str, Any], *, version: str = "") -> str:
+        """Replace the LubanCluster's status; its resourceVersion then."""
+        return await self._replace_status(CLUSTERS, cluster.namespace, cluster.name, status, version)
 
     async def release_vm(self, cluster: ClusterRef, name: str) -> None:
         """Remove our finalizer from a LubanVM."""
@@ -105,7 +114,8 @@ class KubernetesCluster:
                 f"ConfigMap {cluster.namespace}/{name} is in the way: it does not carry the label "
                 f"{names.LABEL_CLUSTER}={cluster.name}, so it is not ours; delete it or give it another name",
             )
-        await self._transport.send(_apply(cluster, name, data, labels))
+        version = found["metadata"]["resourceVersion"] if found is not None else ""
+        await self._transport.send(_apply(cluster, name, data, labels, version))
 
     async def read_config_map(self, cluster: ClusterRef, name: str) -> dict[str, str] | None:
         """Data of a ConfigMap; None: not there."""
@@ -181,13 +191,19 @@ class KubernetesCluster:
         except NotFound:
             return None
 
-    async def _replace_status(self, resource: Resource, namespace: str, name: str, status: Mapping[str, Any]) -> None:
+    async def _replace_status(
+        self, resource: Resource, namespace: str, name: str, status: Mapping[str, Any], version: str
+    ) -> str:
         # `add` replaces the whole status; a merge patch would keep fields that are no longer set.
         patch = [{"op": "add", "path": "/status", "value": dict(status)}]
-        with suppress(NotFound):
-            await self._transport.send(
-                Call("patch", resource.status, namespace, name, body=patch, content_type=JSON_PATCH)
-            )
+        if version:
+            # One that was paused while another took over must not overwrite what that one wrote.
+            patch.append({"op": "add", "path": "/metadata/resourceVersion", "value": version})
+        call = Call("patch", resource.status, namespace, name, body=patch, content_type=JSON_PATCH)
+        try:
+            return str((await self._transport.send(call))["metadata"]["resourceVersion"])
+        except NotFound:
+            return ""
 
     async def _edit_vm(self, cluster: ClusterRef, name: str, change: Callable[[Metadata], Metadata]) -> None:
         """Patch metadata with what `change` makes of it, on exactly the version that it saw."""
@@ -231,13 +247,18 @@ def _is_ours(found: Mapping[str, Any], cluster: ClusterRef) -> bool:
     return bool(labels.get(names.LABEL_CLUSTER) == cluster.name)
 
 
-def _apply(cluster: ClusterRef, name: str, data: Mapping[str, str], labels: Mapping[str, str]) -> Call:
-    """Server-side apply: keys that we applied before and leave out now are removed."""
+def _apply(cluster: ClusterRef, name: str, data: Mapping[str, str], labels: Mapping[str, str], version: str) -> Call:
+    """Server-side apply: keys that we applied before and leave out now are removed.
+
+    `version`: resourceVersion of the one that was looked at; empty: there was none.
+    """
     metadata: Metadata = {
         "name": name,
         "namespace": cluster.namespace,
         "labels": {**labels, names.LABEL_CLUSTER: cluster.name},
     }
+    if version:
+        metadata["resourceVersion"] = version
     if cluster.uid:
         owner = {"apiVersion": names.API_VERSION, "kind": "LubanCluster", "name": cluster.name}
         metadata["ownerReferences"] = [{**owner, "uid": cluster.uid, "controller": True}]

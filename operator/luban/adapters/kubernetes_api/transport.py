@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from tenacity import (
 from luban.adapters.kubernetes_api.calls import Call
 from luban.adapters.kubernetes_api.errors import LIBRARY_ERRORS, UnavailableError, from_answer, from_exception
 from luban.api import names
-from luban.errors import PermanentError, TemporaryError
+from luban.errors import NotLeader, PermanentError, TemporaryError
 
 DEADLINE = 10.0
 """Seconds for a call with all its retries."""
@@ -40,8 +41,16 @@ _POD_TOKEN = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
 class Transport:
     """Sends calls. One connection pool, to be closed after use."""
 
-    def __init__(self, api: ApiClient, *, deadline: float = DEADLINE, backoff: float = BACKOFF) -> None:
+    def __init__(
+        self,
+        api: ApiClient,
+        *,
+        deadline: float = DEADLINE,
+        backoff: float = BACKOFF,
+        may_write: Callable[[], bool] = lambda: True,
+    ) -> None:
         self._api = api
+        self._may_write = may_write
         self._api.user_agent = names.FIELD_MANAGER
         self._deadline = deadline
         self._backoff = wait_random_exponential(multiplier=backoff, max=LONGEST_WAIT)
@@ -49,6 +58,7 @@ class Transport:
     async def send(self, call: Call) -> dict[str, Any]:
         """Send a call and return the answer's object. Raises a LubanError for everything but 2xx, after `deadline` too.
 
+        Nothing is written, nor written again, while another operator may be the one that acts: raises NotLeader.
         Idempotent calls are sent again after connection errors, 429 and 5xx; others never, for nobody knows whether
         a lost request was carried out.
         """
@@ -78,6 +88,8 @@ class Transport:
         return min(max(asked, self._backoff(state)), LONGEST_WAIT)
 
     async def _send_once(self, call: Call) -> dict[str, Any]:
+        if call.writes and not self._may_write():
+            raise NotLeader("NotLeader", f"{call}: not sent, another operator may be the one that acts")
         try:
             status, text, headers = await self._exchange(call)
             answer = json.loads(text) if status < 300 else {}
@@ -111,15 +123,23 @@ class Transport:
         return response.status, content.decode(errors="replace"), response.headers
 
 
-async def open_transport(kubeconfig: str | None, context: str | None) -> Transport:
+async def open_transport(
+    kubeconfig: str | None,
+    context: str | None,
+    *,
+    deadline: float = DEADLINE,
+    may_write: Callable[[], bool] = lambda: True,
+) -> Transport:
     """Read credentials; nothing is sent yet.
 
     `kubeconfig` is a path. None: $KUBECONFIG, else inside a Pod its ServiceAccount, else ~/.kube/config.
     Raises PermanentError InvalidKubeconfig.
     """
     if _means_pod(kubeconfig, context):
-        return Transport(ApiClient(_from_pod()))
-    return Transport(ApiClient(await _from_file(kubeconfig_path(kubeconfig), context)))
+        configuration = _from_pod()
+    else:
+        configuration = await _from_file(kubeconfig_path(kubeconfig), context)
+    return Transport(ApiClient(configuration), deadline=deadline, may_write=may_write)
 
 
 def pod_namespace(kubeconfig: str | None, context: str | None) -> str | None:
