@@ -143,7 +143,6 @@ FAILURES: Mapping[str, Reasons] = {
         "HttpdUnreachable": "httpd does not answer its balancer-manager.",
         "ManagerRefused": "The balancer-manager refused a request.",
         "NothingWanted": "There is no configuration yet.",
-        "PortTaken": "The port of a program's own pages is in use.",
         "SlotNamesMissing": "httpd cannot load the resolver of its slots.",
         "SocketsUnknown": "The kernel does not list connections.",
     },
