@@ -159,6 +159,11 @@ class DataCentre(World):
         rack = self.rack(name)
         return rack.reachable and rack.slow_until <= self.now
 
+    def seems_up(self, name: str) -> bool:
+        """Whether an operator takes the host for one that answers: a slow one is not found out at once."""
+        rack = self.rack(name)
+        return rack.reachable and (rack.slow_until <= self.now or self.now - rack.slow_since <= HOST_MEMORY_SECONDS)
+
     # What an operator sees.
 
     def observe(self, failures: Mapping[str, Failure] | None = None) -> Observation:

@@ -143,7 +143,8 @@ class Routes(Rule):
     def _is_gone(self, name: str, address: str) -> bool:
         vm = self.centre.vms.get(name)
         if vm is None:
-            return True
+            # A domain that someone tore out of Kubernetes runs on for some minutes.
+            return not any(it.address == address and it.state in RUNS for it in self.centre.domains().values())
         if not self.centre.answering_host(vm.host):
             return False
         domain = self.centre.domain(vm)

@@ -55,7 +55,9 @@ class WellInTheEnd(Rule):
 
     def _place(self, vm: VMRecord, others: list[VMRecord]) -> None:
         """Is it what is wanted, where it is wanted, if another could take its place?"""
-        if not has_place(self.centre, others, now=True):
+        crowded = len(others) + 1 >= self.centre.spec.scaling.max_vms
+        if not has_place(self.centre, others, now=True) or (crowded and not self.centre.rack(vm.host).reachable):
+            # One that answers on a host that does not may stay while another would be one above maxVMs.
             return
         if is_outdated(self.centre, vm):
             self.fault("outdated", f"{vm.name} is of an old template")

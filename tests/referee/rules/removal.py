@@ -139,20 +139,25 @@ class TrueCause(Rule):
         if vm is None or not is_own(self.centre, vm):
             return
         after = len(staying(self.centre)) - 1
-        if not self._has_cause(vm, action.reason, after):
+        cause = self._cause(vm, action.reason, after)
+        if not cause:
             self._blame(vm, action.reason, after)
-        self.wanted = min(self.wanted, after) if action.reason == SURPLUS else self.wanted
+        if cause in ("low load", "limits") or action.reason == SURPLUS:
+            self.wanted = min(self.wanted, after)
 
-    def _has_cause(self, vm: VMRecord, reason: str, after: int) -> bool:
+    def _cause(self, vm: VMRecord, reason: str, after: int) -> str:
+        """Why it may go, in a word; empty: it may not."""
         centre = self.centre
         if reason != SURPLUS and self._is_lost(vm):
-            return True
-        if after >= min(self.wanted, self._upmost()):
-            return True
+            return "lost"
+        if after >= self.wanted:
+            return "one too many"
+        if after >= self._upmost():
+            return "limits"
         if must_move(centre, vm) and not (centre.serves(vm) and has_place(centre, staying(centre), now=False)):
-            return True
+            return "moves"
         automatic = centre.spec.scaling.policy == "Sessions" and not centre.spec.scaling.pause_scale_in
-        return automatic and load_in_words(centre) == "low" and self._has_lasted()
+        return "low load" if automatic and load_in_words(centre) == "low" and self._has_lasted() else ""
 
     def _has_lasted(self) -> bool:
         window = self.centre.spec.scaling.behavior.scale_down.stabilization_window.seconds

@@ -54,7 +54,7 @@ def has_place(centre: DataCentre, vms: list[VMRecord], *, now: bool) -> bool:
     return len(vms) < centre.spec.scaling.max_vms and any(
         not host.cordoned
         and admits(centre, host)
-        and (not now or centre.answering_host(host.name))
+        and (not now or centre.seems_up(host.name))
         and sum(it.host == host.name for it in vms) < host.vms.max
         for host in centre.spec.hosts
     )
