@@ -126,6 +126,7 @@ FAILURES: Mapping[str, Reasons] = {
     },
     "Operator": {
         "InternalError": "A fault of the operator itself; its log has the details. Tried again.",
+        "NotLeader": "Another operator may be the one that acts: this one does nothing. Tried again.",
         "HostNotInSpec": "A LubanVM names a host that its LubanCluster does not: nothing is started there.",
         "MemberRefused": "A VM's address or name cannot be a balancer's member; all others are published.",
     },
