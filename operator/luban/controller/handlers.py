@@ -14,8 +14,8 @@ from luban.controller.manager import Manager
 
 DELETION_TURN_SECONDS = 10.0
 DELETION_PAUSE_SECONDS = 0.5
-WATCH_SECONDS = 240.0, 360.0
-"""A watch ends after a time between these, and begins anew."""
+WATCH_SECONDS = 240, 360
+"""A watch ends after a time between these, and begins anew; the API server takes whole seconds alone."""
 REFUSED_SPEC_SECONDS = 5.0
 """A spec that cannot be read is looked at again after so long."""
 
@@ -45,7 +45,7 @@ def _configure(registry: kopf.OperatorRegistry) -> None:
         settings.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix="kopf.luban.cloud")
         settings.persistence.diffbase_storage = kopf.AnnotationsDiffBaseStorage(prefix="kopf.luban.cloud")
         # All begin with a list of everything: not in all operators, and for all resources, at the same time.
-        settings.watching.server_timeout = random.uniform(*WATCH_SECONDS)  # noqa: S311 (hides nothing)
+        settings.watching.server_timeout = random.randint(*WATCH_SECONDS)  # noqa: S311 (hides nothing)
         settings.watching.connect_timeout = 10
         settings.watching.reconnect_backoff = 1
         settings.networking.error_backoffs = [0.2, 0.5, 1, 2, 5]

@@ -22,6 +22,7 @@ from luban.adapters.process_identity import has_ended, own_identity
 from luban.controller.handlers import build_registry
 from luban.controller.leadership import Leader
 from luban.controller.manager import Manager
+from luban.errors import TemporaryError
 from luban.ports import LeaseStore, Ports, Unrivalled
 from luban.programs import set_on_signals
 from luban.runtime.metrics import Metrics
@@ -110,7 +111,7 @@ async def _terms(options: Options, ports: Ports, metrics: Metrics, leader: Leade
 
 
 async def _term(options: Options, manager: Manager, leader: Leader | None, stop: asyncio.Event) -> None:
-    """Act until `stop`, or until we lead no more. Raises what kopf raised, if it ended by itself."""
+    """Act until `stop`, or until we lead no more. Raises an error if kopf ended by itself: nobody is heard then."""
     foreign = asyncio.all_tasks()
     tasks = await kopf.spawn_tasks(
         registry=build_registry(manager),
@@ -128,6 +129,7 @@ async def _term(options: Options, manager: Manager, leader: Leader | None, stop:
         await asyncio.wait({handlers, *ends}, return_when=asyncio.FIRST_COMPLETED)
         if handlers.done():
             handlers.result()
+            raise TemporaryError("WatchEnded", "kopf ended by itself; the lines before this one in the log say why")
         await manager.stop()
     finally:
         # Our loops have ended. kopf, told to stop, would still wait five seconds for tasks that are not its own.
