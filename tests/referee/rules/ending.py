@@ -100,7 +100,7 @@ class WellInTheEnd(Rule):
         replicas, scaling = centre.spec.replicas, centre.spec.scaling
         if scaling.policy == "Manual" and replicas is not None:
             asked = min(max(replicas, least), most)
-            if count > asked or (count < asked and room):
+            if (count > asked and not scaling.pause_scale_in) or (count < asked and room):
                 self.fault("replicas", f"{count} answer, {asked} are asked for")
         elif scaling.policy == "Sessions":
             self._against_load(count, room, least)

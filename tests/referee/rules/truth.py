@@ -48,9 +48,9 @@ def admits(centre: DataCentre, host: Host) -> bool:
 def has_place(centre: DataCentre, vms: list[VMRecord], *, now: bool) -> bool:
     """Whether one more VM fits beside `vms`. `now`: on a host that answers; else also on one that will.
 
-    What stands on a host that was given up takes no place (see `may_come_to_run`).
+    What stands on a host that was given up takes no place, unless it answers all the same.
     """
-    vms = [vm for vm in vms if centre.rack(vm.host).reachable or not is_emptied(centre, vm.host)]
+    vms = [vm for vm in vms if centre.rack(vm.host).reachable or not is_emptied(centre, vm.host) or centre.serves(vm)]
     return len(vms) < centre.spec.scaling.max_vms and any(
         not host.cordoned
         and admits(centre, host)
