@@ -104,6 +104,8 @@ def _on_vms(registry: kopf.OperatorRegistry, manager: Manager) -> None:
         cluster = metadata.get("labels", {}).get(names.LABEL_CLUSTER)
         if cluster and (kwargs["event"]["type"] == "DELETED" or metadata.get("deletionTimestamp")):
             manager.wake(metadata["namespace"], cluster)
+        if kwargs["event"]["type"] != "DELETED" and metadata.get("deletionTimestamp"):
+            manager.vm_deleted(plain(body))
 
 
 def _on_hosts(registry: kopf.OperatorRegistry, manager: Manager) -> None:

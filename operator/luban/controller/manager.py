@@ -4,28 +4,36 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 import structlog
+from prometheus_client import CollectorRegistry
 
 from luban.api.cluster import LubanCluster
 from luban.api.cluster_status import LubanClusterStatus
 from luban.api.common import ObjectMeta
 from luban.api.reading import read_leniently
 from luban.core.model import ClusterRef
+from luban.core.times import rfc3339
+from luban.errors import LubanError
 from luban.ports import HostRef, Ports
 from luban.render.balancer import settings_of
 from luban.runtime.host_reports import HostReports, node_of
 from luban.runtime.metrics import Metrics
-from luban.runtime.remains import remains_of
+from luban.runtime.records import awaits_us, cluster_ref, owner_of
+from luban.runtime.remains import gone_owner_of, remains_of
 from luban.runtime.status import spec_refused, with_conditions
-from luban.runtime.tick import ClusterRuntime
+from luban.runtime.tick import ClusterRuntime, GoneRuntime
 
 log = structlog.get_logger(__name__)
 
 MINIMUM_PERIOD_SECONDS = 0.2
 """At most one tick of a cluster in so long a time, however often it is woken."""
+
+LEFTOVER_SECONDS = 10.0
+"""Between two tries to learn whether a LubanVM's cluster is gone."""
 
 
 @dataclass
@@ -51,6 +59,8 @@ class Manager:
     """By uid of the LubanCluster."""
     _stops: set[asyncio.Event] = field(default_factory=set)
     """Of all loops that run."""
+    _leftovers: dict[str, asyncio.Task[None]] = field(default_factory=dict)
+    """Loops for what is left of clusters that are no more."""
 
     def take(self, body: dict[str, Any]) -> Entry:
         """The entry of a cluster, made at first sight.
@@ -77,6 +87,40 @@ class Manager:
         for entry in self._entries.values():
             if (entry.runtime.ref.namespace, entry.runtime.ref.name) == (namespace, cluster):
                 entry.runtime.wake.set()
+
+    def vm_deleted(self, body: dict[str, Any]) -> None:
+        """Somebody asks a LubanVM to leave. If its cluster is gone, nobody else does what that takes."""
+        uid = owner_of(body)
+        key = f"{body['metadata']['namespace']}/{body['spec']['clusterName']}/{uid}"
+        if awaits_us(body) and uid not in self._entries and key not in self._leftovers:
+            task = asyncio.ensure_future(self._let_go(body))
+            self._leftovers[key] = task
+            task.add_done_callback(lambda _: self._leftovers.pop(key, None))
+
+    async def _let_go(self, body: dict[str, Any]) -> None:
+        """Remove what is left of a LubanVM's cluster, if that is no more."""
+        gone, stopped = gone_owner_of(body, rfc3339(self.ports.clock.now())), asyncio.Event()
+        ref = cluster_ref(gone)
+        self._stops.add(stopped)
+        try:
+            if await self._is_gone(ref, stopped):
+                log.warning("LubanVMs are left of a LubanCluster that is no more: they are removed", cluster=str(ref))
+                # In a registry of its own: a cluster of the same name may have its metrics in the other.
+                runtime = GoneRuntime(self.ports, Metrics(CollectorRegistry()), gone, self.reports)
+                await runtime.run(stopped, minimum_period=MINIMUM_PERIOD_SECONDS)
+        finally:
+            self._stops.discard(stopped)
+
+    async def _is_gone(self, ref: ClusterRef, stopped: asyncio.Event) -> bool:
+        """Whether the API server says so."""
+        while not stopped.is_set():
+            try:
+                return not ref.uid or await self.ports.cluster.read_cluster(ref) is None
+            except LubanError as error:
+                log.warning("LubanCluster not read", cluster=str(ref), reason=error.reason, error=error.message)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(stopped.wait(), LEFTOVER_SECONDS)
+        return False
 
     def host_changed(self, body: dict[str, Any]) -> None:
         """A LubanHost was written: the clusters that place VMs there look at once, if it says something new."""
@@ -125,6 +169,7 @@ class Manager:
         """End all loops, each after the tick that it is in."""
         for stopped in self._stops:
             stopped.set()
+        await asyncio.gather(*self._leftovers.values(), return_exceptions=True)
         for uid, entry in list(self._entries.items()):
             async with entry.turn:
                 log.info("loop ended", cluster=str(entry.runtime.ref))

@@ -17,6 +17,10 @@ from luban.core.times import Now, rfc3339
 
 BUSY_SECONDS = 1.0
 """Time to the next look while something is on its way."""
+SELDOM_SECONDS = 5.0
+"""Time to the next look while nothing has moved for long: a host may be dead."""
+PATIENCE = 40.0
+"""Nothing has moved for so many seconds: it is looked at a second later."""
 
 
 def plan_deletion(spec: LubanClusterSpec, state: State, memory: ClusterMemory, now: Now) -> Plan:
@@ -43,9 +47,15 @@ def plan_deletion(spec: LubanClusterSpec, state: State, memory: ClusterMemory, n
         phase="Deleting",
         desired=0,
         memory=replace(memory, decision=decision, desired=0, strays=strays_since(state, memory, now.monotonic)),
-        requeue_after=BUSY_SECONDS,
+        requeue_after=_requeue(memory, now.monotonic),
         finished=not actions and not left and (orphan or not state.strays),
     )
+
+
+def _requeue(memory: ClusterMemory, now: float) -> float:
+    """Seconds to the next look: the more seldom, the longer nothing has moved."""
+    moved = max((entered.since for entered in memory.entered.values()), default=now)
+    return min(SELDOM_SECONDS, max(BUSY_SECONDS, (now - moved) / PATIENCE))
 
 
 def _orphan_all(spec: LubanClusterSpec, state: State, steps: Steps) -> tuple[Action, ...]:

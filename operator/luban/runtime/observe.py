@@ -31,7 +31,7 @@ from luban.runtime.asking import Answers, Asker, Question
 from luban.runtime.host_reports import HostReports
 from luban.runtime.publication import published_of, settings_version
 from luban.runtime.records import belongs_to, cluster_ref, read_vms, with_timings
-from luban.runtime.remains import Remains
+from luban.runtime.remains import Gone, Remains, is_left_of
 from luban.runtime.steady import SteadyWords
 
 log = structlog.get_logger(__name__)
@@ -92,7 +92,8 @@ class Observer:
         """Look at everything. Raises LubanError only if the Kubernetes API does not answer."""
         ref = cluster_ref(cluster)
         listed = await self.ports.cluster.list_vms(ref)
-        bodies = [body for body in listed if belongs_to(body, cluster.metadata)]
+        mine = is_left_of if isinstance(cluster, Gone) else belongs_to
+        bodies = [body for body in listed if mine(body, cluster.metadata)]
         read = read_vms(bodies)
         self._tell(ref, read.left_out)
         vms = tuple(with_timings(record, cluster.spec.template.spec) for record in read.records)
@@ -157,6 +158,9 @@ class Observer:
     async def _balancers(
         self, cluster: LubanCluster, ref: ClusterRef
     ) -> tuple[dict[str, Published], tuple[BalancerReport, ...]]:
+        if isinstance(cluster, Gone):
+            # Its balancer went with it, or is that of another cluster of its name.
+            return {}, ()
         name = balancer_name(cluster.metadata.name, 0)
         members = settings_of(cluster.metadata.name, cluster.spec).slots
         data, report = await asyncio.gather(

@@ -77,15 +77,25 @@ def with_timings(record: VMRecord, template: VMTemplateSpec) -> VMRecord:
     return replace(record, template=in_place(record.template, template))
 
 
+def owner_of(body: Mapping[str, Any]) -> str:
+    """uid of the LubanCluster that a LubanVM belongs to; empty: none."""
+    owners = body["metadata"].get("ownerReferences") or ()
+    return next((str(owner.get("uid") or "") for owner in owners if owner.get("kind") == "LubanCluster"), "")
+
+
 def belongs_to(body: Mapping[str, Any], cluster: ObjectMeta) -> bool:
     """Whether a LubanVM is this very cluster's, not one that a deleted cluster of the same name left running.
 
     A cluster that is being deleted still sees the VMs that it set free: they stay in its balancers.
     """
-    owners = body["metadata"].get("ownerReferences") or ()
-    if not owners:
-        return cluster.deletion_timestamp is not None
-    return any(owner.get("uid") == cluster.uid for owner in owners)
+    owner = owner_of(body)
+    return owner == cluster.uid if owner else cluster.deletion_timestamp is not None
+
+
+def awaits_us(body: Mapping[str, Any]) -> bool:
+    """Whether a LubanVM is to be deleted and waits for us to remove its domain."""
+    metadata = body["metadata"]
+    return bool(metadata.get("deletionTimestamp")) and names.FINALIZER_VM in (metadata.get("finalizers") or ())
 
 
 def vm_body(cluster: LubanCluster, action: CreateVM) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from luban.api.cluster_status import LubanClusterStatus
 from luban.api.common import ObjectMeta
 from luban.api.reading import read_leniently
 from luban.render.balancer import settings_of
+from luban.runtime.records import awaits_us, owner_of
 
 _ANY_HOST = [{"name": "none", "uri": "test:///default"}]
 _ANY_TEMPLATE = {"spec": {"image": {"volume": "none"}}}
@@ -21,6 +22,29 @@ _ANY_TEMPLATE = {"spec": {"image": {"volume": "none"}}}
 
 class Remains(LubanCluster):
     """A LubanCluster of which nothing is to be made any more. Its spec holds what could be read, else defaults."""
+
+
+class Gone(Remains):
+    """A LubanCluster that is no more, of which LubanVMs are left: somebody took its finalizer off."""
+
+
+def gone_owner_of(body: Mapping[str, Any], now: str) -> Gone:
+    """The LubanCluster that a LubanVM was of. `now` (RFC 3339) stands for when it went."""
+    metadata = ObjectMeta(
+        name=str(body["spec"]["clusterName"]),
+        namespace=str(body["metadata"]["namespace"]),
+        uid=owner_of(body),
+        deletion_timestamp=now,
+    )
+    spec = LubanClusterSpec.model_validate({"hosts": _ANY_HOST, "template": _ANY_TEMPLATE})
+    return Gone.model_construct(
+        metadata=metadata, spec=spec.model_copy(update={"hosts": ()}), status=LubanClusterStatus()
+    )
+
+
+def is_left_of(body: Mapping[str, Any], cluster: ObjectMeta) -> bool:
+    """Whether a LubanVM is left of a cluster that is no more. Without an owner, only what is to be deleted is."""
+    return owner_of(body) == cluster.uid and (bool(cluster.uid) or awaits_us(body))
 
 
 def remains_of(body: Mapping[str, Any]) -> Remains:

@@ -25,7 +25,7 @@ from luban.runtime.metrics import Metrics
 from luban.runtime.observe import Observer
 from luban.runtime.recorder import EventRecorder
 from luban.runtime.records import cluster_ref
-from luban.runtime.remains import deletion_policy_of
+from luban.runtime.remains import Gone, deletion_policy_of
 from luban.runtime.status import StatusWriter, build_status, remembered, spec_refused, with_conditions
 from luban.runtime.trouble import RECONCILED, Trouble
 
@@ -252,6 +252,18 @@ class ClusterRuntime:
             await self.applier.close()
 
 
+class GoneRuntime(ClusterRuntime):
+    """Lets go what is left of a LubanCluster that is no more. Nothing is written of the cluster: nobody reads it."""
+
+    async def _tick(self) -> float:
+        delay = await super()._tick()
+        self.finished = self.finished or not self._uids
+        return delay
+
+    async def _write(self, status: LubanClusterStatus, now: float) -> None:
+        self.writer.wrote(status.wire(), now)
+
+
 async def _first_of(*events: asyncio.Event, seconds: float) -> None:
     """Wait until one of the events is set, or the time is over."""
     waits = [asyncio.ensure_future(event.wait()) for event in events]
@@ -267,6 +279,8 @@ def _events(
 ) -> Iterator[Event]:
     """All that is worth telling about one tick."""
     yield from action_events(cluster, outcomes)
+    if isinstance(cluster, Gone):
+        return
     yield from cluster_events(cluster, before, after)
     yield from bond_events(cluster, before, after)
 

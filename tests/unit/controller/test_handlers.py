@@ -90,6 +90,7 @@ async def test_a_changed_cluster(side: Side) -> None:
         ("MODIFIED", vm(LABELS, **DELETED), True),
         (None, vm(LABELS, **DELETED), True),
         ("DELETED", vm(LABELS), True),
+        ("MODIFIED", vm({}, **DELETED), False),
         ("DELETED", vm({}), False),
         ("DELETED", vm(None), False),
     ],
@@ -98,7 +99,11 @@ async def test_a_vm_that_somebody_deletes_wakes_its_cluster(
     side: Side, type_: str | None, body: dict[str, Any], wakes: bool
 ) -> None:
     await side.hear("vm-changed", type_, body)
-    assert side.notes.calls == ([("wake", "team-a", "luban")] if wakes else [])
+    asked_to_leave = type_ != "DELETED" and "deletionTimestamp" in body["metadata"]
+    assert side.notes.calls == [
+        *([("wake", "team-a", "luban")] if wakes else []),
+        *([("vm_deleted", body)] if asked_to_leave else []),
+    ]
 
 
 async def test_what_a_node_agent_wrote(side: Side) -> None:

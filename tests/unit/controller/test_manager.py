@@ -13,9 +13,10 @@ from structlog.testing import capture_logs
 
 from luban.api import names
 from luban.controller.manager import Manager
+from luban.errors import TemporaryError
 from luban.runtime.metrics import Metrics
 from tests.fakes.hosts import body as lubanhost
-from tests.fakes.operator_harness import NAMESPACE, LoopClock, OperatorHarness
+from tests.fakes.operator_harness import NAMESPACE, LoopClock, OperatorHarness, cluster_body
 
 pytestmark = pytest.mark.looptime(end=7200)
 
@@ -261,3 +262,101 @@ async def test_at_rest_a_cluster_ticks_seldom_and_writes_nothing() -> None:
         await world.run(300)
     assert world.api.calls["list_vms"] <= 61
     assert {name for name in world.api.calls if not name.startswith(("list", "read", "balancer"))} == set()
+
+
+def owner_is_gone(world: World) -> None:
+    """Somebody takes the LubanCluster's finalizer off; garbage collection takes its objects."""
+    world.edit(lambda body: body["metadata"].update(finalizers=[]))
+    world.delete()
+    world.api.remove("ConfigMap", NAMESPACE, names.balancer_name("luban", 0))
+    for vm in world.harness.vms():
+        world.api.remove("LubanVM", NAMESPACE, vm["metadata"]["name"])
+
+
+async def hear(world: World, seconds: float = 120) -> None:
+    """kopf tells of the LubanVMs that are to be deleted; time passes."""
+    for vm in world.harness.vms():
+        if "deletionTimestamp" in vm["metadata"]:
+            world.manager.vm_deleted(vm)
+    await asyncio.sleep(seconds)
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+async def test_what_is_left_of_a_cluster_that_is_no_more_is_removed(restarted: bool) -> None:
+    world = World()
+    await world.run(60)
+    uid = world.body()["metadata"]["uid"]
+    owner_is_gone(world)
+    if restarted:
+        world.restart()
+    else:
+        world.manager.forget(uid)
+    assert len(world.harness.domains()) == 2
+    await hear(world)
+    assert world.harness.consistent(0)
+    assert world.settings() is None, "nobody writes a ConfigMap for it again"
+    assert not world.manager._leftovers
+
+
+async def test_a_new_cluster_of_its_name_notices_nothing() -> None:
+    world = World()
+    await world.run(60)
+    old = {vm["metadata"]["uid"] for vm in world.harness.vms()}
+    world.manager.forget(world.body()["metadata"]["uid"])
+    owner_is_gone(world)
+    world.api.create(cluster_body({"replicas": 2, "scaling": {"policy": "Manual", "minVMs": 2, "maxVMs": 3}}))
+    both = asyncio.gather(world.run(300), hear(world, 300))
+    await both
+    assert world.harness.consistent(2)
+    assert not old & world.harness.domains()
+    assert world.condition("Ready")["status"] == "True"
+
+
+async def test_a_vm_of_a_cluster_that_is_there_is_left_to_it() -> None:
+    """Also when kopf tells of the LubanVM before it tells of its cluster."""
+    world = World()
+    await world.run(60)
+    world.restart()
+    world.api.remove("LubanVM", NAMESPACE, world.harness.vms()[0]["metadata"]["name"])
+    await hear(world)
+    assert len(world.harness.domains()) == 2
+    await world.run(120)
+    assert world.harness.consistent(2)
+
+
+async def test_a_vm_without_an_owner_goes_if_it_is_asked_to_and_no_other() -> None:
+    world = World()
+    await world.run(60)
+    world.manager.forget(world.body()["metadata"]["uid"])
+    for vm in world.harness.vms():
+        name = vm["metadata"]["name"]
+        world.api.change("LubanVM", NAMESPACE, name, lambda body: body["metadata"].update(ownerReferences=[]))
+    first, other = world.harness.vms()
+    world.edit(lambda body: body["metadata"].update(finalizers=[]))
+    world.delete()
+    world.api.remove("LubanVM", NAMESPACE, first["metadata"]["name"])
+    await hear(world)
+    assert world.harness.domains() == {other["metadata"]["uid"]}
+    assert [vm["metadata"]["name"] for vm in world.harness.vms()] == [other["metadata"]["name"]]
+
+
+async def test_an_api_server_that_does_not_answer_is_asked_again() -> None:
+    world = World()
+    await world.run(60)
+    world.manager.forget(world.body()["metadata"]["uid"])
+    owner_is_gone(world)
+    world.api.fail_next("read_cluster", TemporaryError("Timeout", "no answer"), times=3)
+    await hear(world)
+    assert world.harness.consistent(0)
+
+
+async def test_stop_ends_what_is_left_too() -> None:
+    world = World()
+    await world.run(60)
+    world.manager.forget(world.body()["metadata"]["uid"])
+    owner_is_gone(world)
+    world.harness.hypervisor.disconnect("host-b")
+    await hear(world, 60)
+    assert len(world.harness.domains()) == 1, "a silent host's VMs wait"
+    await world.manager.stop()
+    assert not world.manager._leftovers

@@ -168,3 +168,19 @@ def test_words_that_are_said_twice_replace_those_before() -> None:
     assert words.choose("b", "X") == "X"
     words.over("a")
     assert words.choose("a", "C") == "C"
+
+
+async def test_a_deletion_that_cannot_go_on_is_looked_at_ever_more_seldom() -> None:
+    harness = OperatorHarness()
+    await harness.run(60)
+    harness.hypervisor.disconnect("host-b")
+    harness.api.remove("LubanCluster", NAMESPACE, "luban")
+    harness.runtime.update(harness.body())
+    await harness.run(300)
+    harness.api.calls.clear()
+    await harness.run(600)
+    assert harness.api.calls["list_vms"] <= 125
+    assert not harness.runtime.finished
+    harness.hypervisor.host("host-b").reachable = True
+    await harness.run(60)
+    assert harness.consistent(0)
