@@ -87,6 +87,10 @@ class Cluster(Protocol):
     async def orphan_vm(self, cluster: ClusterRef, name: str) -> None:
         """Remove our finalizer and the owner reference from a LubanVM, leaving it. No error if it is gone."""
 
+    async def adopt_vm(self, cluster: ClusterRef, name: str) -> None:
+        """Give a LubanVM without an owner to the cluster, with our finalizer. Nothing is done to one that has an owner,
+        is to be deleted, or is gone."""
+
     async def apply_config_map(
         self, cluster: ClusterRef, name: str, data: Mapping[str, str], labels: Mapping[str, str]
     ) -> None:

@@ -173,6 +173,30 @@ async def test_an_orphan_stays_without_finalizer_and_owner(side: Implementation,
     assert vm["metadata"]["labels"] == body["metadata"]["labels"]
 
 
+async def test_a_vm_without_an_owner_is_adopted(side: Implementation, ref: ClusterRef) -> None:
+    other = {"apiVersion": "v1", "kind": "ConfigMap", "name": "x", "uid": "00000000-0000-4000-9000-000000000000"}
+    marks = {"annotations": {"note": "kept"}, "ownerReferences": [other], "finalizers": ["example.com/first"]}
+    await side.cluster.create_vm(ref, vm_body(ref, "luban-a", **marks))
+    for _ in range(2):
+        await side.cluster.adopt_vm(ref, "luban-a")
+    (vm,) = await side.cluster.list_vms(ref)
+    assert vm["metadata"]["ownerReferences"] == [other, {**owner_of(ref), "blockOwnerDeletion": True}]
+    assert vm["metadata"]["finalizers"] == ["example.com/first", names.FINALIZER_VM]
+    assert vm["metadata"]["annotations"] == {"note": "kept", names.ANNOTATION_ADOPTED: "true"}
+
+
+async def test_what_another_owns_or_is_to_go_is_not_adopted(side: Implementation, ref: ClusterRef) -> None:
+    theirs = {**owner_of(ref), "uid": "00000000-0000-4000-9000-000000000000"}
+    await side.cluster.create_vm(ref, vm_body(ref, "luban-a", ownerReferences=[theirs]))
+    await side.cluster.create_vm(ref, vm_body(ref, "luban-b"))
+    await side.cluster.delete_vm(ref, "luban-b")
+    for name in ("luban-a", "luban-b", "luban-c"):
+        await side.cluster.adopt_vm(ref, name)
+    owned, leaving = await side.cluster.list_vms(ref)
+    assert owned["metadata"]["ownerReferences"] == [theirs]
+    assert not leaving["metadata"].get("ownerReferences")
+
+
 async def test_what_is_gone_is_no_error(side: Implementation, ref: ClusterRef) -> None:
     await side.cluster.delete_vm(ref, "luban-a")
     await side.cluster.release_vm(ref, "luban-a")

@@ -172,6 +172,12 @@ class FakeCluster:
         """See ports.Cluster."""
         self._do("orphan_vm", lambda: self.change("LubanVM", cluster.namespace, name, _orphan))
 
+    async def adopt_vm(self, cluster: ClusterRef, name: str) -> None:
+        """See ports.Cluster."""
+        self._do(
+            "adopt_vm", lambda: self.change("LubanVM", cluster.namespace, name, lambda body: _adopt(body, cluster))
+        )
+
     async def apply_config_map(
         self, cluster: ClusterRef, name: str, data: Mapping[str, str], labels: Mapping[str, str]
     ) -> None:
@@ -327,6 +333,16 @@ def _owner(cluster: ClusterRef) -> Body:
 def _release(body: Body) -> None:
     finalizers = body["metadata"].get("finalizers") or []
     body["metadata"]["finalizers"] = [item for item in finalizers if item != names.FINALIZER_VM]
+
+
+def _adopt(body: Body, cluster: ClusterRef) -> None:
+    metadata = body["metadata"]
+    owners = metadata.get("ownerReferences") or []
+    if "deletionTimestamp" in metadata or any(owner["kind"] == "LubanCluster" for owner in owners):
+        return
+    metadata["ownerReferences"] = [*owners, _owner(cluster) | {"blockOwnerDeletion": True}]
+    metadata["finalizers"] = [*(metadata.get("finalizers") or []), names.FINALIZER_VM]
+    metadata["annotations"] = {**(metadata.get("annotations") or {}), names.ANNOTATION_ADOPTED: "true"}
 
 
 def _orphan(body: Body) -> None:

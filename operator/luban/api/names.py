@@ -21,6 +21,10 @@ FINALIZER_VM = "luban.cloud/drain-domain"
 ANNOTATION_AGENT_ENDPOINT = "luban.cloud/agent-endpoint"
 """On the Lease of a balancer: base URL of its agent's report, for example http://10.0.0.7:9180."""
 
+ANNOTATION_ADOPTED = "luban.cloud/adopted"
+"""On a LubanVM: "true" if another LubanCluster of the same name made it, and left it running. Its domain bears that one's
+mark."""
+
 METADATA_NAMESPACE = "https://luban.cloud/libvirt/1"
 """XML namespace of the metadata element that marks a libvirt domain as ours."""
 

@@ -30,7 +30,7 @@ from luban.render.httpd import settings_of
 from luban.runtime.asking import Answers, Asker, Question
 from luban.runtime.host_reports import HostReports
 from luban.runtime.publication import published_of, settings_version
-from luban.runtime.records import belongs_to, cluster_ref, read_vms, with_timings
+from luban.runtime.records import belongs_to, cluster_ref, is_adopted, is_orphan, read_vms, with_timings
 from luban.runtime.remains import Gone, Remains, is_left_of
 from luban.runtime.steady import SteadyWords
 
@@ -58,6 +58,8 @@ class Look:
     observation: Observation
     bodies: Mapping[str, Mapping[str, Any]]
     """LubanVM objects by name."""
+    orphans: tuple[str, ...] = ()
+    """Names of LubanVMs that are nobody's, and could be ours."""
 
 
 @dataclass
@@ -97,7 +99,8 @@ class Observer:
         read = read_vms(bodies)
         self._tell(ref, read.left_out)
         vms = tuple(with_timings(record, cluster.spec.template.spec) for record in read.records)
-        asking = asyncio.ensure_future(self._hosts(ref, _hosts_of(cluster, vms)))
+        adopted = frozenset(str(body["metadata"]["uid"]) for body in bodies if is_adopted(body))
+        asking = asyncio.ensure_future(self._hosts(ref, _hosts_of(cluster, vms), adopted))
         try:
             published, reports = await self._balancers(cluster, ref)
         finally:
@@ -115,7 +118,8 @@ class Observer:
             settings_version=_settings_version(cluster, published),
         )
         observation = await self._with_vms_answers(cluster, observation)
-        return Look(observation, {body["metadata"]["name"]: body for body in bodies})
+        orphans = tuple(body["metadata"]["name"] for body in listed if is_orphan(body, cluster))
+        return Look(observation, {body["metadata"]["name"]: body for body in bodies}, orphans)
 
     def _tell(self, ref: ClusterRef, left_out: Mapping[str, tuple[str, ...]]) -> None:
         """Log once what cannot be read of LubanVMs: a newer operator may have written them."""
@@ -128,13 +132,23 @@ class Observer:
         looks = {host.name: self.reports.look(host, now) for host in cluster.spec.hosts}
         return {name: bond for name, bond in looks.items() if bond is not None}
 
-    async def _hosts(self, cluster: ClusterRef, hosts: list[HostRef]) -> tuple[HostObservation, ...]:
-        return tuple(await asyncio.gather(*(self._host(cluster, host) for host in hosts)))
+    async def _hosts(
+        self, cluster: ClusterRef, hosts: list[HostRef], adopted: frozenset[str]
+    ) -> tuple[HostObservation, ...]:
+        return tuple(await asyncio.gather(*(self._host(cluster, host, adopted) for host in hosts)))
 
-    async def _host(self, cluster: ClusterRef, host: HostRef) -> HostObservation:
+    async def _domains(self, cluster: ClusterRef, host: HostRef, adopted: frozenset[str]) -> dict[str, DomainRecord]:
+        """Domains that bear our mark, and those of adopted VMs, which bear that of another cluster of our name."""
+        domains = await self.ports.hypervisor.list_domains(host, cluster)
+        if not adopted:
+            return domains
+        others = await self.ports.hypervisor.list_domains(host, replace(cluster, uid=""))
+        return {**{uuid: others[uuid] for uuid in adopted & others.keys()}, **domains}
+
+    async def _host(self, cluster: ClusterRef, host: HostRef, adopted: frozenset[str]) -> HostObservation:
         task = self._pending.get(host)
         if task is None:
-            task = self._pending[host] = asyncio.ensure_future(self.ports.hypervisor.list_domains(host, cluster))
+            task = self._pending[host] = asyncio.ensure_future(self._domains(cluster, host, adopted))
         done, _ = await asyncio.wait({task}, timeout=HOST_PATIENCE_SECONDS)
         if not done:
             return self._as_seen_last(host)

@@ -9,7 +9,7 @@ from typing import Any
 from luban.api import names
 from luban.api.cluster import LubanCluster
 from luban.api.common import ObjectMeta
-from luban.api.template import VMTemplateSpec, in_place
+from luban.api.template import VMTemplateSpec, in_place, rolls_out
 from luban.api.vm import LubanVM, LubanVMSpec, LubanVMStatus, PhaseTransition
 from luban.core.model import ClusterRef, CreateVM, UnreadableVM, UpdateVM, VMRecord
 from luban.core.times import rfc3339, seconds_of
@@ -90,6 +90,27 @@ def belongs_to(body: Mapping[str, Any], cluster: ObjectMeta) -> bool:
     """
     owner = owner_of(body)
     return owner == cluster.uid if owner else cluster.deletion_timestamp is not None
+
+
+def is_adopted(body: Mapping[str, Any]) -> bool:
+    """Whether a LubanVM's domain bears the mark of another LubanCluster of the same name, which left it running."""
+    return bool((body["metadata"].get("annotations") or {}).get(names.ANNOTATION_ADOPTED))
+
+
+def is_orphan(body: Mapping[str, Any], cluster: LubanCluster) -> bool:
+    """Whether a LubanVM that an earlier cluster of this name left running is one that this cluster would make now.
+
+    Others are left alone: they stay in the balancers until enough of our own answer, and run on.
+    """
+    metadata, spec = body["metadata"], cluster.spec
+    if owner_of(body) or metadata.get("deletionTimestamp") or cluster.metadata.deletion_timestamp or spec.paused:
+        return False
+    try:
+        vm = LubanVM.parse(body)
+    except UnreadableObject:
+        return False
+    hosts = {(host.name, host.uri) for host in spec.hosts}
+    return (vm.spec.host, vm.spec.host_uri) in hosts and not rolls_out(vm.spec.template, spec.template.spec)
 
 
 def awaits_us(body: Mapping[str, Any]) -> bool:

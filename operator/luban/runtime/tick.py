@@ -18,11 +18,12 @@ from luban.core.times import Now
 from luban.errors import Conflict, LubanError, NotLeader
 from luban.ports import Ports
 from luban.render.balancer import settings_of
+from luban.runtime.adoption import Adopter
 from luban.runtime.apply import Applier, Outcome, fault
 from luban.runtime.events import Event, action_events, bond_events, cluster_events
 from luban.runtime.host_reports import HostReports
 from luban.runtime.metrics import Metrics
-from luban.runtime.observe import Observer
+from luban.runtime.observe import Look, Observer
 from luban.runtime.recorder import EventRecorder
 from luban.runtime.records import cluster_ref
 from luban.runtime.remains import Gone, deletion_policy_of
@@ -55,6 +56,7 @@ class ClusterRuntime:
         self._version = self.cluster.metadata.resource_version
         """Of the LubanCluster as it was read or written last."""
         self.observer = Observer(self.ports, self.reports)
+        self.adopter = Adopter(self.ports)
         self.wake = asyncio.Event()
         self.applier = Applier(self.ports, on_done=self.wake.set)
         if self.cluster.left_out:
@@ -159,7 +161,9 @@ class ClusterRuntime:
         self.cluster = self.cluster.model_copy(update={"status": status})
 
     async def _tick(self) -> float:
-        seen = await self.observer.observe(self.cluster, self.applier.provision_failures, self.applier.action_failures)
+        seen = await self._look()
+        if await self.adopter.adopt(self.ref, seen.orphans):
+            seen = await self._look()
         self.applier.forget_others(seen.bodies)
         self._uids = frozenset(str(body["metadata"]["uid"]) for body in seen.bodies.values())
         moment = self._moment()
@@ -186,6 +190,9 @@ class ClusterRuntime:
         await self._report(before, status, now)
         self.finished = made.finished
         return made.requeue_after
+
+    async def _look(self) -> Look:
+        return await self.observer.observe(self.cluster, self.applier.provision_failures, self.applier.action_failures)
 
     def _log_decision(self, made: Plan) -> None:
         decision = made.decision

@@ -100,6 +100,10 @@ class KubernetesCluster:
         """Remove our finalizer and the owner reference from a LubanVM."""
         await self._edit_vm(cluster, name, lambda old: _without_finalizer(old) | _without_owner(old))
 
+    async def adopt_vm(self, cluster: ClusterRef, name: str) -> None:
+        """Give a LubanVM without an owner to the cluster, with our finalizer."""
+        await self._edit_vm(cluster, name, lambda old: _adopted(old, cluster))
+
     async def apply_config_map(
         self, cluster: ClusterRef, name: str, data: Mapping[str, str], labels: Mapping[str, str]
     ) -> None:
@@ -242,6 +246,23 @@ def _without_owner(old: Metadata) -> Metadata:
     return {"ownerReferences": others} if len(others) < len(owners) else {}
 
 
+def _adopted(old: Metadata, cluster: ClusterRef) -> Metadata:
+    """What to patch so that the cluster owns it; empty: nothing, as somebody does or it is to be deleted."""
+    owners, finalizers = old.get("ownerReferences") or [], old.get("finalizers") or []
+    if old.get("deletionTimestamp") or any(owner["kind"] == "LubanCluster" for owner in owners):
+        return {}
+    return {
+        "ownerReferences": [*owners, _owner_reference(cluster) | {"blockOwnerDeletion": True}],
+        "finalizers": [*(it for it in finalizers if it != names.FINALIZER_VM), names.FINALIZER_VM],
+        "annotations": {names.ANNOTATION_ADOPTED: "true"},
+    }
+
+
+def _owner_reference(cluster: ClusterRef) -> Metadata:
+    owner = {"apiVersion": names.API_VERSION, "kind": "LubanCluster", "name": cluster.name}
+    return {**owner, "uid": cluster.uid, "controller": True}
+
+
 def _is_ours(found: Mapping[str, Any], cluster: ClusterRef) -> bool:
     labels = found["metadata"].get("labels") or {}
     return bool(labels.get(names.LABEL_CLUSTER) == cluster.name)
@@ -260,8 +281,7 @@ def _apply(cluster: ClusterRef, name: str, data: Mapping[str, str], labels: Mapp
     if version:
         metadata["resourceVersion"] = version
     if cluster.uid:
-        owner = {"apiVersion": names.API_VERSION, "kind": "LubanCluster", "name": cluster.name}
-        metadata["ownerReferences"] = [{**owner, "uid": cluster.uid, "controller": True}]
+        metadata["ownerReferences"] = [_owner_reference(cluster)]
     return Call(
         "patch",
         CONFIG_MAPS,
