@@ -27,19 +27,29 @@ class Killed(BaseException):
     """The operator is dead: nothing that it still tries may have an effect."""
 
 
-@dataclass
 class VirtualClock:
-    """Time that moves only when it is told to."""
+    """Time that moves only when it is told to: `seconds` is the time of day, which may be set back."""
 
-    seconds: float = START
+    def __init__(self, seconds: float = START) -> None:
+        self._seconds = self._passed = seconds
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since the epoch."""
+        return self._seconds
+
+    @seconds.setter
+    def seconds(self, value: float) -> None:
+        self._passed += max(0.0, value - self._seconds)
+        self._seconds = value
 
     def now(self) -> float:
         """Seconds since the epoch."""
-        return self.seconds
+        return self._seconds
 
     def monotonic(self) -> float:
-        """The same: nobody sets it."""
-        return self.seconds
+        """The same as long as nobody sets that back."""
+        return self._passed
 
 
 class LoopClock(VirtualClock):

@@ -184,3 +184,20 @@ async def test_a_deletion_that_cannot_go_on_is_looked_at_ever_more_seldom() -> N
     harness.hypervisor.host("host-b").reachable = True
     await harness.run(60)
     assert harness.consistent(0)
+
+
+async def test_a_clock_that_is_set_back_makes_no_silent_host_reachable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(observe, "HOST_PATIENCE_SECONDS", 0.01)
+    harness = OperatorHarness()
+    await harness.run(60)
+    gate = asyncio.Event()
+
+    async def hangs(*_: Any) -> dict[str, DomainRecord]:
+        await gate.wait()
+        return {}
+
+    harness.hypervisor.list_domains = hangs  # type: ignore[method-assign]
+    harness.clock.seconds -= 3600
+    await harness.run(10)
+    assert not any(host["reachable"] for host in harness.body()["status"]["hosts"])
+    harness.runtime.observer.close()
