@@ -118,7 +118,7 @@ class FakeHttpd:
         self._moved = {}
         self.live = _parse(self.config)
 
-    async def graceful(self) -> None:
+    async def graceful(self, children: int) -> None:
         """Read the file again."""
         self.reloads.append(self._now())
         self._survive()

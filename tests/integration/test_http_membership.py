@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -206,3 +207,22 @@ async def test_a_member_is_drained_when_what_is_open_has_ended(stage: HttpdHarne
     gate.set()
     writer.close()
     await stage.drained(holder)
+
+
+async def test_websockets_that_stay_open_leave_room_for_new_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A child of httpd serves what it began, also when others serve by then; httpd has places for so many children."""
+    monkeypatch.setattr("luban.render.httpd.MOST_CHILDREN", 8)
+    monkeypatch.setattr("luban.balancer_agent.server.MOST_CHILDREN", 8)
+    monkeypatch.setattr("luban.balancer_agent.loader.RELOAD_SECONDS", 1.5)
+    async with plain_stage(requests_at_once=128) as stage, contextlib.AsyncExitStack() as stack:
+        knows_all(stage, "a")
+        await stage.start()
+        opened = []
+        for number in range(10):
+            opened.append(await stack.enter_async_context(websocket(HTTPD, stage.port, opening("ws"))))
+            assert await opened[-1].greeted()
+            stage.publish(timeout_seconds=100 + number)
+            await stage.applied()
+            assert await get(stage.port)
+        assert [await one.echoed(frame(b"x")) for one in opened[-3:]] == [frame(b"x")] * 3
+        assert await opened[0].ended() == b"", "the oldest had to go"

@@ -73,7 +73,6 @@ class Limits(Model):
 
     requests_at_once: int = Field(default=1024, ge=128, le=4096)
     """Requests that are served at once, each in a thread; each WebSocket and each event stream is one. Further ones wait."""
-
     request_line_bytes: int = Field(default=16_384, ge=1024, le=65_536)
     """Longest request line: method, path with query, and version."""
     header_field_bytes: int = Field(default=16_384, ge=1024, le=65_536)

@@ -14,7 +14,7 @@ from luban.balancer_agent.server import Server
 from luban.balancer_agent.slots import View, lines, ports_of
 from luban.errors import ConfigurationRefused, LubanError
 from luban.render.balancer import BalancerDocument, BalancerSettings
-from luban.render.httpd import AgentSettings, slot_host, slotted_config
+from luban.render.httpd import AgentSettings, children_for, slot_host, slotted_config
 
 log = structlog.get_logger(__name__)
 
@@ -135,7 +135,7 @@ class Loader:
             text = self._text(wanted, view)
             await self._server.check(text, self._new_endpoint(wanted.settings, text))
             self._write_config(text)
-            await self._server.graceful()
+            await self._server.graceful(children_for(wanted.settings.requests_at_once))
         except LubanError as error:
             # Not all that ends httpd is found by its own check.
             if self._server.running and not isinstance(error, ConfigurationRefused):

@@ -9,11 +9,15 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Protocol
 
+import structlog
+
 from luban.adapters.apache_httpd.connections import Endpoint, open_connections
 from luban.adapters.apache_httpd.manager import GENERATION, HttpdManager, LiveSlot, SlotState
 from luban.adapters.apache_httpd.process import Httpd
 from luban.errors import ConfigurationRefused, LubanError, TemporaryError
-from luban.render.httpd import AgentSettings
+from luban.render.httpd import MOST_CHILDREN, AgentSettings
+
+log = structlog.get_logger(__name__)
 
 START_SECONDS = 15.0
 """Longest wait for httpd to answer after a start or a graceful restart; on an idle machine 0.2 s."""
@@ -45,8 +49,8 @@ class Server(Protocol):
     async def start(self) -> None:
         """Start httpd; returns when it answers. Raises TemporaryError with its words if it does not."""
 
-    async def graceful(self) -> None:
-        """Let httpd read its configuration again; returns when the new one is in force."""
+    async def graceful(self, children: int) -> None:
+        """Let httpd read its configuration again; returns when the new one is in force. It begins so many children."""
 
     async def stop(self, patience: float) -> None:
         """Let requests in flight end for `patience` seconds at most, and end httpd."""
@@ -109,8 +113,11 @@ class HttpdServer:
         await self._httpd.start()
         await self._answering(-1)
 
-    async def graceful(self) -> None:
+    async def graceful(self, children: int) -> None:
         """Let httpd read its configuration again; returns when a child with the new one answers."""
+        # Twice, for what ends and begins meanwhile.
+        if ended := await self._httpd.make_room(MOST_CHILDREN - 2 * children):
+            log.warning("what was open for many configurations is cut", children=ended)
         generation = await self._generation()
         await self._httpd.graceful()
         await self._answering(generation)

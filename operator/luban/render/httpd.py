@@ -37,6 +37,7 @@ __all__ = [
     "BalancerDocument",
     "BalancerSettings",
     "SlotLine",
+    "children_for",
     "config_map_data",
     "parse_balancer_json",
     "plain_config",
@@ -111,7 +112,8 @@ Group #65534
 
 THREADS_PER_CHILD = 128
 MOST_CHILDREN = 128
-"""Of all generations together; httpd cannot change it while it runs. Four times what the most requests at once take."""
+"""Of all configurations together, the earlier ones still finishing requests; httpd cannot change it while it runs. Four
+times what the most requests at once take."""
 
 _CONNECTIONS = """\
 MaxConnectionsPerChild 0
@@ -176,6 +178,11 @@ def slot_name(index: int) -> str:
 def slot_host(name: str) -> str:
     """Host name of a slot."""
     return f"{name}.{SLOT_DOMAIN}"
+
+
+def children_for(requests_at_once: int) -> int:
+    """Processes that httpd begins to serve so many requests at once."""
+    return math.ceil(requests_at_once / THREADS_PER_CHILD)
 
 
 def config_map_data(settings: BalancerSettings, members: Sequence[Member]) -> dict[str, str]:
@@ -245,7 +252,7 @@ def _capacity(requests: int) -> str:
     All children from the start and none ever retired, because a retired child closes its clients' connections too; room
     for children of earlier generations that still finish requests.
     """
-    children = math.ceil(requests / THREADS_PER_CHILD)
+    children = children_for(requests)
     threads = children * THREADS_PER_CHILD
     return (
         f"StartServers {children}\nThreadsPerChild {THREADS_PER_CHILD}\nThreadLimit {THREADS_PER_CHILD}\n"

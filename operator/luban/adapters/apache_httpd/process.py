@@ -137,6 +137,22 @@ class Httpd:
         if code != 0:
             raise ConfigurationRefused("HttpdRefused", words)
 
+    async def make_room(self, most: int) -> int:
+        """End the oldest children until `most` are left; how many were ended.
+
+        Those of earlier configurations stay for as long as a request of theirs lasts, a WebSocket for days; when they
+        hold all places that httpd has for children, it serves nobody after a graceful restart.
+        """
+        children = sorted(_children(self.pid), key=_started) if self.pid else []
+        surplus = children[: max(0, len(children) - most)]
+        for pid in surplus:
+            _signal(pid, signal.SIGKILL)
+            try:
+                await asyncio.wait_for(_ended(pid), TERMINATE_SECONDS)
+            except TimeoutError as error:
+                raise TemporaryError("HttpdHangs", f"a child of httpd, process {pid}, does not end") from error
+        return len(surplus)
+
     async def stop(self, patience: float) -> None:
         """Stop accepting, let requests in flight end for `patience` seconds, then insist."""
         for number, seconds in ((signal.SIGWINCH, patience), (signal.SIGTERM, TERMINATE_SECONDS)):
@@ -275,6 +291,24 @@ def _replace(path: Path, text: str, *, mode: int) -> None:
 
 def _processes() -> Iterable[int]:
     return (int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdecimal())
+
+
+def _children(parent: int) -> list[int]:
+    """Processes whose parent is this one."""
+    return [pid for pid in _processes() if (facts := _facts(pid)) and int(facts[1]) == parent]
+
+
+def _started(pid: int) -> int:
+    """When a process began, in ticks since the machine did. 0: it is gone."""
+    return int(facts[19]) if (facts := _facts(pid)) else 0
+
+
+def _facts(pid: int) -> list[str]:
+    """The fields of /proc/PID/stat behind the program's name; none: the process is gone."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return []
 
 
 def _signal(pid: int, number: signal.Signals) -> None:
