@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import structlog
@@ -247,14 +247,18 @@ class Converger:
         known = all(slot.name in live for slot in table)
         if known and self._loader.in_force and not wrong and not opening:
             self.applied = document.version
-        if wrong or opening or self._draining() or not self._server.running:
+        if wrong or not self._server.running:
             return SAMPLE_SECONDS
-        if not self._loader.in_force and not self._loader.problem:
-            return min(IDLE_SECONDS, max(SAMPLE_SECONDS, self._loader.reload_delay()))
-        return IDLE_SECONDS
+        return min(IDLE_SECONDS, max(SAMPLE_SECONDS, min(self._dues(), default=IDLE_SECONDS)))
 
-    def _draining(self) -> bool:
-        """Whether any closed slot is not known to be drained."""
-        facts, quiet = Facts(self.seen.live), self.seen.quiet
-        closed = (slot for slot in self._store.table if slot.member and facts.takes_nothing(slot))
-        return any(slot.name not in quiet or not quiet[slot.name].drained for slot in closed)
+    def _dues(self) -> Iterator[float]:
+        """Seconds until things that take their time may be further, each by itself."""
+        now, facts, quiet = self._inputs.clock(), Facts(self.seen.live), self.seen.quiet
+        for slot in self._store.table:
+            if slot.wanted == "Enabled":
+                if not slot.settled:
+                    yield self._pointed.get((slot.name, slot.address), now) + SETTLE_SECONDS - now
+            elif slot.member and facts.takes_nothing(slot):
+                yield quiet[slot.name].due(now) if slot.name in quiet else SAMPLE_SECONDS
+        if not self._loader.in_force and not self._loader.problem:
+            yield self._loader.reload_delay()

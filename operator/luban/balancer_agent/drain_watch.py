@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 QUIET_SECONDS = 1.0
@@ -9,6 +10,9 @@ QUIET_SECONDS = 1.0
 SAMPLES = 3
 SAMPLE_SECONDS = 0.1
 """A drained member has no open connection in SAMPLES looks in a row, at least this far apart."""
+
+IN_FLIGHT_SECONDS = 0.25
+"""Between two looks at a member that has requests in flight."""
 
 
 @dataclass(frozen=True)
@@ -35,3 +39,11 @@ class DrainWatch:
         if self.zeros and now < self.looked_at + SAMPLE_SECONDS:
             return self
         return replace(self, zeros=self.zeros + 1, looked_at=now)
+
+    def due(self, now: float) -> float:
+        """Seconds until the next look at the slot tells something new."""
+        if self.drained:
+            return math.inf
+        if now < self.closed_at + QUIET_SECONDS:
+            return self.closed_at + QUIET_SECONDS - now
+        return SAMPLE_SECONDS if self.zeros else IN_FLIGHT_SECONDS

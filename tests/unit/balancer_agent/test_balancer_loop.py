@@ -87,6 +87,14 @@ class World:
         while self.now < end:
             self.step()
 
+    def looks(self, seconds: float) -> int:
+        """Let time pass; how often httpd was looked at."""
+        end, looks = self.now + seconds, 0
+        while self.now < end:
+            self.step()
+            looks += 1
+        return looks
+
     def states(self) -> dict[str, tuple[str, bool]]:
         """State and drained by member, as reported."""
         return {one.name: (one.state, one.drained) for one in self.converger.report("shop-balancer-0").members}
@@ -140,6 +148,20 @@ class TestLoop:
         world.run(8.0)
         assert world.converger.applied == document.version
         assert world.httpd.serving() == {"a": "10.0.0.1", "c": "10.0.0.3"}
+
+    def test_it_looks_when_something_can_have_changed(self, world: World) -> None:
+        world.want([member("a"), member("b", address="10.0.0.2")])
+        world.run(5.0)
+        world.want([member("a"), member("b", address="10.0.0.2"), member("c", address="10.0.0.3")])
+        assert world.looks(2.1) <= 4
+        assert "c" in world.httpd.serving()
+        world.httpd.in_flight["10.0.0.1", PORT] = 1
+        world.want([member("a", "Draining"), member("b", address="10.0.0.2")])
+        assert world.looks(5.0) <= 25
+        assert world.states()["a"] == ("Draining", False)
+        world.httpd.in_flight.clear()
+        assert world.looks(0.6) <= 7
+        assert world.states()["a"] == ("Draining", True)
 
     def test_what_fails_is_tried_ever_more_rarely(self, world: World) -> None:
         world.want([member("a")])
