@@ -8,6 +8,7 @@ VMs, ours without a change gives the latency to compare with: what else the mach
 from __future__ import annotations
 
 import asyncio
+import os
 import platform
 import re
 import socket
@@ -26,6 +27,7 @@ from typing import Protocol
 from bench.result import Result, say, spread
 from bench.support.backends import ROOT, Backends
 from bench.support.companions import Companions
+from bench.support.priority import run_first
 from luban.adapters.apache_httpd.process import Httpd, find_httpd
 from luban.adapters.balancers_http import HttpBalancers
 from luban.core.model import BalancerReport, ClusterRef, Member
@@ -33,7 +35,7 @@ from luban.logs import configure_logging
 from luban.render.httpd import BalancerSettings, config_map_data, plain_config
 from tests.fakes.web import Load, Outcome
 
-ROUNDS = 1
+ROUNDS = 5
 CHANGES = 10
 """Per round; half of them joins."""
 RATE = 500.0
@@ -312,6 +314,7 @@ def httpd_version() -> str:
 def main() -> None:
     """Measure and print."""
     configure_logging()
+    scheduling = run_first()
     with tempfile.TemporaryDirectory(prefix="luban-bench-") as name:
         folder = Path(name)
         folder.chmod(0o711)
@@ -328,6 +331,8 @@ def main() -> None:
             "ours": ours.detail(),
             "baseline": baseline.detail(),
             "ours_without_changes": quiet.detail(),
+            "scheduling": scheduling,
+            "load_average": os.getloadavg()[0],
             "versions": {"httpd": httpd_version(), "python": platform.python_version(), "kernel": platform.release()},
         },
     ).print()
