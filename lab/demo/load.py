@@ -54,6 +54,11 @@ class Load:
         """Users that have not been asked to leave."""
         return len(self._users) - len(self._leaving)
 
+    @property
+    def present(self) -> int:
+        """Users who still wait for an answer or will ask again."""
+        return sum(not user.done() for user in self._users)
+
     async def set_users(self, count: int) -> None:
         """Let users come, or leave after the request that they wait for."""
         if self._session is None:

@@ -49,6 +49,7 @@ from luban.core.model import (
 )
 from luban.core.phases import PROBED
 from luban.core.plan import plan
+from luban.core.setbacks import memory_for
 from luban.core.state import State
 from luban.core.times import Now
 from luban.runtime.apply import failure_subject, subject
@@ -525,8 +526,8 @@ class Operator:
         `killed_after`: the operator dies after so many actions; `told`: it had written the status before.
         """
         if self.spec is not self.world.spec:
+            self.memory = memory_for(self.world.spec, self.spec or self.world.spec, self.memory)
             self.spec = self.world.spec
-            self.memory = replace(self.memory, evaluated=None, setbacks={})
             self.retries.forget()
         made = self.look()
         if self.memory.silent.keys() - made.memory.silent.keys():
@@ -535,7 +536,10 @@ class Operator:
         self._apply(actions if killed_after is None else actions[:killed_after])
         if killed_after is None or told:
             self.status = ClusterMemory(
-                decision=made.decision, last_scale=made.memory.last_scale, desired=made.desired or None
+                decision=made.decision,
+                last_scale=made.memory.last_scale,
+                desired=made.desired or None,
+                taken_over=True,
             )
         if killed_after is not None:
             self.restart()

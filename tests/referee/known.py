@@ -7,6 +7,7 @@ from typing import Any
 from tests.referee.story import Argument, Happening, Story
 from tests.referee.wishes import host_entry
 
+ONE_HOST = (("host-b", 0, 4),)
 TWO_AND_TWO = (("host-b", 1, 2), ("host-c", 0, 2))
 DEFAULTS = (("host-b", 1, 3), ("host-c", 1, 3))
 NO_MINIMA = (("host-b", 0, 3), ("host-c", 0, 3))
@@ -99,5 +100,47 @@ KNOWN: dict[str, Story] = {
         (0, "vm-crashes", 1),
         (3, "user-sets-host-limits", "host-b", 0, 1),
         (2, "host-is-repaired", "host-b"),
+    ),
+    "killed-before-a-scale-up-was-told": story(
+        0, spec(ONE_HOST, minVMs=2), (60, "operator-dies-after", 1, False), (0, "load-is", 500)
+    ),
+    "a-spec-that-remedies-nothing": story(
+        0,
+        spec(DEFAULTS, minVMs=2),
+        (20, "host-refuses", "host-b", "image"),
+        (3, "user-cordons", "host-c"),
+        (0, "load-per-vm-is", 95),
+        (5, "user-sets-sessions-per-vm", 50),
+        (120, "metrics-are-back"),
+    ),
+    "a-silent-host-that-left-the-spec": story(
+        0,
+        spec(DEFAULTS, minVMs=2),
+        (1, "host-loses-power", "host-b"),
+        (0, "user-removes-host", "host-b"),
+        (0, "host-cannot-boot", "host-c"),
+        (0, "user-rolls-out"),
+    ),
+    "a-stray-that-serves": story(
+        130,
+        spec(DEFAULTS, minVMs=2),
+        (60, "user-tears-out-vm", 3),
+        (0, "guests-boot-in", 200.0),
+        (120, "vm-crashes", "host-c"),
+    ),
+    "a-power-button-on-a-slow-host": story(
+        290,
+        spec(ONE_HOST, minVMs=2, behavior=AT_ONCE),
+        (343, "vm-crashes", "host-b"),
+        (1, "host-is-slow", "host-b", 8),
+        (0, "load-per-vm-is", 5),
+        (5, "load-is", 130),
+    ),
+    "an-address-that-moves": story(
+        0,
+        spec(DEFAULTS, minVMs=2),
+        (20, "user-removes-host", "host-c"),
+        (3, "lease-moves", "host-b", "host-c"),
+        (5, "user-sets-drain", "5s"),
     ),
 }

@@ -85,6 +85,9 @@ def _drained_from(balancer: BalancerReport, vm: VMRecord, state: State) -> bool:
     member = state.member(balancer, vm)
     if member is not None and (member.state == "Enabled" or not member.drained):
         return False
+    if member is None and state.address_lost(vm):
+        # It was left out for its address' sake: what is in flight there is anybody's, and has to be waited for.
+        return False
     return (member is not None and member.state == "Draining") or state.told_to_stop(balancer, vm)
 
 

@@ -28,6 +28,8 @@ from luban.core.state import State
 OFF_STATES = frozenset({"Off", "Crashed"})
 PAUSED_SECONDS = 60.0
 """So long a paused VM may stay so; then it has failed."""
+UNHEARD_SECONDS = 120.0
+"""So much longer than its grace period a guest is left alone whose power button cannot be pressed."""
 DRAIN_TIMEOUT = "DrainTimeout"
 PAUSE_REASONS = {
     "IOError": "by QEMU: reading or writing its disk failed",
@@ -55,18 +57,47 @@ class Step:
     actions: tuple[Action, ...] = ()
 
 
+@dataclass(frozen=True)
+class _Stop:
+    """How far the stop of a VM has come, in seconds."""
+
+    waited: float
+    """Since this process first saw it stop."""
+    unheard: float | None
+    """Since its power button was last known to have been pressed in vain; None: never."""
+
+    @property
+    def press(self) -> bool:
+        """Whether the button is to be pressed: whoever wrote the phase may have died before, or it was in vain."""
+        return self.waited <= 0 or self.unheard == 0
+
+    def over(self, grace: float) -> bool:
+        """Whether the guest had its grace period (seconds)."""
+        heard = self.waited if self.unheard is None else self.unheard
+        return heard >= grace or self.waited >= grace + UNHEARD_SECONDS
+
+
 def next_step(
-    vm: VMRecord, state: State, times: DrainTimes, now: float, *, may_start: bool = True, host_gone: bool = False
+    vm: VMRecord,
+    state: State,
+    times: DrainTimes,
+    now: float,
+    *,
+    may_start: bool = True,
+    host_gone: bool = False,
+    unheard: float | None = None,
 ) -> Step:
     """The next step of one VM. `vm.phase_since` and `now`: seconds on the clock that nobody sets.
 
     `may_start`: False while its host has no room for one more domain. `host_gone`: the user took its host out of the
-    spec, and it has been silent for so long that it may never answer again. A VM whose host does not answer stays as it
+    spec, and it has been silent for so long that it may never answer again. `unheard`: when its power button was last
+    known to have been pressed in vain. A VM whose host does not answer stays as it
     is: missing data never removes anything.
     """
     if vm.deleting_since is not None:
         drain = progress(vm, state, times, now)
-        return _let_go(vm, state, drain) if host_gone else _leave(vm, state, drain, now)
+        stop = _Stop(now - vm.phase_since, now - unheard if unheard is not None else None)
+        return _let_go(vm, state, drain) if host_gone else _leave(vm, state, drain, stop)
     if not state.reachable(vm.host) or (vm.phase in phases.UNSTARTED and not may_start and not state.runs(vm)):
         return Step(vm.phase)
     return _live_on(vm, state, now)
@@ -216,7 +247,7 @@ def _retire(vm: VMRecord, now: float) -> Step:
     return Step(vm.phase, (DeleteVM(vm.name, vm.reason or vm.phase),))
 
 
-def _leave(vm: VMRecord, state: State, drain: DrainProgress, now: float) -> Step:
+def _leave(vm: VMRecord, state: State, drain: DrainProgress, stop: _Stop) -> Step:
     """Drain, stop, remove, let go: one step nearer each time."""
     if not vm.has_finalizer:
         return Step(vm.phase)
@@ -226,7 +257,7 @@ def _leave(vm: VMRecord, state: State, drain: DrainProgress, now: float) -> Step
     if domain is None or domain.state in OFF_STATES:
         return Step(vm.phase, _remove(vm))
     if vm.phase == "Stopping":
-        return _stop(vm, domain, now)
+        return _stop(vm, domain, stop)
     if not drain.over:
         return Step("Draining", _cut_off(vm, state) if drain.cut_off else _begin_drain(vm, state))
     why = _why_stopped(drain)
@@ -267,14 +298,13 @@ def _power_button(vm: VMRecord, domain: DomainRecord, why: str) -> tuple[Action,
     return (ShutdownDomain(vm, why),) if domain.state == "Running" else ()
 
 
-def _stop(vm: VMRecord, domain: DomainRecord, now: float) -> Step:
-    """The grace period runs whatever the power button answers. What is paused has its plug pulled at once."""
-    waited = now - vm.phase_since
-    if waited >= vm.template.termination_grace_period_seconds or domain.state == "Paused":
+def _stop(vm: VMRecord, domain: DomainRecord, stop: _Stop) -> Step:
+    """The grace period begins anew with a power button that was pressed in vain, but not for ever. What is paused has
+    its plug pulled at once."""
+    if stop.over(vm.template.termination_grace_period_seconds) or domain.state == "Paused":
         why = "DomainPaused" if domain.state == "Paused" else "GracePeriodOver"
         return Step("Stopping", (DestroyDomain(vm, why),))
-    # At first sight: whoever wrote the phase may have died before the button was pressed.
-    return Step("Stopping", _power_button(vm, domain, vm.reason or "Stopping") if waited <= 0 else ())
+    return Step("Stopping", _power_button(vm, domain, vm.reason or "Stopping") if stop.press else ())
 
 
 def _remove(vm: VMRecord) -> tuple[Action, ...]:

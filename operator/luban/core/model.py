@@ -264,6 +264,8 @@ class ClusterMemory:
     last_scale: float | None = None
     desired: int | None = None
     """How many VMs the policy last settled on."""
+    taken_over: bool = False
+    """Decision and wanted number are another process's, which may have died before it told all or did all."""
     evaluated: float | None = None
     """When the policy was last asked."""
     eligible: float | None = None
@@ -284,6 +286,8 @@ class ClusterMemory:
     """By VM: since when it is in its phase."""
     closed: dict[str, float] = field(default_factory=dict)
     """By VM on its way out: since when no balancer sends it anything new."""
+    unheard: dict[str, float] = field(default_factory=dict)
+    """By VM that stops: when the power button was last known to have been pressed in vain."""
     silent: dict[str, float] = field(default_factory=dict)
     """By host: since when it does not answer."""
     taken_addresses: frozenset[str] = frozenset()

@@ -9,27 +9,24 @@ from typing import Literal
 
 from luban.api.cluster import LubanClusterSpec
 from luban.api.cluster_status import Placement
-from luban.api.vm import Phase
-from luban.core import drain
+from luban.core.clocks import entered_at, on_our_clock
 from luban.core.conditions import Situation, conditions_of, phase_of
 from luban.core.deletion import BUSY_SECONDS, plan_deletion
 from luban.core.lifecycle import Step
 from luban.core.members import publications
-from luban.core.model import Action, ClusterMemory, CreateVM, DeleteVM, Entered, Observation, Plan
+from luban.core.model import Action, ClusterMemory, CreateVM, DeleteVM, Observation, Plan
 from luban.core.rollout import vms_to_create, vms_to_delete
 from luban.core.scaling import Room, ScalingResult, decide_scaling, next_look
 from luban.core.setbacks import setbacks_after
 from luban.core.snapshot import Snapshot
 from luban.core.state import State
 from luban.core.steps import Steps, state_after, steps_of
-from luban.core.strays import STRAY_SECONDS, remove_strays, strays_in_words, strays_since
+from luban.core.strays import remove_idle_strays, strays_in_words, strays_since
 from luban.core.times import Now
 from luban.core.unreadable import release_deleted
 
 AT_ONCE_SECONDS = 0.2
 """Time to the next look after a step of our own."""
-SOON_SECONDS = 0.5
-"""Time to the next look while a VM boots: users wait for it."""
 CALM_SECONDS = 5.0
 """Time to the next look at VMs' readiness in a calm cluster."""
 PATIENCE = 40.0
@@ -55,7 +52,7 @@ def plan(
     that nobody sets, from the moment at which this process saw it begin.
     Applying the plan and observing again gives a plan without actions, unless something else changed.
     """
-    memory, state = _on_our_clock(memory, observation, now.monotonic)
+    memory, state = on_our_clock(memory, observation, now.monotonic)
     if deleting:
         return plan_deletion(spec, state, memory, now)
     steps = _own_steps(spec, state, memory, now.monotonic)
@@ -92,7 +89,7 @@ def _actions(snapshot: Snapshot, state: State, steps: Steps, changes: _Changes) 
         *changes.leaving,
         *changes.arriving,
         *publications(snapshot.spec, snapshot.state, staying, names, desired=changes.desired),
-        *remove_strays(snapshot.spec, state, snapshot.memory, snapshot.now - STRAY_SECONDS),
+        *remove_idle_strays(snapshot.spec, state, snapshot.memory, snapshot.now),
         *release_deleted(state.observation),
     )
 
@@ -131,26 +128,6 @@ def _conclude(
     )
 
 
-def _on_our_clock(memory: ClusterMemory, observation: Observation, now: float) -> tuple[ClusterMemory, State]:
-    """Note what begins now, and give each VM the time since which this process has seen it in its phase."""
-    entered = {vm.name: _entered(memory.entered.get(vm.name), vm.phase, now) for vm in observation.vms}
-    state = State(
-        replace(observation, vms=tuple(replace(vm, phase_since=entered[vm.name].since) for vm in observation.vms))
-    )
-    closed = {
-        vm.name: memory.closed.get(vm.name, now)
-        for vm in state.draining
-        if vm.phase == "Draining" and drain.closed(vm, state)
-    }
-    silent = {host.name: memory.silent.get(host.name, now) for host in observation.hosts if not host.reachable}
-    setbacks = {} if memory.silent.keys() - silent.keys() else memory.setbacks
-    return replace(memory, entered=entered, closed=closed, silent=silent, setbacks=setbacks), state
-
-
-def _entered(before: Entered | None, phase: Phase, now: float) -> Entered:
-    return before if before is not None and before.phase == phase else Entered(phase, now)
-
-
 def _room(snapshot: Snapshot) -> Room:
     def can_shrink_to(desired: int) -> bool:
         live = len(snapshot.state.live)
@@ -159,7 +136,7 @@ def _room(snapshot: Snapshot) -> Room:
             return snapshot.chosen_host is None
         return live - len(vms_to_delete(snapshot, desired)) <= desired
 
-    return Room(snapshot.limits, can_shrink_to)
+    return Room(snapshot.limits, can_shrink_to, lambda: len(snapshot.state.live) - len(snapshot.outdated_live))
 
 
 def _close_memory(
@@ -167,7 +144,9 @@ def _close_memory(
 ) -> ClusterMemory:
     """What the next tick shall know of this one."""
     shrinks = result.decision.verdict == "ScaleDown" and result.memory.evaluated == now
-    entered = {vm.name: _entered(result.memory.entered.get(vm.name), steps.of[vm.name].phase, now) for vm in state.vms}
+    entered = {
+        vm.name: entered_at(result.memory.entered.get(vm.name), steps.of[vm.name].phase, now) for vm in state.vms
+    }
     return replace(
         result.memory,
         shrinking=frozenset(it.name for it in leaving) if shrinks else frozenset(),
@@ -237,4 +216,4 @@ def _requeue(
         any(isinstance(action, CreateVM) for action in actions) and not state.observation.action_failures
     ):
         return AT_ONCE_SECONDS
-    return min(CALM_SECONDS, max(SOON_SECONDS if state.booting else BUSY_SECONDS, (now - moved) / PATIENCE))
+    return min(CALM_SECONDS, max(BUSY_SECONDS, (now - moved) / PATIENCE))

@@ -26,6 +26,8 @@ class Room:
     """Limits around a wanted number of VMs."""
     can_shrink_to: Callable[[int], bool]
     """Whether all that is above a lower wanted number could be asked to leave in this very tick."""
+    current: Callable[[], int]
+    """Live VMs that need not be replaced."""
 
 
 @dataclass(frozen=True)
@@ -40,8 +42,8 @@ class ScalingResult:
 def decide_scaling(spec: LubanClusterSpec, state: State, memory: ClusterMemory, now: Now, room: Room) -> ScalingResult:
     """Ask the policy if its interval has passed; otherwise the last decision stands."""
     policy = policy_of(spec.scaling.policy)
-    desired = _previous_desired(spec, state, memory)
-    memory = replace(memory, shrinking=frozenset())
+    desired = _previous_desired(spec, state, memory, room)
+    memory = replace(memory, shrinking=frozenset(), taken_over=False)
     if not policy.immediate and not _due(spec, memory, now.monotonic) and memory.decision is not None:
         return ScalingResult(memory.decision, desired, replace(memory, desired=desired))
     wish = policy.recommend(
@@ -65,23 +67,23 @@ def next_look(spec: LubanClusterSpec, memory: ClusterMemory, now: float) -> floa
     return max(0.0, (due if memory.eligible is None else min(due, memory.eligible)) - now)
 
 
-def _previous_desired(spec: LubanClusterSpec, state: State, memory: ClusterMemory) -> int:
+def _previous_desired(spec: LubanClusterSpec, state: State, memory: ClusterMemory, room: Room) -> int:
     """The wanted number before this decision: what was settled on, or what lives, within the spec's limits.
 
     A scale-down that was not carried out is none any more: the load may be another by now, so it is asked again.
     """
     last = memory.desired if memory.desired is not None else len(state.live)
-    return _within(spec, last + _not_carried_out(spec, state, memory, last))
+    return _within(spec, last + _beyond(spec, state, memory, last, room))
 
 
-def _not_carried_out(spec: LubanClusterSpec, state: State, memory: ClusterMemory, last: int) -> int:
-    """How many VMs that the last scale-down meant are still there."""
+def _beyond(spec: LubanClusterSpec, state: State, memory: ClusterMemory, last: int, room: Room) -> int:
+    """How many VMs there are that a scale-up made which nobody told of, or that the last scale-down meant in vain."""
     if policy_of(spec.scaling.policy).immediate:
         return 0
-    if memory.evaluated is None and memory.decision is not None and memory.decision.verdict == "ScaleDown":
-        # Another process decided it, and may have died before it asked anybody to leave.
-        return max(0, len(state.ready) - last)
-    return sum(vm.name in memory.shrinking for vm in state.live)
+    if not memory.taken_over:
+        return sum(vm.name in memory.shrinking for vm in state.live)
+    shrank = memory.decision is not None and memory.decision.verdict == "ScaleDown"
+    return max(0, (len(state.ready) if shrank else room.current()) - last)
 
 
 def _within(spec: LubanClusterSpec, wanted: int) -> int:

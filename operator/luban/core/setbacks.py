@@ -1,21 +1,30 @@
 """Growing patience with a cluster that cannot work: what fails again and again is tried ever more rarely.
 
-As with CrashLoopBackOff: doubling up to five minutes, counted per cause, forgotten as soon as a VM becomes ready or the
-spec changes. The first failure costs nothing: it is replaced at once.
+As with CrashLoopBackOff: doubling up to five minutes, counted per cause, forgotten as soon as a VM becomes ready, a
+host is back, or the user changes hosts or template. The first failure costs nothing: it is replaced at once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
+from luban.api.cluster import LubanClusterSpec
 from luban.core.lifecycle import Step
-from luban.core.model import Setback, UpdateVM, VMRecord
+from luban.core.model import ClusterMemory, Setback, UpdateVM, VMRecord
 from luban.core.state import State
 
 FIRST_SECONDS = 10.0
 LONGEST_SECONDS = 300.0
 SOUND_SECONDS = 600.0
 """A VM that served for so long did not fail at its start: its end is no setback."""
+
+
+def memory_for(spec: LubanClusterSpec, before: LubanClusterSpec, memory: ClusterMemory) -> ClusterMemory:
+    """What still holds of a cluster's memory when its spec changes: the policy is asked anew; and what failed may work
+    now, if it is hosts or template that changed."""
+    remedy = (spec.hosts, spec.template) != (before.hosts, before.template)
+    return replace(memory, evaluated=None, setbacks={} if remedy else memory.setbacks)
 
 
 def setbacks_after(

@@ -122,6 +122,10 @@ class State:
         """Where the VM serves, from the freshest source that knows; empty: nobody knows yet, or it is another VM's."""
         return self._addresses.get(vm.name, "")
 
+    def address_lost(self, vm: VMRecord) -> bool:
+        """Whether the VM was ready and has no address any more: it is another VM's now."""
+        return vm.was_ready and not self.address(vm)
+
     @cached_property
     def _addresses(self) -> dict[str, str]:
         """By VM. Never one address for two: it is the one's whose domain is seen with it, then the younger one's."""

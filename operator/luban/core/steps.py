@@ -62,7 +62,13 @@ def steps_of(
     return Steps(
         {
             vm.name: next_step(
-                vm, state, times[vm.name], now, may_start=vm.name not in may_not_start, host_gone=vm.host in gone
+                vm,
+                state,
+                times[vm.name],
+                now,
+                may_start=vm.name not in may_not_start,
+                host_gone=vm.host in gone,
+                unheard=memory.unheard.get(vm.name),
             )
             for vm in state.vms
         },

@@ -39,3 +39,29 @@ def remove_strays(spec: LubanClusterSpec, state: State, memory: ClusterMemory, u
         for host, domain in state.strays
         if host in uris and memory.strays.get(domain.uuid, math.inf) <= until
     )
+
+
+def remove_idle_strays(spec: LubanClusterSpec, state: State, memory: ClusterMemory, now: float) -> tuple[Action, ...]:
+    """The same while the cluster lives: after STRAY_SECONDS, and once no balancer sends requests there any more.
+
+    While VMs are missing a stray may serve in their place; then it is drained like any other.
+    """
+    patience = STRAY_SECONDS + spec.balancer.drain.timeout.seconds
+    addresses = {domain.uuid: domain.address for _, domain in state.strays}
+    return tuple(
+        removal
+        for removal in remove_strays(spec, state, memory, now - STRAY_SECONDS)
+        if isinstance(removal, RemoveStray)
+        and not _gets_requests(
+            state, addresses[removal.uuid], patient=memory.strays.get(removal.uuid, now) > now - patience
+        )
+    )
+
+
+def _gets_requests(state: State, address: str, *, patient: bool) -> bool:
+    """Whether a balancer sends requests to the address, or (`patient`) still has some in flight there."""
+    published = [member for it in state.observation.published.values() for member in it.members]
+    names = {member.name for member in published if address and member.address == address}
+    busy = {member.name for it in state.observation.balancers for member in it.members if not member.drained}
+    told = any(member.name in names and member.state == "Enabled" for member in published)
+    return told or (patient and bool(names & busy))

@@ -22,6 +22,8 @@ class Question(Generic[T]):
     """Seconds from one time of asking to the next; 0: whenever somebody looks."""
     lifetime: float
     """Seconds for which an answer says something."""
+    impatience: float | None = None
+    """So many seconds after a False it is asked again, whether anybody looks or not; None: when somebody looks."""
 
 
 @dataclass(frozen=True)
@@ -53,9 +55,12 @@ class _Thread(Generic[T]):
 
 @dataclass
 class Asker(Generic[T]):
-    """Asks VMs, and remembers what they answered. `monotonic`: seconds of a clock that nobody sets."""
+    """Asks VMs, and remembers what they answered."""
 
     monotonic: Callable[[], float]
+    """Seconds of a clock that nobody sets."""
+    on_yes: Callable[[], None] = lambda: None
+    """Told when an impatient question is answered with something else than False."""
     _threads: dict[str, _Thread[T]] = field(default_factory=dict)
     """By VM."""
 
@@ -94,5 +99,30 @@ class Asker(Generic[T]):
         """The VM's question under way, begun now if it is due."""
         thread, now = self._threads[name], self.monotonic()
         if thread.task is None and now - thread.begun >= question.period:
-            thread.task, thread.begun = asyncio.ensure_future(question.ask()), now
+            self._start(thread, question)
         return thread.task
+
+    def _start(self, thread: _Thread[T], question: Question[T]) -> None:
+        thread.task, thread.begun = asyncio.ensure_future(question.ask()), self.monotonic()
+        if question.impatience is not None:
+            thread.task.add_done_callback(lambda task: self._answered(thread, question, task))
+
+    def _answered(self, thread: _Thread[T], question: Question[T], task: asyncio.Task[T]) -> None:
+        """An impatient question was answered: tell of it, or ask again soon."""
+        if task.cancelled() or not self._goes_on(thread) or question.impatience is None:
+            return
+        if task.exception() is not None or task.result():
+            self.on_yes()
+        else:
+            asyncio.get_running_loop().call_later(question.impatience, self._again, thread, question)
+
+    def _again(self, thread: _Thread[T], question: Question[T]) -> None:
+        if not self._goes_on(thread):
+            return
+        thread.collect(self.monotonic())
+        if thread.task is None and self.monotonic() - thread.begun >= (question.impatience or 0.0):
+            self._start(thread, question)
+
+    def _goes_on(self, thread: _Thread[T]) -> bool:
+        """Whether anybody still asks this."""
+        return any(it is thread for it in self._threads.values())

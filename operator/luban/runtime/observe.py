@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -47,6 +47,8 @@ SCRAPE_SECONDS = 1.0
 """Between two looks at a VM's own gauge."""
 LATE_SECONDS = 10.0
 """An answer may be so much older than it should be: ticks are seconds apart, and some wait for others."""
+IMPATIENCE_SECONDS = 0.2
+"""A VM that boots is asked again so soon, between the ticks too: users wait for it."""
 BOOTING_ANSWER_SECONDS = 1.0
 """What a VM that boots answered says so long that it does not answer yet."""
 
@@ -69,6 +71,8 @@ class Observer:
     ports: Ports
     reports: HostReports = field(default_factory=HostReports)
     """What node agents say about bonds."""
+    wake: Callable[[], None] = lambda: None
+    """Called when a VM that boots answers."""
     _pending: dict[HostRef, asyncio.Task[dict[str, DomainRecord]]] = field(default_factory=dict)
     _last: dict[HostRef, tuple[float, dict[str, DomainRecord]]] = field(default_factory=dict)
     """When each host answered last, and what."""
@@ -78,7 +82,7 @@ class Observer:
     """Of hosts and balancers that do not answer."""
 
     def __post_init__(self) -> None:
-        self._readiness: Asker[bool] = Asker(self.ports.clock.monotonic)
+        self._readiness: Asker[bool] = Asker(self.ports.clock.monotonic, self.wake)
         self._gauges: Asker[int | None] = Asker(self.ports.clock.monotonic)
 
     def close(self) -> None:
@@ -212,6 +216,7 @@ class Observer:
             ask=lambda: self.ports.probes.ready(address, port, path, timeout),
             period=0.0 if booting else float(probe.period_seconds),
             lifetime=BOOTING_ANSWER_SECONDS if booting else 2 * probe.period_seconds + timeout + LATE_SECONDS,
+            impatience=IMPATIENCE_SECONDS if booting else None,
         )
 
     async def _sessions(self, cluster: LubanCluster, state: State) -> Mapping[str, int]:

@@ -158,6 +158,7 @@ def remembered(status: LubanClusterStatus, now: Now) -> ClusterMemory:
         decision=status.decision,
         last_scale=now.monotonic_of(seconds_of(status.last_scale_time)) if status.last_scale_time else None,
         desired=status.vms.desired or None,
+        taken_over=status.decision is not None,
     )
 
 

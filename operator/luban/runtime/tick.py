@@ -14,6 +14,7 @@ from luban.api.cluster_status import LubanClusterStatus
 from luban.api.common import ObjectMeta
 from luban.core.model import ClusterMemory, ClusterRef, ConditionState, Failure, Plan
 from luban.core.plan import plan
+from luban.core.setbacks import memory_for
 from luban.core.times import Now
 from luban.errors import Conflict, LubanError, NotLeader
 from luban.ports import Ports
@@ -55,9 +56,9 @@ class ClusterRuntime:
     def __post_init__(self) -> None:
         self._version = self.cluster.metadata.resource_version
         """Of the LubanCluster as it was read or written last."""
-        self.observer = Observer(self.ports, self.reports)
-        self.adopter = Adopter(self.ports)
         self.wake = asyncio.Event()
+        self.observer = Observer(self.ports, self.reports, self.wake.set)
+        self.adopter = Adopter(self.ports)
         self.applier = Applier(self.ports, on_done=self.wake.set)
         if self.cluster.left_out:
             log.warning("parts of the status left out", cluster=str(self.ref), parts=self.cluster.left_out)
@@ -86,12 +87,12 @@ class ClusterRuntime:
             self.spec_condition = replace(refused, message=f"{refused.message}; the last good spec stays in force")
             self._take_metadata(body)
         else:
-            changed = parsed.spec != self.cluster.spec
+            before_spec = self.cluster.spec
             # Our own status is newer than the one in a watch event.
             self.cluster = parsed.model_copy(update={"status": self.cluster.status})
             self.spec_condition = SPEC_VALID
-            if changed:
-                self.memory = replace(self.memory, evaluated=None, setbacks={})
+            if parsed.spec != before_spec:
+                self.memory = memory_for(parsed.spec, before_spec, self.memory)
                 self.applier.retries.forget()
         if before != self._news():
             self.wake.set()

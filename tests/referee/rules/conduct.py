@@ -7,6 +7,7 @@ from collections import defaultdict
 from tests.referee.bridge import Action, CreateVM, DeleteVM, Failure, UpdateVM, VMRecord
 from tests.referee.centre import RUNS
 from tests.referee.rules.base import Rule, is_own
+from tests.referee.rules.truth import is_emptied, is_outdated
 from tests.referee.story import Happening
 
 LONGEST_GAP_SECONDS = 300.0
@@ -40,7 +41,7 @@ class Patience(Rule):
 
     For each kind of action, VM and reason: after n failures in a row the next attempt is not made before 2^(n-6) s.
     For VMs that never came to answer: after n of those the next is not created before 5 * 2^(n-4) s, and it is one,
-    not all. Counts begin anew after every event that may change what works (KINDS' `matters`), and as soon as another
+    not all; those that the user wants replaced have not failed. Counts begin anew after every event that may change what works (KINDS' `matters`), and as soon as another
     VM answers its probe.
     """
 
@@ -71,8 +72,13 @@ class Patience(Rule):
             self._creation(action)
         elif isinstance(action, DeleteVM | UpdateVM) and (vm := self.centre.vms.get(action.name)) is not None:
             failed = isinstance(action, DeleteVM) or action.phase == "Failed"
-            if failed and is_own(self.centre, vm) and vm.uid not in self.centre.ever_answered and not self._up(vm):
+            if failed and self._in_vain(vm):
                 self.fruitless.add(vm.uid)
+
+    def _in_vain(self, vm: VMRecord) -> bool:
+        centre = self.centre
+        kept = is_own(centre, vm) and not is_emptied(centre, vm.host) and not is_outdated(centre, vm)
+        return kept and vm.uid not in centre.ever_answered and not self._up(vm)
 
     def _up(self, vm: VMRecord) -> bool:
         return self.centre.answers(vm)

@@ -36,7 +36,7 @@ from luban.core.model import (
     UpdateVM,
     VMRecord,
 )
-from luban.core.plan import AT_ONCE_SECONDS, AVOID_SECONDS, CALM_SECONDS, SOON_SECONDS, plan
+from luban.core.plan import AT_ONCE_SECONDS, AVOID_SECONDS, CALM_SECONDS, plan
 from luban.core.rollout import MAX_SURGE
 from luban.core.snapshot import GIVEN_UP_SECONDS
 from luban.core.state import State
@@ -1015,10 +1015,6 @@ class TestWhenToLookAgain:
         assert (first.decision.reason, first.requeue_after) == ("Stabilizing", CALM_SECONDS)
         second = planned(TWO, seen=busy, memory=first.memory, now=EPOCH + 25.0, **spec)
         assert (second.decision.verdict, second.desired) == ("ScaleUp", 3)
-
-    def test_soon_while_a_vm_boots(self) -> None:
-        booting = planned((*TWO, make_vm("vm-3", "Booting")), memory=ClusterMemory(desired=3))
-        assert booting.requeue_after == SOON_SECONDS
 
     def test_at_once_after_a_step_of_our_own(self) -> None:
         leaving = make_vm("vm-3", "Draining", deleting_since=EPOCH)

@@ -59,7 +59,7 @@ class Judge:
             has_host = desired < maximum(self.spec) and (self.has_host or len(state.live) > desired)
             return replace(found, has_host=has_host, removable=4)
 
-        room = Room(limits, lambda _: self.settled)
+        room = Room(limits, lambda _: self.settled, lambda: len(state.live))
         verdict = decide_scaling(self.spec, state, self.memory, Now(self.now, self.now), room)
         self.memory = verdict.memory
         assert verdict.memory.desired == verdict.desired

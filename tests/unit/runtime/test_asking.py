@@ -20,17 +20,29 @@ class Vms:
         self.seconds = 0.0
         self.asked: Counter[str] = Counter()
         self.gates: dict[str, asyncio.Event] = {}
-        self.asker: Asker[int] = Asker(lambda: self.seconds)
+        self.ready_after = 0
+        self.told = 0
+        self.asker: Asker[int] = Asker(lambda: self.seconds, self._tell)
 
-    def question(self, name: str, about: str = "", period: float = 10.0, lifetime: float = 30.0) -> Question[int]:
+    def _tell(self) -> None:
+        self.told += 1
+
+    def question(
+        self,
+        name: str,
+        about: str = "",
+        period: float = 10.0,
+        lifetime: float = 30.0,
+        impatience: float | None = None,
+    ) -> Question[int]:
         async def ask() -> int:
             self.asked[name] += 1
             number = self.asked[name]
             if name in self.gates:
                 await self.gates[name].wait()
-            return number
+            return number if number >= self.ready_after else 0
 
-        return Question(about, ask, period, lifetime)
+        return Question(about, ask, period, lifetime, impatience)
 
     async def look(self, *names: str, patience: float = 1.0, **more: object) -> tuple[dict[str, int], set[str]]:
         """Values, and who repeats itself."""
@@ -101,3 +113,23 @@ async def test_who_is_gone_is_forgotten(vms: Vms) -> None:
     assert (await vms.look("b"))[0] == {"b": 1}
     vms.gates.clear()
     assert (await vms.look("a", "b"))[0] == {"a": 2, "b": 1}
+
+
+async def test_an_impatient_question_is_asked_again_between_two_looks(vms: Vms) -> None:
+    vms.ready_after = 4
+    assert await vms.look("a", impatience=0.0) == ({"a": 0}, set())
+    for _ in range(100):
+        await asyncio.sleep(0)
+    assert (vms.asked["a"], vms.told) == (4, 1), "until it was answered, and then it is told"
+    assert (await vms.look("a", impatience=0.0))[0] == {"a": 4}
+
+
+async def test_nobody_is_asked_again_who_is_not_looked_at_any_more(vms: Vms) -> None:
+    vms.ready_after = 10**6
+    await vms.look("a", impatience=0.0)
+    await vms.look("b", impatience=None)
+    asked = vms.asked["a"]
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert vms.asked["a"] == asked
+    assert vms.told == 0

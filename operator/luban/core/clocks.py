@@ -1,0 +1,56 @@
+"""Since when things are as they are, on the clock that nobody sets: since this process first saw them so.
+
+Whatever waits (a drain, a grace period, a boot, a host that is silent) is counted from here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from luban.api.vm import Phase
+from luban.core.drain import closed
+from luban.core.model import ClusterMemory, Entered, Observation, VMRecord
+from luban.core.state import State
+
+NOTICED_SECONDS = 10.0
+"""So long after a power button was pressed in vain it is noticed, however short the grace period is."""
+
+
+def on_our_clock(memory: ClusterMemory, observation: Observation, now: float) -> tuple[ClusterMemory, State]:
+    """Note what begins now, and give each VM the time since which this process has seen it in its phase."""
+    entered = {vm.name: entered_at(memory.entered.get(vm.name), vm.phase, now) for vm in observation.vms}
+    state = State(
+        replace(observation, vms=tuple(replace(vm, phase_since=entered[vm.name].since) for vm in observation.vms))
+    )
+    back = any(host.reachable and host.name in memory.silent for host in observation.hosts)
+    noted = replace(
+        memory,
+        entered=entered,
+        closed={
+            vm.name: memory.closed.get(vm.name, now)
+            for vm in state.draining
+            if vm.phase == "Draining" and closed(vm, state)
+        },
+        unheard={vm.name: at for vm in state.draining if (at := _unheard(vm, state, memory, now)) is not None},
+        silent={host.name: memory.silent.get(host.name, now) for host in observation.hosts if not host.reachable},
+        setbacks={} if back else memory.setbacks,
+    )
+    return noted, state
+
+
+def entered_at(before: Entered | None, phase: Phase, now: float) -> Entered:
+    """Since when a VM is in its phase."""
+    return before if before is not None and before.phase == phase else Entered(phase, now)
+
+
+def _unheard(vm: VMRecord, state: State, memory: ClusterMemory, now: float) -> float | None:
+    """When the power button of a VM that stops was last known to have been pressed in vain; None: never.
+
+    What fails once the grace period is over is something else.
+    """
+    if vm.phase != "Stopping":
+        return None
+    last = memory.unheard.get(vm.name)
+    waited = now - (last if last is not None else vm.phase_since)
+    failing = f"vm/{vm.name}" in state.observation.action_failures
+    return now if failing and waited < max(NOTICED_SECONDS, vm.template.termination_grace_period_seconds) else last
