@@ -530,7 +530,7 @@ class Operator:
             self.spec = self.world.spec
             self.retries.forget()
         made = self.look()
-        if self.memory.silent.keys() - made.memory.silent.keys():
+        if made.hosts_back:
             self.retries.forget()
         actions = list(made.actions) if dice is None else interleaved(made.actions, dice)
         self._apply(actions if killed_after is None else actions[:killed_after])

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from luban.api.cluster import LubanClusterSpec
 from luban.api.vm import Phase
 from luban.core.drain import closed
 from luban.core.model import ClusterMemory, Entered, Observation, VMRecord
 from luban.core.state import State
 
+AWAY_SECONDS = 60.0
+"""A host that was silent for so long and answers again may have been mended."""
 NOTICED_SECONDS = 10.0
 """So long after a power button was pressed in vain it is noticed, however short the grace period is."""
 
@@ -22,7 +25,6 @@ def on_our_clock(memory: ClusterMemory, observation: Observation, now: float) ->
     state = State(
         replace(observation, vms=tuple(replace(vm, phase_since=entered[vm.name].since) for vm in observation.vms))
     )
-    back = any(host.reachable and host.name in memory.silent for host in observation.hosts)
     noted = replace(
         memory,
         entered=entered,
@@ -33,9 +35,17 @@ def on_our_clock(memory: ClusterMemory, observation: Observation, now: float) ->
         },
         unheard={vm.name: at for vm in state.draining if (at := _unheard(vm, state, memory, now)) is not None},
         silent={host.name: memory.silent.get(host.name, now) for host in observation.hosts if not host.reachable},
-        setbacks={} if back else memory.setbacks,
     )
     return noted, state
+
+
+def hosts_back(spec: LubanClusterSpec, memory: ClusterMemory, observation: Observation, now: float) -> bool:
+    """Whether a host of the spec answers again that was away for so long that what failed meanwhile may work now.
+
+    One that comes and goes remedies nothing.
+    """
+    answering = {host.name for host in observation.hosts if host.reachable} & {host.name for host in spec.hosts}
+    return any(name in answering and now - since >= AWAY_SECONDS for name, since in memory.silent.items())
 
 
 def entered_at(before: Entered | None, phase: Phase, now: float) -> Entered:

@@ -28,8 +28,10 @@ def plan_deletion(spec: LubanClusterSpec, state: State, memory: ClusterMemory, n
 
     A balancer that says nothing is not waited for: it may have been deleted before the cluster.
     """
-    steps = steps_of(spec, state, memory, now.monotonic, silence=0.0)
     orphan = spec.deletion_policy == "Orphan"
+    if not orphan:
+        state = _without_orphans(state)
+    steps = steps_of(spec, state, memory, now.monotonic, silence=0.0)
     actions = _orphan_all(spec, state, steps) if orphan else _delete_all(spec, state, steps, memory, now.monotonic)
     left = sum(vm.has_finalizer for vm in state.vms) + sum(vm.has_finalizer for vm in state.observation.unreadable)
     decision = Decision(
@@ -68,11 +70,21 @@ def _orphan_all(spec: LubanClusterSpec, state: State, steps: Steps) -> tuple[Act
     return (*chosen.actions, *publications(spec, state, chosen))
 
 
+def _without_orphans(state: State) -> State:
+    """Without VMs that an earlier cluster of the same name left running: nobody asked for their end."""
+    return State(replace(state.observation, vms=tuple(vm for vm in state.vms if vm.has_finalizer)))
+
+
 def _publishes_unknown(state: State) -> bool:
-    """Whether a balancer is told of a VM that is not there any more."""
+    """Whether a balancer that answers is told of a VM that is not there any more."""
     known = {vm.name for vm in state.vms}
-    published = state.observation.published.values()
-    return any(member.name not in known for content in published for member in content.members)
+    answering = {balancer.name for balancer in state.observation.balancers if balancer.reachable}
+    return any(
+        member.name not in known
+        for name, content in state.observation.published.items()
+        if name in answering
+        for member in content.members
+    )
 
 
 def _delete_all(

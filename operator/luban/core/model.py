@@ -290,8 +290,8 @@ class ClusterMemory:
     """By VM that stops: when the power button was last known to have been pressed in vain."""
     silent: dict[str, float] = field(default_factory=dict)
     """By host: since when it does not answer."""
-    taken_addresses: frozenset[str] = frozenset()
-    """Addresses of forward ranges that somebody else holds."""
+    taken_addresses: dict[str, float] = field(default_factory=dict)
+    """Addresses of forward ranges that somebody else holds: until when they are not tried again."""
     setbacks: dict[str, Setback] = field(default_factory=dict)
     """By cause (the reason of the failure)."""
 
@@ -448,3 +448,5 @@ class Plan:
     """Seconds until the next tick if nothing wakes the loop earlier."""
     finished: bool = False
     """The cluster is being deleted and nothing of it is left."""
+    hosts_back: bool = False
+    """A host answers again after a while: what failed may work now."""

@@ -9,7 +9,7 @@ from typing import Literal
 
 from luban.api.cluster import LubanClusterSpec
 from luban.api.cluster_status import Placement
-from luban.core.clocks import entered_at, on_our_clock
+from luban.core.clocks import entered_at, hosts_back, on_our_clock
 from luban.core.conditions import Situation, conditions_of, phase_of
 from luban.core.deletion import BUSY_SECONDS, plan_deletion
 from luban.core.lifecycle import Step
@@ -33,6 +33,8 @@ PATIENCE = 40.0
 """Nothing has moved for so many seconds: it is looked at a second later."""
 ADDRESS_TAKEN = "AddressTaken"
 """Reason of the failure that another program or VM holds a VM's planned address."""
+TAKEN_SECONDS = 3600.0
+"""So long an address that was taken is not tried again."""
 AVOID_SECONDS = 300.0
 """So long a host where a VM failed is the last choice for the next one."""
 
@@ -52,9 +54,15 @@ def plan(
     that nobody sets, from the moment at which this process saw it begin.
     Applying the plan and observing again gives a plan without actions, unless something else changed.
     """
+    back = hosts_back(spec, memory, observation, now.monotonic)
+    if back:
+        memory = replace(memory, setbacks={})
     memory, state = on_our_clock(memory, observation, now.monotonic)
-    if deleting:
-        return plan_deletion(spec, state, memory, now)
+    made = plan_deletion(spec, state, memory, now) if deleting else _plan_life(spec, cluster, state, memory, now)
+    return replace(made, hosts_back=back)
+
+
+def _plan_life(spec: LubanClusterSpec, cluster: str, state: State, memory: ClusterMemory, now: Now) -> Plan:
     steps = _own_steps(spec, state, memory, now.monotonic)
     memory = _remember(state, steps, memory, now.monotonic)
     snapshot = Snapshot(spec, state_after(state, steps, now.monotonic), memory, now.monotonic)
@@ -180,15 +188,16 @@ def _remember(state: State, steps: Steps, memory: ClusterMemory, now: float) -> 
         avoid=avoid,
         misses=misses,
         setbacks=setbacks_after(memory.setbacks, state, steps.of, now),
-        taken_addresses=memory.taken_addresses | _taken_by_others(state),
+        taken_addresses=_taken_addresses(state, memory, now),
     )
 
 
-def _taken_by_others(state: State) -> frozenset[str]:
-    """Planned addresses that turned out to be somebody else's."""
+def _taken_addresses(state: State, memory: ClusterMemory, now: float) -> dict[str, float]:
+    """Planned addresses that turned out to be somebody else's, and until when they are left alone."""
     failures = state.observation.provision_failures
     failed = (vm for vm in state.vms if vm.name in failures and failures[vm.name].reason == ADDRESS_TAKEN)
-    return frozenset(vm.planned_address for vm in failed)
+    kept = {address: until for address, until in memory.taken_addresses.items() if until > now}
+    return kept | {vm.planned_address: now + TAKEN_SECONDS for vm in failed}
 
 
 def _count(misses: int, answer: bool | None) -> int:

@@ -207,5 +207,5 @@ class Snapshot:
             return ""
         prefix = host.forward_range.removesuffix("0/24")
         own = {vm.planned_address for vm in self.state.vms}
-        taken = own | self.state.domain_addresses | self.state.published_addresses | self.memory.taken_addresses
+        taken = own | self.state.domain_addresses | self.state.published_addresses | self.memory.taken_addresses.keys()
         return next((address for last in range(2, 255) if (address := f"{prefix}{last}") not in taken), "")

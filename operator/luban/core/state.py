@@ -26,8 +26,9 @@ class State:
 
     @cached_property
     def vms(self) -> tuple[VMRecord, ...]:
-        """All VMs, oldest first."""
-        return tuple(sorted(self.observation.vms, key=lambda vm: (vm.created, vm.name)))
+        """All VMs, oldest first, but for those that we have let go and somebody else's finalizer keeps."""
+        kept = (vm for vm in self.observation.vms if vm.has_finalizer or vm.deleting_since is None)
+        return tuple(sorted(kept, key=lambda vm: (vm.created, vm.name)))
 
     @cached_property
     def live(self) -> tuple[VMRecord, ...]:

@@ -173,7 +173,7 @@ class ClusterRuntime:
         made = plan(
             self.cluster.spec, self.cluster.metadata.name, seen.observation, self.memory, moment, deleting=deleting
         )
-        if self.memory.silent.keys() - made.memory.silent.keys():
+        if made.hosts_back:
             # A host that is back may be what was missing.
             self.applier.retries.forget()
         # Whatever of this plan is carried out below, the next one must not take it back.

@@ -41,8 +41,8 @@ class Patience(Rule):
 
     For each kind of action, VM and reason: after n failures in a row the next attempt is not made before 2^(n-6) s.
     For VMs that never came to answer: after n of those the next is not created before 5 * 2^(n-4) s, and it is one,
-    not all; those that the user wants replaced have not failed. Counts begin anew after every event that may change what works (KINDS' `matters`), and as soon as another
-    VM answers its probe.
+    not all; those that the user wants replaced have not failed. Counts begin anew after every event that may change
+    what works (KINDS' `matters`), and as soon as another VM answers its probe.
     """
 
     name = "patience"

@@ -10,10 +10,11 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
+from luban.core.clocks import AWAY_SECONDS
 from luban.core.deletion import BUSY_SECONDS
 from luban.core.drain import SILENCE_SECONDS
 from luban.core.model import (
@@ -33,6 +34,7 @@ from luban.core.model import (
     PublishBalancer,
     RemoveBalancer,
     RemoveStray,
+    Setback,
     UpdateVM,
     VMRecord,
 )
@@ -643,6 +645,47 @@ class TestLosses:
         assert (made.desired, len(world.vms), made.actions) == (2, 2, ())
 
 
+class TestOfOthers:
+    """Objects that somebody else's finalizer keeps."""
+
+    def test_they_hold_nothing(self) -> None:
+        kept = make_vm("vm-3", "Stopping", deleting_since=EPOCH, has_finalizer=False)
+        made = planned((*TWO, kept), replicas=3, scaling={"policy": "Manual", "maxVMs": 3})
+        assert kinds(made) == ["CreateVM"]
+
+    def test_they_hold_up_no_rollout(self) -> None:
+        kept = make_vm("vm-3", "Stopping", deleting_since=EPOCH, has_finalizer=False)
+        limits = {"policy": "Manual", "maxVMs": 2}
+        made = planned((*TWO, kept), replicas=2, scaling=limits, template={"port": 9090})
+        assert kinds(made)[:1] == ["DeleteVM"]
+
+
+class TestPatience:
+    """What remedies nothing changes nothing."""
+
+    SETBACKS: ClassVar = {"ImageNotFound": Setback(6, EPOCH + 300.0)}
+
+    @pytest.mark.parametrize(("silent_for", "forgotten"), [(15.0, False), (AWAY_SECONDS, True)])
+    def test_a_host_that_comes_and_goes(self, silent_for: float, forgotten: bool) -> None:
+        memory = ClusterMemory(setbacks=self.SETBACKS, silent={"host-c": EPOCH + 5.0 - silent_for})
+        made = planned(memory=memory)
+        assert made.hosts_back is forgotten
+        assert ("CreateVM" in kinds(made)) is forgotten
+
+    def test_a_host_that_left_the_spec(self) -> None:
+        memory = ClusterMemory(setbacks=self.SETBACKS, silent={"host-z": EPOCH - 600.0})
+        hosts = hosts_with((), names=("host-b", "host-c", "host-z"))
+        assert planned(memory=memory, seen={"hosts": hosts}).memory.setbacks == self.SETBACKS
+
+    def test_an_address_that_was_taken_is_tried_again_in_an_hour(self) -> None:
+        user_net: dict[str, Any] = {"template": {"network": {"type": "User"}}}
+        failed = make_vm("vm-1", "Provisioning", planned_address="127.0.17.2")
+        taken = {"provision_failures": {"vm-1": Failure("AddressTaken", "in use", permanent=True)}}
+        first = planned((failed,), seen=taken, **user_net)
+        assert set(first.memory.taken_addresses) == {"127.0.17.2"}
+        assert planned(memory=first.memory, now=EPOCH + 7000.0, **user_net).memory.taken_addresses == {}
+
+
 class TestHanging:
     """A VM whose domain runs and that answers nothing: httpd passes it over."""
 
@@ -793,6 +836,28 @@ class TestStrays:
         first = planned(TWO, seen=self.seen("host-z"))
         assert planned(TWO, seen=self.seen("host-z"), memory=first.memory, now=LATE).actions == ()
 
+    def test_not_while_it_serves_for_want_of_others_nor_before_it_is_drained(self) -> None:
+        story = Story.told(serving=3)
+        torn = story.vm_on("host-b")
+        del story.world.vms[torn.name]
+        story.world.machines["host-b"].refuses = story.world.machines["host-c"].refuses = NO_IMAGE
+        story.go(2 * STRAY_SECONDS)
+        assert torn.uid in story.world.domains(), "nobody else can take its place"
+        assert torn.name in story.world.proxies[BALANCER].enabled()
+        assert story.actions(RemoveStray) == []
+        story.world.machines["host-b"].refuses = story.world.machines["host-c"].refuses = None
+        story.go(2 * STRAY_SECONDS)
+        assert torn.uid not in story.world.domains()
+        states = [
+            member.state
+            for it in story.actions(PublishBalancer)
+            if isinstance(it, PublishBalancer)
+            for member in it.members
+            if member.name == torn.name
+        ]
+        assert "Draining" in states
+        assert len(story.serving()) == 3
+
     def test_not_while_paused(self) -> None:
         first = planned(TWO, seen=self.seen())
         assert planned(TWO, seen=self.seen(), memory=first.memory, now=LATE, paused=True).actions == ()
@@ -893,6 +958,20 @@ class TestDeletion:
         assert {type(it) for it in story.done} == {OrphanVM}
         assert story.serving() == before
         assert not any(vm.has_finalizer for vm in story.world.vms.values())
+
+    def test_what_an_earlier_cluster_of_the_name_left_running_is_not_ours_to_end(self) -> None:
+        left = make_vm("vm-3", has_finalizer=False)
+        made = planned((*TWO, left), deleting=True)
+        assert [it.name for it in made.actions if isinstance(it, DeleteVM)] == ["vm-1", "vm-2"]
+        alone = planned((left,), deleting=True, seen={"hosts": hosts_with(())})
+        assert kinds(alone) == ["RemoveBalancer"]
+
+    def test_orphan_does_not_wait_for_a_balancer_that_says_nothing(self) -> None:
+        story = Story.told(deletionPolicy="Orphan")
+        story.world.proxies[BALANCER].reachable = False
+        del story.world.vms[story.vm_on("host-b").name]
+        story.world.deleting = True
+        assert story.go(600, until=lambda made: made.finished).finished
 
     def test_orphan_ends_what_had_begun_before(self) -> None:
         """A VM that was asked to leave before still leaves; the deletion does not wait for ever."""
