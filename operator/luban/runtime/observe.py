@@ -64,6 +64,23 @@ class Look:
     """Names of LubanVMs that are nobody's, and could be ours."""
 
 
+@dataclass(frozen=True)
+class _Asked:
+    """A question to a host that is under way. It asks for our domains and those of these adopted VMs, by uid."""
+
+    adopted: frozenset[str]
+    task: asyncio.Task[dict[str, DomainRecord]]
+
+
+@dataclass(frozen=True)
+class _Picture:
+    """A host's domains, ours and those of these adopted VMs, and when it said so."""
+
+    adopted: frozenset[str]
+    at: float
+    domains: dict[str, DomainRecord]
+
+
 @dataclass
 class Observer:
     """Looks at one cluster. Keeps calls that a host has not answered yet, so that it is never asked twice at once."""
@@ -73,9 +90,9 @@ class Observer:
     """What node agents say about bonds."""
     wake: Callable[[], None] = lambda: None
     """Called when a VM that boots answers."""
-    _pending: dict[HostRef, asyncio.Task[dict[str, DomainRecord]]] = field(default_factory=dict)
-    _last: dict[HostRef, tuple[float, dict[str, DomainRecord]]] = field(default_factory=dict)
-    """When each host answered last, and what."""
+    _pending: dict[HostRef, _Asked] = field(default_factory=dict)
+    _last: dict[HostRef, _Picture] = field(default_factory=dict)
+    """What each host answered last."""
     _left_out: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """By VM: what could not be read in the last look."""
     _words: SteadyWords = field(default_factory=SteadyWords)
@@ -89,8 +106,9 @@ class Observer:
         """Ask nobody any more."""
         self._readiness.close()
         self._gauges.close()
-        for task in self._pending.values():
-            task.cancel()
+        for asked in self._pending.values():
+            asked.task.cancel()
+        self._pending.clear()
 
     async def observe(
         self, cluster: LubanCluster, failures: Mapping[str, Failure], troubles: Mapping[str, Failure]
@@ -141,8 +159,19 @@ class Observer:
     ) -> tuple[HostObservation, ...]:
         return tuple(await asyncio.gather(*(self._host(cluster, host, adopted) for host in hosts)))
 
-    async def _domains(self, cluster: ClusterRef, host: HostRef, adopted: frozenset[str]) -> dict[str, DomainRecord]:
-        """Domains that bear our mark, and those of adopted VMs, which bear that of another cluster of our name."""
+    async def _domains(
+        self,
+        cluster: ClusterRef,
+        host: HostRef,
+        adopted: frozenset[str],
+        before: asyncio.Task[dict[str, DomainRecord]] | None,
+    ) -> dict[str, DomainRecord]:
+        """Domains that bear our mark, and those of adopted VMs, which bear that of another cluster of our name.
+
+        `before`: ends first, for no host is asked twice at once.
+        """
+        if before is not None:
+            await asyncio.wait({before})
         domains = await self.ports.hypervisor.list_domains(host, cluster)
         if not adopted:
             return domains
@@ -150,26 +179,34 @@ class Observer:
         return {**{uuid: others[uuid] for uuid in adopted & others.keys()}, **domains}
 
     async def _host(self, cluster: ClusterRef, host: HostRef, adopted: frozenset[str]) -> HostObservation:
-        task = self._pending.get(host)
-        if task is None:
-            task = self._pending[host] = asyncio.ensure_future(self._domains(cluster, host, adopted))
-        done, _ = await asyncio.wait({task}, timeout=HOST_PATIENCE_SECONDS)
+        asked = self._ask(cluster, host, adopted)
+        done, _ = await asyncio.wait({asked.task}, timeout=HOST_PATIENCE_SECONDS)
         if not done:
-            return self._as_seen_last(host)
-        del self._pending[host]
+            return self._as_seen_last(host, adopted)
+        self._pending.pop(host, None)
         try:
-            domains = task.result()
+            domains = asked.task.result()
         except LubanError as error:
             self._last.pop(host, None)
             return HostObservation(host.name, False, self._words.choose(host.name, error.message))
         self._words.over(host.name)
-        self._last[host] = self.ports.clock.monotonic(), domains
+        self._last[host] = _Picture(asked.adopted, self.ports.clock.monotonic(), domains)
         return HostObservation(host.name, True, domains=domains)
 
-    def _as_seen_last(self, host: HostRef) -> HostObservation:
-        at, domains = self._last.get(host, (float("-inf"), {}))
-        if self.ports.clock.monotonic() - at <= HOST_MEMORY_SECONDS:
-            return HostObservation(host.name, True, domains=domains)
+    def _ask(self, cluster: ClusterRef, host: HostRef, adopted: frozenset[str]) -> _Asked:
+        """The question that is under way, or another behind it if that one leaves out what was adopted since."""
+        before = self._pending.get(host)
+        if before is not None and adopted <= before.adopted:
+            return before
+        asking = self._domains(cluster, host, adopted, before.task if before is not None else None)
+        self._pending[host] = _Asked(adopted, asyncio.ensure_future(asking))
+        return self._pending[host]
+
+    def _as_seen_last(self, host: HostRef, adopted: frozenset[str]) -> HostObservation:
+        """As the host said lately. A picture from before an adoption would show what was adopted as lost."""
+        last, now = self._last.get(host), self.ports.clock.monotonic()
+        if last is not None and adopted <= last.adopted and now - last.at <= HOST_MEMORY_SECONDS:
+            return HostObservation(host.name, True, domains=last.domains)
         words = f"libvirt on {host.name} has not answered yet"
         return HostObservation(host.name, False, self._words.choose(host.name, words))
 

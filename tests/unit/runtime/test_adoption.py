@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from collections import Counter
 from typing import Any
 
 import pytest
 
 from luban.api import names
+from luban.core.model import ClusterRef, DomainRecord
 from luban.errors import PermanentError
+from luban.ports import HostRef
+from luban.runtime import observe
 from tests.fakes.operator_harness import NAMESPACE, OperatorHarness, cluster_body
 
 ORPHAN = {"deletionPolicy": "Orphan"}
@@ -128,3 +133,30 @@ async def test_one_that_cannot_be_had_holds_up_no_cluster() -> None:
     conditions = {it["type"]: it["status"] for it in harness.body()["status"]["conditions"]}
     assert (conditions["Reconciled"], conditions["Ready"]) == ("True", "True")
     assert set(left.values()) < harness.domains()
+
+
+@pytest.mark.parametrize("slow_call", [1, 2], ids=["asked-before", "seen-before"])
+async def test_a_picture_from_before_loses_nobody(slow_call: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host that answers slowly just then: what it said before knows nothing of what was adopted."""
+    monkeypatch.setattr(observe, "HOST_PATIENCE_SECONDS", 0.01)
+    harness, left = await orphaned()
+    apply_again(harness)
+    held, answer = asyncio.Event(), harness.hypervisor.list_domains
+    asked: Counter[str] = Counter()
+
+    async def slow(host: HostRef, cluster: ClusterRef) -> dict[str, DomainRecord]:
+        asked[host.name] += 1
+        if asked[host.name] != slow_call:
+            return await answer(host, cluster)
+        before = await answer(host, cluster)
+        await held.wait()
+        return before
+
+    harness.hypervisor.list_domains = slow  # type: ignore[method-assign]
+    await harness.tick()
+    assert enabled(harness) == left.keys()
+    assert {vm["status"]["phase"] for vm in harness.vms()} == {"Ready"}
+    held.set()
+    await harness.run(30)
+    assert enabled(harness) == left.keys()
+    assert harness.domains() == set(left.values())

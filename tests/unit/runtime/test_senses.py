@@ -201,3 +201,25 @@ async def test_a_clock_that_is_set_back_makes_no_silent_host_reachable(monkeypat
     await harness.run(10)
     assert not any(host["reachable"] for host in harness.body()["status"]["hosts"])
     harness.runtime.observer.close()
+
+
+async def test_a_loop_that_ended_while_a_host_hangs_can_begin_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A deletion goes on where the daemon left off."""
+    monkeypatch.setattr(observe, "HOST_PATIENCE_SECONDS", 0.01)
+    harness = OperatorHarness()
+    await harness.run(60)
+    gate, answer = asyncio.Event(), harness.hypervisor.list_domains
+
+    async def hangs(host: HostRef, cluster: ClusterRef) -> dict[str, DomainRecord]:
+        if host.name == "host-c":
+            await gate.wait()
+        return await answer(host, cluster)
+
+    harness.hypervisor.list_domains = hangs  # type: ignore[method-assign]
+    for _ in range(3):
+        await harness.tick()
+        harness.runtime.observer.close()
+        await asyncio.sleep(0)
+    gate.set()
+    await harness.run(10)
+    assert all(host["reachable"] for host in harness.body()["status"]["hosts"])
