@@ -155,7 +155,10 @@ CONDITIONS: Mapping[ConditionName, ConditionType] = {
         warning="False",
         reasons={
             "True": {"Reconciled": "It does."},
-            "False": {"InternalError": "A fault of the operator; its log has the traceback."},
+            "False": {
+                "InternalError": "A fault of the operator; its log has the traceback.",
+                "SpecRefused": "The spec cannot be read, and the operator that began since has seen no good one.",
+            },
         },
         further={"False": "the Kubernetes API's own (Forbidden, Timeout, ...)"},
     ),

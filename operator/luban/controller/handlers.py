@@ -8,9 +8,13 @@ import random
 from typing import Any
 
 import kopf
+import structlog
 
 from luban.api import names
 from luban.controller.manager import Manager
+from luban.errors import LubanError
+
+log = structlog.get_logger(__name__)
 
 DELETION_TURN_SECONDS = 10.0
 DELETION_PAUSE_SECONDS = 0.5
@@ -44,7 +48,7 @@ def _configure(registry: kopf.OperatorRegistry) -> None:
         settings.persistence.finalizer = names.FINALIZER_CLUSTER
         settings.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix="kopf.luban.cloud")
         settings.persistence.diffbase_storage = kopf.AnnotationsDiffBaseStorage(prefix="kopf.luban.cloud")
-        # All begin with a list of everything: not in all operators, and for all resources, at the same time.
+        # All begin with a list of everything: not at the same time in all operators.
         settings.watching.server_timeout = random.randint(*WATCH_SECONDS)  # noqa: S311 (hides nothing)
         settings.watching.connect_timeout = 10
         settings.watching.reconnect_backoff = 1
@@ -60,7 +64,10 @@ async def _reconcile(manager: Manager, body: kopf.Body, stopped: asyncio.Event) 
     try:
         return await manager.reconcile(plain(body), stopped)
     except ValueError as error:
-        await manager.refuse(plain(body), error)
+        try:
+            await manager.refuse(plain(body), error)
+        except LubanError as unheard:
+            log.warning("refusal not told", cluster=body["metadata"]["name"], error=unheard.message)
         raise kopf.TemporaryError("spec refused", delay=REFUSED_SPEC_SECONDS) from error
 
 
@@ -91,7 +98,7 @@ def _on_clusters(registry: kopf.OperatorRegistry, manager: Manager) -> None:
     @kopf.on.event(*resource, registry=registry, id="changed")
     async def changed(body: kopf.Body, **kwargs: Any) -> None:
         if kwargs["event"]["type"] == "DELETED":
-            manager.forget(body["metadata"]["uid"])
+            manager.gone(plain(body))
         else:
             manager.changed(plain(body))
 

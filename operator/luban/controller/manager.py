@@ -15,7 +15,7 @@ from luban.api.cluster import LubanCluster
 from luban.api.cluster_status import LubanClusterStatus
 from luban.api.common import ObjectMeta
 from luban.api.reading import read_leniently
-from luban.core.model import ClusterRef
+from luban.core.model import ClusterRef, ConditionState
 from luban.core.times import rfc3339
 from luban.errors import LubanError
 from luban.ports import HostRef, Ports
@@ -32,6 +32,11 @@ log = structlog.get_logger(__name__)
 MINIMUM_PERIOD_SECONDS = 0.2
 """At most one tick of a cluster in so long a time, however often it is woken."""
 
+UNMANAGED = (
+    ConditionState("Reconciled", False, "SpecRefused", "no spec that could be read was ever seen by this operator"),
+    ConditionState("Ready", None, "NotReconciled", "nobody looks after it: see conditions SpecValid and Reconciled"),
+)
+"""Conditions of a cluster whose spec cannot be read, and that has no good one in force."""
 LEFTOVER_SECONDS = 10.0
 """Between two tries to learn whether a LubanVM's cluster is gone."""
 
@@ -107,7 +112,10 @@ class Manager:
                 log.warning("LubanVMs are left of a LubanCluster that is no more: they are removed", cluster=str(ref))
                 # In a registry of its own: a cluster of the same name may have its metrics in the other.
                 runtime = GoneRuntime(self.ports, Metrics(CollectorRegistry()), gone, self.reports)
-                await runtime.run(stopped, minimum_period=MINIMUM_PERIOD_SECONDS)
+                try:
+                    await runtime.run(stopped, minimum_period=MINIMUM_PERIOD_SECONDS)
+                finally:
+                    await runtime.close()
         finally:
             self._stops.discard(stopped)
 
@@ -142,26 +150,34 @@ class Manager:
 
         Raises ValueError if its spec cannot be read and no good one was ever seen.
         """
-        entry = self.take(body)
+        entry, uid = self.take(body), body["metadata"]["uid"]
         self._stops.add(stopped)
         try:
             async with entry.turn:
                 await entry.runtime.run(stopped, minimum_period=MINIMUM_PERIOD_SECONDS)
         finally:
             self._stops.discard(stopped)
-        if entry.runtime.finished:
-            self.forget(body["metadata"]["uid"])
+            if entry.runtime.finished or self._entries.get(uid) is not entry:
+                # It may have gone while a tick was under way, which counted it once more.
+                self.forget(uid)
+                self.metrics.forget(entry.runtime.ref)
+                await entry.runtime.close()
         return entry.runtime.finished
 
     async def refuse(self, body: dict[str, Any], error: ValueError) -> None:
-        """Say in the status what is wrong with a spec that cannot be read."""
+        """Say in the status what is wrong with a spec that cannot be read, and that nobody looks after the cluster.
+
+        Raises LubanError.
+        """
         metadata = ObjectMeta.model_validate(body["metadata"])
         before, _ = read_leniently(LubanClusterStatus, body.get("status"))
         refused = spec_refused(error)
-        after = with_conditions(before, (refused,), metadata.generation, self.ports.clock.now())
+        after = with_conditions(before, (refused, *UNMANAGED), metadata.generation, self.ports.clock.now())
+        after = after.model_copy(update={"phase": "Degraded"})
+        ref = ClusterRef(metadata.namespace, metadata.name, metadata.uid)
+        self.metrics.record_conditions(ref, after.conditions)
         if after == before:
             return
-        ref = ClusterRef(metadata.namespace, metadata.name, metadata.uid)
         log.warning("spec refused", cluster=str(ref), error=refused.message)
         await self.ports.cluster.patch_cluster_status(ref, after.wire())
 
@@ -174,9 +190,16 @@ class Manager:
             async with entry.turn:
                 log.info("loop ended", cluster=str(entry.runtime.ref))
             self.forget(uid)
+            await entry.runtime.close()
+
+    def gone(self, body: dict[str, Any]) -> None:
+        """A cluster is gone. One whose spec was refused has series, too."""
+        metadata = ObjectMeta.model_validate(body["metadata"])
+        self.forget(metadata.uid)
+        self.metrics.forget(ClusterRef(metadata.namespace, metadata.name, metadata.uid))
 
     def forget(self, uid: str) -> None:
-        """A cluster is gone."""
+        """Nobody looks after a cluster any more: its series go."""
         entry = self._entries.pop(uid, None)
         if entry is None:
             return

@@ -131,6 +131,9 @@ async def _term(options: Options, manager: Manager, leader: Leader | None, stop:
             handlers.result()
             raise TemporaryError("WatchEnded", "kopf ended by itself; the lines before this one in the log say why")
         await manager.stop()
+        for end in ends:
+            if end.done():
+                end.result()
     finally:
         # Our loops have ended. kopf, told to stop, would still wait five seconds for tasks that are not its own.
         for task in (handlers, *ends):

@@ -247,17 +247,21 @@ class ClusterRuntime:
         self._version = await self.ports.cluster.patch_cluster_status(self.ref, status.wire(), version=self._version)
 
     async def run(self, stopped: asyncio.Event, *, minimum_period: float) -> None:
-        """Tick until `stopped` is set or the cluster is gone; at most one tick in `minimum_period` seconds."""
-        try:
-            while not stopped.is_set() and not self.finished:
-                self.wake.clear()
-                delay = await self.tick()
-                await _first_of(stopped, seconds=minimum_period)
-                if not self.finished:
-                    await _first_of(stopped, self.wake, seconds=max(0.0, delay - minimum_period))
-        finally:
-            self.observer.close()
-            await self.applier.close()
+        """Tick until `stopped` is set or the cluster is gone; at most one tick in `minimum_period` seconds.
+
+        Can be called again, for what is under way goes on meanwhile, until `close`.
+        """
+        while not stopped.is_set() and not self.finished:
+            self.wake.clear()
+            delay = await self.tick()
+            await _first_of(stopped, seconds=minimum_period)
+            if not self.finished:
+                await _first_of(stopped, self.wake, seconds=max(0.0, delay - minimum_period))
+
+    async def close(self) -> None:
+        """Ask and do nothing more."""
+        self.observer.close()
+        await self.applier.close()
 
 
 class GoneRuntime(ClusterRuntime):

@@ -23,16 +23,16 @@ class Notes:
 
     def __init__(self) -> None:
         self.calls: list[tuple[Any, ...]] = []
-        self.gone = False
+        self.is_over = False
         self.error: ValueError | None = None
 
     async def reconcile(self, body: dict[str, Any], stopped: asyncio.Event) -> bool:
         self.calls.append(("reconcile", body["metadata"]["name"]))
         if self.error is not None:
             raise self.error
-        if not self.gone:
+        if not self.is_over:
             await stopped.wait()
-        return self.gone
+        return self.is_over
 
     async def refuse(self, body: dict[str, Any], error: ValueError) -> None:
         self.calls.append(("refuse", str(error)))
@@ -78,7 +78,7 @@ async def test_a_changed_cluster(side: Side) -> None:
     await side.hear("changed", None, CLUSTER)
     await side.hear("changed", "MODIFIED", CLUSTER)
     await side.hear("changed", "DELETED", CLUSTER)
-    assert side.notes.calls == [("changed", CLUSTER), ("changed", CLUSTER), ("forget", "u1")]
+    assert side.notes.calls == [("changed", CLUSTER), ("changed", CLUSTER), ("gone", CLUSTER)]
 
 
 @pytest.mark.parametrize(
@@ -139,7 +139,7 @@ async def test_a_deletion_goes_in_turns_until_nothing_is_left(side: Side) -> Non
         await side.call("delete", CLUSTER)
     assert asyncio.get_running_loop().time() - begun == pytest.approx(handlers.DELETION_TURN_SECONDS)
     assert caught.value.delay == handlers.DELETION_PAUSE_SECONDS
-    side.notes.gone = True
+    side.notes.is_over = True
     await side.call("delete", CLUSTER)
 
 

@@ -96,6 +96,36 @@ async def test_a_spec_that_was_never_good_is_told_once() -> None:
     assert world.api.calls["patch_cluster_status"] == 1
 
 
+async def test_a_spec_that_is_refused_after_a_restart_leaves_no_old_word() -> None:
+    """The last good one went with the process that knew it: nobody looks after the cluster."""
+    world = World()
+    await world.run(60)
+    assert world.condition("Ready")["status"] == "True"
+    world.spoil(**BAD["refused by the operator alone"])
+    world.restart()
+    for _ in range(3):
+        with pytest.raises(ValueError, match="listen") as caught:
+            await world.run(10)
+        await world.manager.refuse(world.body(), caught.value)
+    told = {
+        kind: (world.condition(kind)["status"], world.condition(kind)["reason"]) for kind in ("Ready", "Reconciled")
+    }
+    assert told == {"Ready": ("Unknown", "NotReconciled"), "Reconciled": ("False", "SpecRefused")}
+    assert world.body()["status"]["phase"] == "Degraded"
+    labels = {"namespace": NAMESPACE, "cluster": "luban", "type": "SpecValid", "status": "False"}
+    assert world.registry.get_sample_value("luban_cluster_condition", labels) == 1.0
+
+
+async def test_no_series_of_a_cluster_stay_that_goes_in_the_middle_of_a_tick() -> None:
+    world = World()
+    running = asyncio.ensure_future(world.run(60))
+    await asyncio.sleep(40)
+    world.manager.forget(world.body()["metadata"]["uid"])
+    await running
+    left = [sample for metric in world.registry.collect() for sample in metric.samples if "cluster" in sample.labels]
+    assert left == []
+
+
 @pytest.mark.parametrize("what", BAD)
 async def test_one_that_was_never_good_can_be_deleted(what: str) -> None:
     world = World()
