@@ -27,6 +27,8 @@ BASE = 112
 RUNS = 5
 HOLD_SECONDS = 3.0
 PEAK_USERS, CALM_USERS = 140, 6
+FULL_SHARE = 0.9
+"""So many of the users wait for an answer at the same time, once all are there."""
 DEADLINE = 180.0
 POLL_SECONDS = 0.05
 HOST = "host-c"
@@ -171,6 +173,7 @@ async def plain_once(lab: DataCentre, load: Load) -> float:
     try:
         await asyncio.to_thread(guest.define)
         await load.set_users(PEAK_USERS)
+        await until(lambda: load.in_flight >= FULL_SHARE * PEAK_USERS, "the peak")
         return await asyncio.to_thread(guest.start)
     finally:
         await asyncio.to_thread(guest.remove)

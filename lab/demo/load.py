@@ -48,6 +48,8 @@ class Load:
         self._users: list[asyncio.Task[None]] = []
         self._leaving: set[int] = set()
         self._session: aiohttp.ClientSession | None = None
+        self.in_flight = 0
+        """Requests that wait for their answer."""
 
     @property
     def users(self) -> int:
@@ -92,6 +94,7 @@ class Load:
             return
         outcome, sent = self.outcome, time.monotonic()
         outcome.sent += 1
+        self.in_flight += 1
         try:
             async with self._session.get(self.url) as answer:
                 await answer.read()
@@ -99,6 +102,8 @@ class Load:
                 vm = answer.headers.get("X-Luban-VM", "")
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             what, vm = repr(error), ""
+        finally:
+            self.in_flight -= 1
         ended = time.monotonic()
         if what:
             outcome.failures.append(Failure(sent, ended, what))

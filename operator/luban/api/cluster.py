@@ -259,7 +259,7 @@ class LubanClusterSpec(Model):
     """True: decisions are computed and shown, nothing is changed."""
     deletion_policy: Literal["Delete", "Orphan"] = "Delete"
     """What happens to VMs and ConfigMaps when the cluster is deleted. Delete: drained and removed.
-    Orphan: left running."""
+    Orphan: left running; a LubanCluster of the same name takes those over that it would make the same on the same hosts."""
 
 
 _NAME_RULES = rules(
