@@ -6,6 +6,7 @@ every step below can be taken again by an operator that was killed in the middle
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 
 from luban.api.vm import Phase
@@ -143,7 +144,7 @@ def _awaited(vm: VMRecord) -> str:
     probe, template = vm.template.readiness_probe.http_get, vm.template
     return (
         f"waiting for an answer to GET {probe.path} on port {template.port}, for {template.startup_timeout} at most; "
-        f"its console: virsh -c {vm.host_uri} console {vm.uid}"
+        f"its console: virsh -c {shlex.quote(vm.host_uri)} console {vm.uid}"
     )
 
 
@@ -190,7 +191,8 @@ def _why_paused(vm: VMRecord, state: State) -> str:
     domain = state.domain(vm)
     reason = domain.reason if domain is not None else ""
     words = PAUSE_REASONS.get(reason, f"libvirt's reason: {reason or 'none'}")
-    return f"the domain is paused on {vm.host}, {words}; to go on: virsh -c {vm.host_uri} resume {vm.uid}"
+    command = f"virsh -c {shlex.quote(vm.host_uri)} resume {vm.uid}"
+    return f"the domain is paused on {vm.host}, {words}; to go on: {command}"
 
 
 def _paused(vm: VMRecord, state: State, now: float) -> Step:
