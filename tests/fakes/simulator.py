@@ -18,11 +18,11 @@ from typing import Any
 from luban.api.cluster import Host, LubanClusterSpec
 from luban.api.host import BondVerdict
 from luban.api.vm import Phase
+from luban.core.memory import ClusterMemory
 from luban.core.model import (
     Action,
     BalancerReport,
     BondObservation,
-    ClusterMemory,
     CreateVM,
     DeleteVM,
     DestroyDomain,

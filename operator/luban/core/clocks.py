@@ -10,7 +10,11 @@ from dataclasses import replace
 from luban.api.cluster import LubanClusterSpec
 from luban.api.vm import Phase
 from luban.core.drain import closed
-from luban.core.model import ClusterMemory, Entered, Observation, VMRecord
+from luban.core.memory import ClusterMemory, Entered
+from luban.core.model import (
+    Observation,
+    VMRecord,
+)
 from luban.core.state import State
 
 AWAY_SECONDS = 60.0

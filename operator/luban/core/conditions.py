@@ -7,7 +7,13 @@ from dataclasses import dataclass, field
 
 from luban.api.cluster import BondPolicy
 from luban.api.cluster_status import Decision, Placement
-from luban.core.model import BondObservation, ClusterPhase, ConditionState, Setback, VMRecord
+from luban.core.memory import Setback
+from luban.core.model import (
+    BondObservation,
+    ClusterPhase,
+    ConditionState,
+    VMRecord,
+)
 from luban.core.placement import SOUND, UNKNOWN
 from luban.core.state import State
 

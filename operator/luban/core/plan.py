@@ -14,7 +14,14 @@ from luban.core.conditions import Situation, conditions_of, phase_of
 from luban.core.deletion import BUSY_SECONDS, plan_deletion
 from luban.core.lifecycle import Step
 from luban.core.members import publications
-from luban.core.model import Action, ClusterMemory, CreateVM, DeleteVM, Observation, Plan
+from luban.core.memory import ClusterMemory
+from luban.core.model import (
+    Action,
+    CreateVM,
+    DeleteVM,
+    Observation,
+    Plan,
+)
 from luban.core.rollout import vms_to_create, vms_to_delete
 from luban.core.scaling import Room, ScalingResult, decide_scaling, next_look
 from luban.core.setbacks import setbacks_after

@@ -8,7 +8,7 @@ from typing import Literal
 
 from luban.api.cluster import LubanClusterSpec
 from luban.api.cluster_status import Decision
-from luban.core.model import ClusterMemory
+from luban.core.memory import ClusterMemory
 from luban.core.policies import policy_of
 from luban.core.policies.base import PolicyInput, Recommendation, ScalingLimits
 from luban.core.state import State

@@ -11,7 +11,11 @@ from dataclasses import replace
 
 from luban.api.cluster import LubanClusterSpec
 from luban.core.lifecycle import Step
-from luban.core.model import ClusterMemory, Setback, UpdateVM, VMRecord
+from luban.core.memory import ClusterMemory, Setback
+from luban.core.model import (
+    UpdateVM,
+    VMRecord,
+)
 from luban.core.state import State
 
 FIRST_SECONDS = 10.0

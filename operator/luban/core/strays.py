@@ -5,7 +5,11 @@ from __future__ import annotations
 import math
 
 from luban.api.cluster import LubanClusterSpec
-from luban.core.model import Action, ClusterMemory, RemoveStray
+from luban.core.memory import ClusterMemory
+from luban.core.model import (
+    Action,
+    RemoveStray,
+)
 from luban.core.state import State
 
 STRAY_SECONDS = 300.0

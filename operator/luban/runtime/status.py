@@ -13,7 +13,13 @@ from luban.api.cluster import LubanCluster
 from luban.api.cluster_status import BalancerStatus, HostBond, HostStatus, LubanClusterStatus, VMCounts
 from luban.api.common import Condition
 from luban.api.reading import faults
-from luban.core.model import BondObservation, ClusterMemory, ConditionState, Observation, Plan
+from luban.core.memory import ClusterMemory
+from luban.core.model import (
+    BondObservation,
+    ConditionState,
+    Observation,
+    Plan,
+)
 from luban.core.placement import SOUND
 from luban.core.state import State
 from luban.core.times import Now, rfc3339, seconds_of

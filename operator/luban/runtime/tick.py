@@ -12,7 +12,13 @@ import structlog
 from luban.api.cluster import LubanCluster
 from luban.api.cluster_status import LubanClusterStatus
 from luban.api.common import ObjectMeta
-from luban.core.model import ClusterMemory, ClusterRef, ConditionState, Failure, Plan
+from luban.core.memory import ClusterMemory
+from luban.core.model import (
+    ClusterRef,
+    ConditionState,
+    Failure,
+    Plan,
+)
 from luban.core.plan import plan
 from luban.core.setbacks import memory_for
 from luban.core.times import Now

@@ -17,16 +17,15 @@ import pytest
 from luban.core.clocks import AWAY_SECONDS
 from luban.core.deletion import BUSY_SECONDS
 from luban.core.drain import SILENCE_SECONDS
+from luban.core.memory import ClusterMemory, Entered, Setback
 from luban.core.model import (
     Action,
     BalancerReport,
-    ClusterMemory,
     CreateVM,
     DeleteVM,
     DomainRecord,
     DomainState,
     EnsureDomain,
-    Entered,
     Failure,
     Observation,
     OrphanVM,
@@ -34,7 +33,6 @@ from luban.core.model import (
     PublishBalancer,
     RemoveBalancer,
     RemoveStray,
-    Setback,
     UpdateVM,
     VMRecord,
 )
