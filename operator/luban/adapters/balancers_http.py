@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 import aiohttp
 import structlog
 
+from luban.adapters.bounded_http import BoundedConnector
 from luban.core.model import BalancerReport, ClusterRef, MemberReport, MemberState
 
 log = structlog.get_logger(__name__)
@@ -222,7 +223,7 @@ class HttpBalancers:
         if self._session is None:
             self._session = aiohttp.ClientSession(
                 timeout=aiohttp.ClientTimeout(total=self._deadline),
-                connector=aiohttp.TCPConnector(limit=CONNECTIONS, limit_per_host=CONNECTIONS_PER_AGENT),
+                connector=BoundedConnector(LONGEST_REPORT, limit=CONNECTIONS, limit_per_host=CONNECTIONS_PER_AGENT),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 auto_decompress=False,
                 headers={"Accept-Encoding": "identity"},

@@ -13,6 +13,8 @@ from contextlib import AbstractAsyncContextManager
 import aiohttp
 import structlog
 
+from luban.adapters.bounded_http import BoundedConnector
+
 log = structlog.get_logger(__name__)
 
 MAX_METRICS_BYTES = 1_000_000
@@ -87,8 +89,8 @@ class HttpProbes:
     def _client(self) -> aiohttp.ClientSession:
         if self._session is None:
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(
-                    force_close=True, limit=CONNECTIONS, limit_per_host=CONNECTIONS_PER_VM, use_dns_cache=False
+                connector=BoundedConnector(
+                    MAX_METRICS_BYTES, limit=CONNECTIONS, limit_per_host=CONNECTIONS_PER_VM, force_close=True
                 ),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 auto_decompress=False,
