@@ -96,11 +96,17 @@ class Cluster(Protocol):
     ) -> None:
         """Create or replace a ConfigMap, owned by the LubanCluster (server-side apply)."""
 
-    async def read_config_map(self, cluster: ClusterRef, name: str) -> dict[str, str] | None:
-        """Data of a ConfigMap; None: not there."""
+    async def read_config_map(self, cluster: ClusterRef, name: str, *, ours: bool = False) -> dict[str, str] | None:
+        """Data of a ConfigMap; None: not there.
+
+        `ours`: only one that `delete_config_map` would delete, and that nobody has deleted yet.
+        """
+
+    async def disown_config_map(self, cluster: ClusterRef, name: str) -> None:
+        """Take a ConfigMap from its LubanCluster, and leave it otherwise as it is. No error if it is gone."""
 
     async def delete_config_map(self, cluster: ClusterRef, name: str) -> None:
-        """Delete a ConfigMap. No error if it is gone."""
+        """Delete a ConfigMap of ours: one that does not carry our label is left alone. No error if it is gone."""
 
     async def read_cluster(self, cluster: ClusterRef) -> dict[str, Any] | None:
         """The LubanCluster; None: it is gone, or another one has its name."""

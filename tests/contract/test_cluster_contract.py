@@ -203,6 +203,7 @@ async def test_what_is_gone_is_no_error(side: Implementation, ref: ClusterRef) -
     await side.cluster.orphan_vm(ref, "luban-a")
     await side.cluster.patch_vm_status(ref, "luban-a", LubanVMStatus().wire())
     await side.cluster.delete_config_map(ref, "luban-balancer-0")
+    await side.cluster.disown_config_map(ref, "luban-balancer-0")
     await side.cluster.patch_cluster_status(ClusterRef(ref.namespace, "gone"), LubanClusterStatus().wire())
 
 
@@ -352,9 +353,12 @@ async def test_the_same_config_map_again_is_no_new_version(side: Implementation,
 
 async def test_a_config_map_can_be_left_without_an_owner(side: Implementation, ref: ClusterRef) -> None:
     await side.cluster.apply_config_map(ref, "luban-balancer-0", {"a": "1"}, {})
-    nobody = ClusterRef(ref.namespace, ref.name)
-    await side.cluster.apply_config_map(nobody, "luban-balancer-0", {"a": "1"}, {})
-    assert not found(side, "ConfigMap", "luban-balancer-0")["metadata"].get("ownerReferences")
+    for _ in range(2):
+        await side.cluster.disown_config_map(ref, "luban-balancer-0")
+    left = found(side, "ConfigMap", "luban-balancer-0")
+    assert not left["metadata"].get("ownerReferences")
+    assert left["metadata"]["labels"] == {names.LABEL_CLUSTER: "luban"}
+    assert left["data"] == {"a": "1"}
     await side.cluster.apply_config_map(ref, "luban-balancer-0", {"a": "1"}, {})
     assert found(side, "ConfigMap", "luban-balancer-0")["metadata"]["ownerReferences"] == [owner_of(ref)]
 
@@ -374,6 +378,24 @@ async def test_a_config_map_that_is_not_ours_is_left_alone(side: Implementation,
     assert caught.value.reason == "ForeignConfigMap"
     await side.cluster.delete_config_map(ref, "luban-balancer-0")
     assert await side.cluster.read_config_map(ref, "luban-balancer-0") == {"theirs": "1"}
+    assert await side.cluster.read_config_map(ref, "luban-balancer-0", ours=True) is None
+
+
+async def test_a_config_map_that_somebody_holds_is_not_ours_once_it_is_deleted(
+    side: Implementation, ref: ClusterRef
+) -> None:
+    metadata = {
+        "name": "luban-balancer-0",
+        "namespace": side.namespace,
+        "labels": {names.LABEL_CLUSTER: "luban"},
+        "finalizers": ["example.com/backup"],
+    }
+    side.create({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {"a": "1"}})
+    assert await side.cluster.read_config_map(ref, "luban-balancer-0", ours=True) == {"a": "1"}
+    for _ in range(2):
+        await side.cluster.delete_config_map(ref, "luban-balancer-0")
+    assert await side.cluster.read_config_map(ref, "luban-balancer-0", ours=True) is None
+    assert await side.cluster.read_config_map(ref, "luban-balancer-0") == {"a": "1"}
 
 
 # Secrets, Leases, Events

@@ -184,10 +184,16 @@ class FakeCluster:
         """See ports.Cluster."""
         self._do("apply_config_map", lambda: self._apply_config_map(cluster, name, data, labels))
 
-    async def read_config_map(self, cluster: ClusterRef, name: str) -> dict[str, str] | None:
+    async def read_config_map(self, cluster: ClusterRef, name: str, *, ours: bool = False) -> dict[str, str] | None:
         """See ports.Cluster."""
         found = self._do("read_config_map", lambda: self.find("ConfigMap", cluster.namespace, name))
-        return None if found is None else dict(found.get("data") or {})
+        if found is None or (ours and ("deletionTimestamp" in found["metadata"] or not _carries_label(found, cluster))):
+            return None
+        return dict(found.get("data") or {})
+
+    async def disown_config_map(self, cluster: ClusterRef, name: str) -> None:
+        """See ports.Cluster."""
+        self._do("disown_config_map", lambda: self.change("ConfigMap", cluster.namespace, name, _disown))
 
     async def delete_config_map(self, cluster: ClusterRef, name: str) -> None:
         """See ports.Cluster."""
@@ -347,5 +353,9 @@ def _adopt(body: Body, cluster: ClusterRef) -> None:
 
 def _orphan(body: Body) -> None:
     _release(body)
+    _disown(body)
+
+
+def _disown(body: Body) -> None:
     owners = body["metadata"].get("ownerReferences") or []
     body["metadata"]["ownerReferences"] = [owner for owner in owners if owner["kind"] != "LubanCluster"]

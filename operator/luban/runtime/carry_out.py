@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import structlog
-
 from luban.api.cluster import LubanCluster
 from luban.api.names import balancer_name
 from luban.core.model import (
@@ -29,14 +27,12 @@ from luban.core.model import (
     UpdateVM,
     VMRecord,
 )
-from luban.errors import Conflict, NotLeader, PermanentError
+from luban.errors import NotLeader, PermanentError
 from luban.ports import HostRef, Ports
 from luban.render.balancer import BalancerSettings, check_member, parse_balancer_json, settings_of
 from luban.runtime.publication import DOCUMENT_KEY, publication, published_of
 from luban.runtime.records import cluster_ref, vm_body, vm_status
 from luban.runtime.remains import Remains
-
-log = structlog.get_logger(__name__)
 
 USER_DATA_KEY = "userdata"
 DomainAction = EnsureDomain | ShutdownDomain | DestroyDomain | RemoveDomain
@@ -163,7 +159,8 @@ class Hands:
         ref, api = self.ref, self.ports.cluster
         match action:
             case CreateVM():
-                await self._create(action)
+                # A name that is taken is a Conflict: not done, and another name next time.
+                await api.create_vm(ref, vm_body(self.cluster, action))
             case UpdateVM():
                 body = self.bodies.get(action.name)
                 version = body["metadata"].get("resourceVersion", "") if body is not None else ""
@@ -174,21 +171,9 @@ class Hands:
             case ReleaseVM():
                 await api.release_vm(ref, action.name)
             case OrphanVM():
-                await self._disown_balancer()
+                # Before the VM: garbage collection would take the ConfigMap from those that live on.
+                await api.disown_config_map(ref, balancer_name(ref.name, 0))
                 await api.orphan_vm(ref, action.name)
-
-    async def _disown_balancer(self) -> None:
-        """Write the ConfigMap without an owner: garbage collection would take it from the VMs that live on."""
-        ref, name = self.ref, balancer_name(self.ref.name, 0)
-        data = await self.ports.cluster.read_config_map(ref, name)
-        if data is not None:
-            await self.ports.cluster.apply_config_map(ClusterRef(ref.namespace, ref.name), name, data, {})
-
-    async def _create(self, action: CreateVM) -> None:
-        try:
-            await self.ports.cluster.create_vm(self.ref, vm_body(self.cluster, action))
-        except Conflict:
-            log.info("name taken, another one next time", cluster=str(self.ref), vm=action.name)
 
 
 def _sorted_out(members: Sequence[Member]) -> tuple[list[Member], list[str]]:

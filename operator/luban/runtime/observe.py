@@ -218,8 +218,11 @@ class Observer:
             return {}, ()
         name = balancer_name(cluster.metadata.name, 0)
         members = settings_of(cluster.metadata.name, cluster.spec).slots
+        # Balancers follow whatever has this name, so it is what they are told, whosever it is; another one cannot be
+        # written there (ForeignConfigMap). Once the cluster goes, it is what we have to remove.
+        leaving = cluster.metadata.deletion_timestamp is not None
         data, report = await asyncio.gather(
-            self.ports.cluster.read_config_map(ref, name), self._report(ref, name, members)
+            self.ports.cluster.read_config_map(ref, name, ours=leaving), self._report(ref, name, members)
         )
         published = published_of(data)
         return ({name: published} if published is not None else {}), (report,)

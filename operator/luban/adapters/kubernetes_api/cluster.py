@@ -94,15 +94,15 @@ class KubernetesCluster:
 
     async def release_vm(self, cluster: ClusterRef, name: str) -> None:
         """Remove our finalizer from a LubanVM."""
-        await self._edit_vm(cluster, name, _without_finalizer)
+        await self._edit(VMS, cluster, name, _without_finalizer)
 
     async def orphan_vm(self, cluster: ClusterRef, name: str) -> None:
         """Remove our finalizer and the owner reference from a LubanVM."""
-        await self._edit_vm(cluster, name, lambda old: _without_finalizer(old) | _without_owner(old))
+        await self._edit(VMS, cluster, name, lambda old: _without_finalizer(old) | _without_owner(old))
 
     async def adopt_vm(self, cluster: ClusterRef, name: str) -> None:
         """Give a LubanVM without an owner to the cluster, with our finalizer."""
-        await self._edit_vm(cluster, name, lambda old: _adopted(old, cluster))
+        await self._edit(VMS, cluster, name, lambda old: _adopted(old, cluster))
 
     async def apply_config_map(
         self, cluster: ClusterRef, name: str, data: Mapping[str, str], labels: Mapping[str, str]
@@ -121,10 +121,16 @@ class KubernetesCluster:
         version = found["metadata"]["resourceVersion"] if found is not None else ""
         await self._transport.send(_apply(cluster, name, data, labels, version))
 
-    async def read_config_map(self, cluster: ClusterRef, name: str) -> dict[str, str] | None:
-        """Data of a ConfigMap; None: not there."""
+    async def read_config_map(self, cluster: ClusterRef, name: str, *, ours: bool = False) -> dict[str, str] | None:
+        """Data of a ConfigMap; None: not there. `ours`: one with our label that nobody has deleted yet."""
         found = await self._read(CONFIG_MAPS, cluster.namespace, name)
-        return None if found is None else dict(found.get("data") or {})
+        if found is None or (ours and not (_is_ours(found, cluster) and _stays(found))):
+            return None
+        return dict(found.get("data") or {})
+
+    async def disown_config_map(self, cluster: ClusterRef, name: str) -> None:
+        """Remove the owner reference from a ConfigMap, whosever it is by its label: a claim of ours is given up."""
+        await self._edit(CONFIG_MAPS, cluster, name, _without_owner)
 
     async def delete_config_map(self, cluster: ClusterRef, name: str) -> None:
         """Delete a ConfigMap of ours; one that does not carry our label is left alone."""
@@ -209,10 +215,12 @@ class KubernetesCluster:
         except NotFound:
             return ""
 
-    async def _edit_vm(self, cluster: ClusterRef, name: str, change: Callable[[Metadata], Metadata]) -> None:
+    async def _edit(
+        self, resource: Resource, cluster: ClusterRef, name: str, change: Callable[[Metadata], Metadata]
+    ) -> None:
         """Patch metadata with what `change` makes of it, on exactly the version that it saw."""
         for attempt in range(1, EDIT_ATTEMPTS + 1):
-            found = await self._read(VMS, cluster.namespace, name)
+            found = await self._read(resource, cluster.namespace, name)
             changed = change(found["metadata"]) if found else {}
             if found is None or not changed:
                 return
@@ -220,7 +228,7 @@ class KubernetesCluster:
             patch = {"metadata": changed | version}
             try:
                 await self._transport.send(
-                    Call("patch", VMS, cluster.namespace, name, body=patch, content_type=MERGE_PATCH)
+                    Call("patch", resource, cluster.namespace, name, body=patch, content_type=MERGE_PATCH)
                 )
             except NotFound:
                 return
@@ -266,6 +274,11 @@ def _owner_reference(cluster: ClusterRef) -> Metadata:
 def _is_ours(found: Mapping[str, Any], cluster: ClusterRef) -> bool:
     labels = found["metadata"].get("labels") or {}
     return bool(labels.get(names.LABEL_CLUSTER) == cluster.name)
+
+
+def _stays(found: Mapping[str, Any]) -> bool:
+    """Whether nobody has deleted it; somebody's finalizer may keep it even then."""
+    return not found["metadata"].get("deletionTimestamp")
 
 
 def _apply(cluster: ClusterRef, name: str, data: Mapping[str, str], labels: Mapping[str, str], version: str) -> Call:
