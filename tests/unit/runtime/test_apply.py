@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 
 from luban.api import names
 from luban.core.model import Machine
-from luban.errors import PermanentError, TemporaryError
+from luban.errors import Conflict, PermanentError, TemporaryError
 from luban.ports import HostRef
 from tests.fakes.cluster import RecordedEvent
 from tests.fakes.operator_harness import NAMESPACE, OperatorHarness
@@ -151,6 +151,19 @@ async def test_what_fails_is_one_event_with_a_count_however_its_words_change() -
     told = events(harness, "StoragePoolBusy")
     assert len({it.uid for it in told}) == len(told), "one for each VM"
     assert any(it.times > 1 for it in told)
+
+
+async def test_a_name_that_is_taken_is_not_counted_as_a_vm() -> None:
+    harness = await settled(2)
+    harness.api.fail_next("create_vm", Conflict("AlreadyExists", "the name is taken"))
+    harness.change(replicas=3)
+    with capture_logs() as logs:
+        await harness.run(60)
+    assert harness.consistent(3)
+    (count,) = metric(harness, 'luban_actions_total{action="CreateVM"')
+    assert count.endswith(" 3.0")
+    assert sum(it["event"] == "action done" and it["action"] == "CreateVM" for it in logs) == 1
+    assert any(it["event"] == "action left off" and "the name is taken" in it["why"] for it in logs)
 
 
 @pytest.mark.parametrize("uri", ["qemu+tls://payroll-host/system", "qemu+tls://host-b.evil/system"])

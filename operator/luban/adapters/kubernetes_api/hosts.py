@@ -1,4 +1,4 @@
-"""ports.HostReports on a real API server."""
+"""ports.LubanHosts on a real API server."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ async def connect_hosts(kubeconfig: str | None = None, context: str | None = Non
 
 
 class KubernetesHosts:
-    """LubanHosts; see ports.HostReports for what each call promises."""
+    """LubanHosts; see ports.LubanHosts for what each call promises."""
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
