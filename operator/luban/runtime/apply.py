@@ -66,6 +66,7 @@ class Applier:
 
     async def apply(self, cluster: LubanCluster, plan: Plan, bodies: Mapping[str, Mapping[str, Any]]) -> None:
         """Start what the plan asks for and is not under way, and wait a little for it."""
+        self._forget_untried(plan)
         chains: dict[str, list[Action]] = defaultdict(list)
         for action in plan.actions:
             chains[subject(action)].append(action)
@@ -100,6 +101,19 @@ class Applier:
         self.provision_failures = {name: failure for name, failure in self.provision_failures.items() if name in known}
         self.action_failures = {about: it for about, it in self.action_failures.items() if not gone(about)}
         self.retries.forget_subjects(gone)
+
+    def _forget_untried(self, plan: Plan) -> None:
+        """Drop failures of what nobody wants any more: what waits to be tried again is still in the plan.
+
+        A VM's own failure stays as long as the VM: it also says what was tried in vain before.
+        """
+        wanted = {failure_subject(action) for action in plan.actions}
+
+        def tried(about: str) -> bool:
+            return about.startswith("vm/") or about in wanted
+
+        self.action_failures = {about: it for about, it in self.action_failures.items() if tried(about)}
+        self.retries.forget_untried(tried)
 
     def _start(self, hands: Hands, name: str, chain: list[Action]) -> asyncio.Task[None] | None:
         if name in self._running:

@@ -93,6 +93,13 @@ class Retries:
         self._of = {attempt: failed for attempt, failed in self._of.items() if not gone(attempt[0])}
         self._troubles = {trouble: wait for trouble, wait in self._troubles.items() if not gone(trouble[0])}
 
+    def forget_untried(self, tried: Callable[[str], bool]) -> None:
+        """Drop what is about subjects on which nobody acts any more, and the troubles that they alone met."""
+        dropped = {failed.trouble for (subject, _), failed in self._of.items() if not tried(subject)}
+        self._of = {attempt: failed for attempt, failed in self._of.items() if tried(attempt[0])}
+        for trouble in dropped - {failed.trouble for failed in self._of.values()}:
+            self._troubles.pop(trouble, None)
+
     def forget(self) -> None:
         """Something changed that may be the remedy: everything may be tried at once."""
         self._troubles.clear()
