@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +26,8 @@ from luban.core.times import Now, rfc3339, seconds_of
 
 VOLATILE_SECONDS = 30.0
 """Figures that move all the time (sessions) are refreshed in the status at most so often; they live in the metrics."""
+SAME_SCALING_SECONDS = 1.5
+"""Times that are closer than this are of one scaling: whole seconds are written, and no two clocks are read at once."""
 
 
 def build_status(
@@ -49,9 +51,19 @@ def build_status(
         sessions=_sessions(state),
         decision=plan.decision,
         placement=plan.placement,
-        last_scale_time=rfc3339(now.wall_of(plan.memory.last_scale)) if plan.memory.last_scale is not None else None,
+        last_scale_time=_scale_time(before.last_scale_time, plan.memory.last_scale, now),
         conditions=_conditions(before.conditions, (*plan.conditions, *extra), cluster.metadata.generation, now.wall),
     )
+
+
+def _scale_time(written: str | None, last_scale: float | None, now: Now) -> str | None:
+    """When the number was changed last: as it is written, as long as that is the same change."""
+    if last_scale is None:
+        return None
+    at = now.wall_of(last_scale)
+    if written is not None and abs(seconds_of(written) - at) < SAME_SCALING_SECONDS:
+        return written
+    return rfc3339(at)
 
 
 def _counts(state: State, desired: int) -> VMCounts:
@@ -170,22 +182,23 @@ def remembered(status: LubanClusterStatus, now: Now) -> ClusterMemory:
 
 @dataclass
 class StatusWriter:
-    """Decides whether a status is worth a write."""
+    """Decides whether a status is worth a write. `monotonic`: seconds of a clock that nobody sets."""
 
+    monotonic: Callable[[], float]
     last: dict[str, Any] | None = None
-    written_at: float = 0.0
+    written_at: float = float("-inf")
 
-    def due(self, status: dict[str, Any], now: float) -> bool:
+    def due(self, status: dict[str, Any]) -> bool:
         """Whether `status` says something new: at once for facts, once in a while for figures that always move."""
         if self.last is None:
             return True
         if _settled(status) != _settled(self.last):
             return True
-        return status != self.last and now - self.written_at >= VOLATILE_SECONDS
+        return status != self.last and self.monotonic() - self.written_at >= VOLATILE_SECONDS
 
-    def wrote(self, status: dict[str, Any], now: float) -> None:
+    def wrote(self, status: dict[str, Any]) -> None:
         """Remember what the API server has."""
-        self.last, self.written_at = status, now
+        self.last, self.written_at = status, self.monotonic()
 
 
 def _without_words(part: Mapping[str, Any]) -> dict[str, Any]:

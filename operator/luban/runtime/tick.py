@@ -69,7 +69,7 @@ class ClusterRuntime:
         if self.cluster.left_out:
             log.warning("parts of the status left out", cluster=str(self.ref), parts=self.cluster.left_out)
         # What cannot be read must not stay beside what is true now.
-        self.writer = StatusWriter(None if self.cluster.left_out else self.cluster.status.wire())
+        self.writer = StatusWriter(self.ports.clock.monotonic, None if self.cluster.left_out else self.cluster.status.wire())
         self.trouble = Trouble(self.ports.clock.monotonic)
         self.recorder = EventRecorder(self.ports.cluster, self.ref, self.ports.clock.monotonic)
         self.memory = remembered(self.cluster.status, self._moment())
@@ -160,9 +160,9 @@ class ClusterRuntime:
         if self.trouble.blind and status.phase in ("Ready", "Progressing"):
             status = status.model_copy(update={"phase": "Degraded"})
         self.metrics.record_conditions(self.ref, status.conditions)
-        if not self.writer.due(status.wire(), now):
+        if not self.writer.due(status.wire()):
             return
-        await self._write(status, now)
+        await self._write(status)
         for event in cluster_events(self.cluster, before, status):
             await self.recorder.record(event)
         self.cluster = self.cluster.model_copy(update={"status": status})
@@ -192,7 +192,7 @@ class ClusterRuntime:
             self._log_decision(made)
         if _scaled(before, status):
             # Before the first VM is made or let go: a successor that is put in our place must want the same number.
-            await self._write(status, now)
+            await self._write(status)
         await self.applier.apply(self.cluster, made, seen.bodies)
         await self._report(before, status, now)
         self.finished = made.finished
@@ -229,11 +229,11 @@ class ClusterRuntime:
             await self.recorder.record(event)
         if _turned(before, status):
             self.metrics.decided(self.ref, status)
-        if self.writer.due(status.wire(), now):
-            await self._write(status, now)
+        if self.writer.due(status.wire()):
+            await self._write(status)
         self.cluster = self.cluster.model_copy(update={"status": status})
 
-    async def _write(self, status: LubanClusterStatus, now: float) -> None:
+    async def _write(self, status: LubanClusterStatus) -> None:
         try:
             await self._patch(status)
         except Conflict:
@@ -245,7 +245,7 @@ class ClusterRuntime:
             self._version = body["metadata"]["resourceVersion"]
             await self._patch(status)
         self.metrics.writes.labels(self.ref.namespace, self.ref.name).inc()
-        self.writer.wrote(status.wire(), now)
+        self.writer.wrote(status.wire())
 
     async def _patch(self, status: LubanClusterStatus) -> None:
         if not self.ports.leadership.held():
@@ -278,8 +278,8 @@ class GoneRuntime(ClusterRuntime):
         self.finished = self.finished or not self._uids
         return delay
 
-    async def _write(self, status: LubanClusterStatus, now: float) -> None:
-        self.writer.wrote(status.wire(), now)
+    async def _write(self, status: LubanClusterStatus) -> None:
+        self.writer.wrote(status.wire())
 
 
 async def _first_of(*events: asyncio.Event, seconds: float) -> None:
