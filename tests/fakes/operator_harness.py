@@ -159,6 +159,7 @@ class OperatorHarness:
     async def tick(self) -> float:
         """One tick; then the clock moves on by what the operator asked for."""
         delay = await self.runtime.tick()
+        await self.runtime.recorder.sent()
         self.clock.seconds += delay
         return delay
 

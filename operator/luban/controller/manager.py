@@ -186,11 +186,13 @@ class Manager:
         for stopped in self._stops:
             stopped.set()
         await asyncio.gather(*self._leftovers.values(), return_exceptions=True)
-        for uid, entry in list(self._entries.items()):
+        entries = dict(self._entries)
+        for uid, entry in entries.items():
             async with entry.turn:
                 log.info("loop ended", cluster=str(entry.runtime.ref))
             self.forget(uid)
-            await entry.runtime.close()
+        # All at once: each may wait a little for its last Events.
+        await asyncio.gather(*(entry.runtime.close() for entry in entries.values()))
 
     def gone(self, body: dict[str, Any]) -> None:
         """A cluster is gone. One whose spec was refused has series, too."""

@@ -2,10 +2,13 @@
 
 A cluster that cannot work makes VMs that fail, each with a name of its own: without this they would be hundreds of
 Events an hour that all say the same.
+
+They are sent by a task of their own: an API server that is slow with Events holds up no decision.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
@@ -24,6 +27,10 @@ SINGLE = 10
 """So many Events of one reason within an episode are told one by one, then as one with a count."""
 FIRST_GAP_SECONDS, LONGEST_GAP_SECONDS = 10.0, 300.0
 """A count is written anew after the first, then ever more rarely."""
+MOST_WAITING = 100
+"""So many Events wait to be sent; then the oldest is dropped."""
+CLOSE_SECONDS = 2.0
+"""At the end what still waits has so long to be sent."""
 
 
 @dataclass
@@ -68,24 +75,69 @@ class EventRecorder:
     monotonic: Callable[[], float]
     _series: dict[Event, _Series] = field(default_factory=dict)
     _kinds: dict[tuple[str, str], _Kind] = field(default_factory=dict)
+    _waiting: dict[Event, Event] = field(default_factory=dict)
+    """By what they are counted by, the oldest first."""
+    _sender: asyncio.Task[None] | None = None
 
-    async def record(self, event: Event) -> None:
-        """Tell of an Event, or count it. One that is lost costs a line in the log, nothing else."""
+    def record(self, event: Event) -> None:
+        """Have an Event told, or counted. One that is lost costs a line in the log, nothing else."""
         now = self.monotonic()
         self._forget_old(now)
         event = self._folded(event, now)
         key = replace(event, message="") if event.series else event
         series = self._series.setdefault(key, _Series(now))
         series.happens(now)
-        if not series.due(now):
+        if series.due(now):
+            self._enqueue(key, event)
+
+    async def sent(self) -> None:
+        """Wait until nothing waits to be sent."""
+        if self._sender is not None:
+            await asyncio.shield(self._sender)
+
+    async def close(self) -> None:
+        """Send what waits if that is quick, and end."""
+        if self._sender is None:
             return
-        try:
-            await self._send(event, series.unwritten)
-        except LubanError as error:
-            log.warning("event not recorded", cluster=str(self.ref), reason=error.reason, error=error.message)
-        series.wrote(now)
+        _, slow = await asyncio.wait({self._sender}, timeout=CLOSE_SECONDS)
+        for task in slow:
+            log.warning("events dropped at the end", cluster=str(self.ref), count=len(self._waiting) + 1)
+            task.cancel()
+        await asyncio.gather(self._sender, return_exceptions=True)
+
+    def _enqueue(self, key: Event, event: Event) -> None:
+        """The latest words of a series stand, in the place of the first."""
+        if key not in self._waiting and len(self._waiting) >= MOST_WAITING:
+            dropped = self._waiting.pop(next(iter(self._waiting)))
+            log.warning("event dropped, too many wait", cluster=str(self.ref), event_reason=dropped.reason)
+        self._waiting[key] = event
+        if self._sender is None or self._sender.done():
+            self._sender = asyncio.ensure_future(self._send_all())
+
+    async def _send_all(self) -> None:
+        while self._waiting:
+            key = next(iter(self._waiting))
+            await self._send(self._waiting.pop(key), self._take_count(key))
+
+    def _take_count(self, key: Event) -> int:
+        """How often it happened that nobody was told of; it counts as told from now on."""
+        series = self._series.get(key)
+        if series is None:
+            # It waited for so long that it is forgotten.
+            return 1
+        times = series.unwritten
+        series.wrote(self.monotonic())
+        return times
 
     async def _send(self, event: Event, times: int) -> None:
+        try:
+            await self._tell(event, times)
+        except LubanError as error:
+            log.warning("event not recorded", cluster=str(self.ref), reason=error.reason, error=error.message)
+        except Exception:
+            log.exception("event not recorded by a fault of the operator", cluster=str(self.ref))
+
+    async def _tell(self, event: Event, times: int) -> None:
         await self.api.event(
             self.ref,
             kind=event.kind,

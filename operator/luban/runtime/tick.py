@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -26,7 +26,7 @@ from luban.errors import Conflict, LubanError, NotLeader
 from luban.ports import Ports
 from luban.render.balancer import settings_of
 from luban.runtime.adoption import Adopter
-from luban.runtime.apply import Applier, Outcome, fault
+from luban.runtime.apply import Applier, fault
 from luban.runtime.events import Event, action_events, bond_events, cluster_events
 from luban.runtime.host_reports import HostReports
 from luban.runtime.metrics import Metrics
@@ -164,7 +164,7 @@ class ClusterRuntime:
             return
         await self._write(status)
         for event in cluster_events(self.cluster, before, status):
-            await self.recorder.record(event)
+            self.recorder.record(event)
         self.cluster = self.cluster.model_copy(update={"status": status})
 
     async def _tick(self) -> float:
@@ -225,12 +225,17 @@ class ClusterRuntime:
     async def _report(self, before: LubanClusterStatus, status: LubanClusterStatus, now: float) -> None:
         outcomes = self.applier.take_outcomes()
         self.metrics.ended(self.ref, outcomes, now)
-        for event in _events(self.cluster, before, status, outcomes):
-            await self.recorder.record(event)
         if _turned(before, status):
             self.metrics.decided(self.ref, status)
-        if self.writer.due(status.wire()):
-            await self._write(status)
+        try:
+            if self.writer.due(status.wire()):
+                await self._write(status)
+        finally:
+            # Whatever becomes of the status: nobody tells again what was done.
+            for event in action_events(self.cluster, outcomes):
+                self.recorder.record(event)
+        for event in _turns(self.cluster, before, status):
+            self.recorder.record(event)
         self.cluster = self.cluster.model_copy(update={"status": status})
 
     async def _write(self, status: LubanClusterStatus) -> None:
@@ -268,6 +273,7 @@ class ClusterRuntime:
         """Ask and do nothing more."""
         self.observer.close()
         await self.applier.close()
+        await self.recorder.close()
 
 
 class GoneRuntime(ClusterRuntime):
@@ -292,11 +298,8 @@ async def _first_of(*events: asyncio.Event, seconds: float) -> None:
             wait.cancel()
 
 
-def _events(
-    cluster: LubanCluster, before: LubanClusterStatus, after: LubanClusterStatus, outcomes: Sequence[Outcome]
-) -> Iterator[Event]:
-    """All that is worth telling about one tick."""
-    yield from action_events(cluster, outcomes)
+def _turns(cluster: LubanCluster, before: LubanClusterStatus, after: LubanClusterStatus) -> Iterator[Event]:
+    """What is worth telling between two statuses."""
     if isinstance(cluster, Gone):
         return
     yield from cluster_events(cluster, before, after)
