@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter as CountsOf
+from collections.abc import Iterable, Mapping
 from typing import get_args
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
@@ -10,7 +11,7 @@ from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histo
 from luban.api.cluster_status import LubanClusterStatus
 from luban.api.common import Condition
 from luban.api.conditions import Status
-from luban.core.model import ClusterRef, Observation, Plan, UpdateVM
+from luban.core.model import ClusterRef, MemberState, Observation, Plan, UpdateVM
 from luban.core.state import State
 from luban.core.times import seconds_of
 from luban.runtime.apply import Outcome
@@ -18,6 +19,9 @@ from luban.runtime.events import begins_phase
 
 CLUSTER = ("namespace", "cluster")
 VM_STATES = ("desired", "serving", "starting", "draining", "failed")
+Series = tuple[Gauge, tuple[str, ...]]
+"""A gauge, and its labels after those of the cluster."""
+Shown = frozenset[Series]
 BOOT_BUCKETS = (0.1, 0.5, 1, 2, 5, 10, 15, 20, 30, 45, 60, 120, 300)
 
 
@@ -54,43 +58,52 @@ class Metrics:
             registry=registry,
         )
 
+        self._shown: dict[tuple[str, str], Shown] = {}
+        """By namespace and cluster: the series of VMs, hosts and balancers."""
+
     def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
         return Gauge(name, text, (*CLUSTER, *labels), registry=self.registry)
 
     def record(self, ref: ClusterRef, observation: Observation, plan: Plan) -> None:
         """Publish one tick."""
         labels = (ref.namespace, ref.name)
-        self._forget_gone(labels)
-        self._record_vms(labels, State(observation), plan.desired)
-        for host in observation.hosts:
-            self.reachable.labels(*labels, host.name).set(host.reachable)
-            self.host_vms.labels(*labels, host.name).set(sum(vm.host == host.name for vm in observation.vms))
-        for name, bond in observation.bonds.items():
-            self.bonds.labels(*labels, name, bond.verdict).set(1)
-        self._record_balancers(labels, observation)
+        state = State(observation)
+        self._record_counts(labels, state, plan.desired)
+        self._show(labels, {**self._of_vms(state), **self._of_hosts(observation), **self._of_balancers(observation)})
 
-    def _forget_gone(self, labels: tuple[str, str]) -> None:
-        """Drop the series of VMs, hosts and balancers: those that still exist are set again at once."""
-        by = dict(zip(CLUSTER, labels, strict=True))
-        for gauge in (self.sessions, self.reachable, self.host_vms, self.bonds, self.members, self.balancer):
-            gauge.remove_by_labels(by)
+    def _show(self, labels: tuple[str, str], values: Mapping[Series, float]) -> None:
+        """Set these series, and drop those that the cluster had and has no more. No other cluster's are looked at."""
+        for gauge, more in self._shown.get(labels, frozenset()) - values.keys():
+            gauge.remove(*labels, *more)
+        for (gauge, more), value in values.items():
+            gauge.labels(*labels, *more).set(value)
+        self._shown[labels] = frozenset(values)
 
-    def _record_vms(self, labels: tuple[str, str], state: State, desired: int) -> None:
+    def _record_counts(self, labels: tuple[str, str], state: State, desired: int) -> None:
         sets = (state.serving, state.starting, state.draining, state.failed)
         for name, count in zip(VM_STATES, (desired, *map(len, sets)), strict=True):
             self.vms.labels(*labels, name).set(count)
-        known = state.observation.sessions
-        for vm in state.serving:
-            if vm.name in known:
-                self.sessions.labels(*labels, vm.name, vm.host).set(known[vm.name])
-        self.load.labels(*labels).set(sum(known.values()))
+        self.load.labels(*labels).set(sum(state.observation.sessions.values()))
 
-    def _record_balancers(self, labels: tuple[str, str], observation: Observation) -> None:
+    def _of_vms(self, state: State) -> dict[Series, float]:
+        known = state.observation.sessions
+        return {(self.sessions, (vm.name, vm.host)): known[vm.name] for vm in state.serving if vm.name in known}
+
+    def _of_hosts(self, observation: Observation) -> dict[Series, float]:
+        vms = CountsOf(vm.host for vm in observation.vms)
+        return {
+            **{(self.reachable, (host.name,)): host.reachable for host in observation.hosts},
+            **{(self.host_vms, (host.name,)): vms[host.name] for host in observation.hosts},
+            **{(self.bonds, (name, bond.verdict)): 1 for name, bond in observation.bonds.items()},
+        }
+
+    def _of_balancers(self, observation: Observation) -> dict[Series, float]:
+        found: dict[Series, float] = {}
         for balancer in observation.balancers:
-            self.balancer.labels(*labels, balancer.name).set(balancer.reachable and balancer.ready)
-            for name in ("Enabled", "Draining", "Disabled"):
-                count = sum(member.state == name for member in balancer.members)
-                self.members.labels(*labels, balancer.name, name).set(count)
+            found[self.balancer, (balancer.name,)] = balancer.reachable and balancer.ready
+            states = CountsOf(member.state for member in balancer.members)
+            found |= {(self.members, (balancer.name, state)): states[state] for state in get_args(MemberState)}
+        return found
 
     def ended(self, ref: ClusterRef, outcomes: Iterable[Outcome], now: float) -> None:
         """Count what was done and what failed. `now`: seconds since the epoch."""
@@ -117,6 +130,7 @@ class Metrics:
 
     def forget(self, ref: ClusterRef) -> None:
         """Drop all series of a cluster that is gone."""
+        self._shown.pop((ref.namespace, ref.name), None)
         by = dict(zip(CLUSTER, (ref.namespace, ref.name), strict=True))
         for metric in vars(self).values():
             if hasattr(metric, "remove_by_labels") and metric is not self.leading:

@@ -1,0 +1,71 @@
+"""Series of VMs, hosts and balancers go with what they are about, and cost no other cluster anything."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import pytest
+from prometheus_client import CollectorRegistry, Gauge
+
+from luban.core.model import BalancerReport, ClusterRef, HostObservation, Observation
+from luban.core.plan import plan
+from luban.core.times import Now
+from luban.runtime.metrics import Metrics
+from tests.fakes.operator_harness import OperatorHarness
+from tests.fakes.simulator import BALANCER, make_vm
+
+BUSY = Observation(
+    vms=(make_vm("luban-a", "Ready", "host-b"), make_vm("luban-b", "Ready", "host-c")),
+    hosts=(HostObservation("host-b", True), HostObservation("host-c", False)),
+    balancers=(BalancerReport(BALANCER, reachable=False),),
+    sessions={"luban-a": 3, "luban-b": 4},
+)
+ONE, TWO = ClusterRef("default", "one"), ClusterRef("default", "two")
+
+
+def record(metrics: Metrics, ref: ClusterRef, observation: Observation) -> None:
+    harness = OperatorHarness()
+    made = plan(
+        harness.runtime.cluster.spec, ref.name, observation, harness.runtime.memory, Now(0.0, 0.0), deleting=False
+    )
+    metrics.record(ref, observation, made)
+
+
+def shown(metrics: Metrics, ref: ClusterRef, *labels: str) -> set[tuple[str, ...]]:
+    """Name and labels of the samples of a cluster that have such labels."""
+    return {
+        (sample.name, *(sample.labels[name] for name in labels))
+        for family in metrics.registry.collect()
+        for sample in family.samples
+        if sample.labels.get("cluster") == ref.name and set(labels) <= sample.labels.keys()
+    }
+
+
+def test_what_is_gone_is_shown_no_more_and_other_clusters_stay() -> None:
+    metrics = Metrics(CollectorRegistry())
+    for ref in (ONE, TWO):
+        record(metrics, ref, BUSY)
+    less = replace(BUSY, vms=BUSY.vms[:1], hosts=BUSY.hosts[:1], sessions={"luban-a": 3})
+    record(metrics, ONE, less)
+    assert shown(metrics, ONE, "vm") == {("luban_vm_sessions", "luban-a")}
+    assert {host for _, host in shown(metrics, ONE, "host")} == {"host-b"}
+    record(metrics, ONE, replace(less, balancers=()))
+    assert shown(metrics, ONE, "balancer") == set()
+    assert {vm for _, vm in shown(metrics, TWO, "vm")} == {"luban-a", "luban-b"}
+    assert {host for _, host in shown(metrics, TWO, "host")} == {"host-b", "host-c"}
+    assert shown(metrics, TWO, "balancer", "state") >= {("luban_balancer_members", BALANCER, "Draining")}
+    metrics.forget(TWO)
+    assert shown(metrics, TWO) == set()
+    record(metrics, TWO, BUSY)
+    assert {vm for _, vm in shown(metrics, TWO, "vm")} == {"luban-a", "luban-b"}
+
+
+def test_no_tick_looks_at_the_series_of_all_clusters(monkeypatch: pytest.MonkeyPatch) -> None:
+    def scans(gauge: Gauge, labels: Mapping[str, str]) -> None:
+        raise AssertionError(f"{gauge} is searched for {labels}")
+
+    metrics = Metrics(CollectorRegistry())
+    monkeypatch.setattr(Gauge, "remove_by_labels", scans)
+    record(metrics, ONE, BUSY)
+    record(metrics, ONE, BUSY)
