@@ -46,6 +46,7 @@ def nobody(luban_base: ControlPlane) -> Iterator[ControlPlane]:
     luban_base.kubectl("delete", "lease", NAME, "-n", NAMESPACE, "--ignore-not-found")
     yield luban_base
     luban_base.kubectl("delete", "lease", NAME, "-n", NAMESPACE, "--ignore-not-found")
+    luban_base.kubectl("apply", "-k", str(ROOT / "manifests" / "base"))
 
 
 @pytest.fixture

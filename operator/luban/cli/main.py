@@ -83,8 +83,8 @@ def main(verbose: bool) -> None:
     "--leader-election/--no-leader-election",
     default=True,
     show_default=True,
-    help="Act only while holding a Lease, so that of several operators one acts. Another takes over within 10 s, and "
-    "at once after a clean stop.",
+    help="Act only while holding a Lease, so that of several operators one acts. Another takes over after about "
+    "15 s, and at once after a clean stop.",
 )
 @click.option("--lease-namespace", default="", help="Namespace of that Lease. Default: the Pod's, else luban-system.")
 @click.option(

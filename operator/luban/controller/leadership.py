@@ -20,9 +20,12 @@ log = structlog.get_logger(__name__)
 
 LEASE_SECONDS = 10.0
 """A Lease that nobody has renewed for so long, as seen by one who waits, is free."""
+LONGEST_LEASE_SECONDS = 60.0
+"""No Lease is waited for longer, whatever it says of itself, nor shorter than ours: whoever wrote it."""
 SURE_SECONDS = 7.0
-"""A leader acts for so long after it began to renew the last time: what it has under way then ends before anybody else
-begins."""
+"""A leader begins nothing later than this after it began to renew the last time. What it has under way then may end
+after another has begun: a call to the API server takes up to 10 s, one to libvirt up to 30 s. See the decision of
+2026-11-27 (leadership by a Lease) for why that does no harm."""
 RENEW_SECONDS = 2.0
 RETRY_SECONDS = 1.0
 """Between two looks of one who waits, and between two tries to renew."""
@@ -105,7 +108,7 @@ class Leader:
         if found is None:
             return await self._store.create(LeaseRecord(self.identity, LEASE_SECONDS))
         if found.holder == self.identity:
-            return await self._store.renew(found)
+            return await self._store.renew(replace(found, duration=LEASE_SECONDS))
         if not self._free(found):
             return None
         return await self._store.take(replace(found, holder=self.identity, duration=LEASE_SECONDS))
@@ -115,4 +118,5 @@ class Leader:
         now = self._clock.monotonic()
         if self._record is None or found.version != self._record.version:
             self._record, self._seen_since = found, now
-        return not found.holder or self._gone(found.holder) or now - self._seen_since >= found.duration
+        patience = min(max(found.duration, LEASE_SECONDS), LONGEST_LEASE_SECONDS)
+        return not found.holder or self._gone(found.holder) or now - self._seen_since >= patience

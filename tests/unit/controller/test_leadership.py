@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
 
-from luban.controller.leadership import LEASE_SECONDS, RENEW_SECONDS, RETRY_SECONDS, SURE_SECONDS, Leader
+from luban.controller.leadership import (
+    LEASE_SECONDS,
+    LONGEST_LEASE_SECONDS,
+    RENEW_SECONDS,
+    RETRY_SECONDS,
+    SURE_SECONDS,
+    Leader,
+)
+from luban.ports import LeaseRecord
 from tests.fakes.lease import FakeLease, LeaseWay
 from tests.fakes.operator_harness import LoopClock
 
@@ -223,3 +232,27 @@ async def test_a_lease_that_cannot_be_given_back_expires(hall: Hall) -> None:
     first.way.cut = True
     first.stop.set()
     assert await hall.seconds_until("b") <= LEASE_SECONDS + RETRY_SECONDS + 0.2
+
+
+@pytest.mark.parametrize("duration", [LONGEST_LEASE_SECONDS + 1, 2147483647.0, float("inf")])
+async def test_no_lease_holds_up_anybody_for_longer_than_a_minute(hall: Hall, duration: float) -> None:
+    hall.lease.record = LeaseRecord("nobody", duration, "7")
+    hall.enter("a")
+    await hall.pass_time(LONGEST_LEASE_SECONDS - 1)
+    assert hall.acting() == []
+    assert await hall.seconds_until("a") <= 1 + RETRY_SECONDS + 0.2
+
+
+@pytest.mark.parametrize("duration", [0.0, -1.0, 0.5])
+async def test_no_lease_is_taken_from_a_leader_that_is_sure(hall: Hall, duration: float) -> None:
+    """Somebody edits it: its leader does not know yet."""
+    hall.enter("a")
+    await hall.pass_time(30)
+    hall.enter("b")
+    for _ in range(10):
+        assert hall.lease.record is not None
+        version = str(int(hall.lease.record.version) + 1)
+        hall.lease.record = replace(hall.lease.record, duration=duration, version=version)
+        await hall.pass_time(5)
+        assert hall.lease.record.duration == LEASE_SECONDS, "its leader writes its own"
+    assert hall.acting() == ["a"]
