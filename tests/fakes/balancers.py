@@ -38,13 +38,10 @@ class FakeBalancers:
     async def report(self, cluster: ClusterRef, name: str, endpoint: str, *, members: int) -> BalancerReport:
         """What the agent at the endpoint says, as if it had come over the wire."""
         self.asked.append((name, endpoint))
-        report = self.agents.get(endpoint)
-        if report is None or endpoint in self.silent:
+        report, whose = self.agents.get(endpoint), self.clusters.get(endpoint, cluster)
+        asked_for = (cluster.namespace, cluster.name, name)
+        if report is None or endpoint in self.silent or (whose.namespace, whose.name, report.name) != asked_for:
             return BalancerReport(name, reachable=False, message=f"{endpoint} does not report")
-        whose = self.clusters.get(endpoint, cluster)
-        if (whose.namespace, whose.name, report.name) != (cluster.namespace, cluster.name, name):
-            message = f"{endpoint} is the agent of {whose.namespace}/{report.name}"
-            return BalancerReport(name, reachable=False, message=message)
         return replace(report, reachable=True)
 
     async def close(self) -> None:

@@ -29,7 +29,9 @@ def test_the_lease_is_there_before_anybody_else_can_make_it_and_nobody_holds_it(
 
 
 def test_nobody_but_the_operator_may_change_it() -> None:
-    others = [role for role in objects("Role", "ClusterRole") if not role["metadata"]["name"].startswith("luban-operator")]
+    others = [
+        role for role in objects("Role", "ClusterRole") if not role["metadata"]["name"].startswith("luban-operator")
+    ]
     assert len(others) >= 2
     for role in others:
         for rule in lease_rules(role):

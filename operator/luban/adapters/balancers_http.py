@@ -1,7 +1,8 @@
 """The balancer agents' reports over HTTP: what an agent writes at /v1/report and how the operator reads it.
 
 Whoever may write a Lease says where an agent is asked, and whoever answers there says what it likes. So only addresses
-where agents can be are asked, and a report is believed as far as it is well-formed and about the right balancer.
+where agents can be are asked, and a report is believed as far as it is well-formed and about the right balancer. What
+else is met there is told in the log alone: in a status it would tell users what the operator can reach.
 """
 
 from __future__ import annotations
@@ -35,7 +36,12 @@ LONGEST_MESSAGE, LONGEST_VERSION = 1024, 64
 """Characters: an agent's words are copied into the cluster's status."""
 MOST_COUNTED = 2**53
 """The largest count that is believed."""
+MOST_LOGGED = 1_000
+"""So many balancers that do not report are remembered, so that each is told of once."""
 CONNECTIONS, CONNECTIONS_PER_AGENT = 1_000, 2
+
+NO_REPORT = "gives no report about this balancer; the operator's log says more"
+"""What a status says of an endpoint, whatever is there."""
 
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 
@@ -139,7 +145,8 @@ def _truth(value: object) -> bool:
 def report_url(endpoint: str, networks: Sequence[IPNetwork] = ()) -> str:
     """Where to ask the agent of an endpoint. Raises ValueError if it is none, or not where an agent may be.
 
-    `networks`: where agents may be. Empty: anywhere but on loopback, link-local, multicast and reserved addresses.
+    `networks`: where agents may be. Empty: anywhere but on loopback, link-local, multicast and reserved addresses,
+    where clouds answer questions about themselves (metadata), and where IPv6 carries IPv4.
     """
     try:
         parts = urlsplit(endpoint)
@@ -154,6 +161,25 @@ def report_url(endpoint: str, networks: Sequence[IPNetwork] = ()) -> str:
     return f"http://{host}:{port}{REPORT_PATH}"
 
 
+_KINDS = ("loopback", "link_local", "multicast", "unspecified", "reserved")
+_NO_AGENTS: Mapping[IPNetwork, str] = {
+    ipaddress.ip_network(network): words
+    for network, words in {
+        # Amazon's services for its machines, and those of Google, Alibaba, Oracle (with all of 192.0.0.0/24) and Azure.
+        "fd00:ec2::/32": "metadata",
+        "fd20:ce::/32": "metadata",
+        "100.100.100.200/32": "metadata",
+        "192.0.0.0/24": "metadata",
+        "168.63.129.16/32": "metadata",
+        "0.0.0.0/8": "reserved",
+        # 6to4 and Teredo: any IPv4 address can be meant. NAT64 (64:ff9b::/96, 64:ff9b:1::/48) is reserved.
+        "2002::/16": "translated",
+        "2001::/32": "translated",
+    }.items()
+}
+"""Networks that the library knows no word for."""
+
+
 def _require_allowed(address: IPAddress, networks: Sequence[IPNetwork]) -> None:
     if networks:
         if not any(address in network for network in networks):
@@ -162,10 +188,10 @@ def _require_allowed(address: IPAddress, networks: Sequence[IPNetwork]) -> None:
         return
     # ::ffff:169.254.169.254 is 169.254.169.254.
     meant = getattr(address, "ipv4_mapped", None) or address
-    for kind in ("loopback", "link_local", "multicast", "unspecified", "reserved"):
-        if getattr(meant, f"is_{kind}"):
-            words = kind.replace("_", "-")
-            raise ValueError(f"{address} is a {words} address: if agents are there, say so with --agent-network")
+    kinds = [kind.replace("_", "-") for kind in _KINDS if getattr(meant, f"is_{kind}")]
+    kinds += [words for network, words in _NO_AGENTS.items() if meant in network]
+    if kinds:
+        raise ValueError(f"{address} is a {kinds[0]} address: if agents are there, say so with --agent-network")
 
 
 class HttpBalancers:
@@ -178,22 +204,36 @@ class HttpBalancers:
         self._deadline = deadline
         self._networks = tuple(networks)
         self._session: aiohttp.ClientSession | None = None
+        self._logged: dict[tuple[ClusterRef, str], str] = {}
+        """By cluster and balancer: what the log says of it."""
 
     async def report(self, cluster: ClusterRef, name: str, endpoint: str, *, members: int) -> BalancerReport:
         """Ask the agent at `endpoint`. One that does not answer, or answers for another, is not reachable."""
         try:
-            page = await self._fetch(report_url(endpoint, self._networks), _limit(members))
-            whose, found = (
-                parse_report(page) if len(page) < LONG_REPORT else await asyncio.to_thread(parse_report, page)
-            )
-        except TimeoutError:
-            return self._silent(name, endpoint, f"no answer within {self._deadline:g} s")
-        except (aiohttp.ClientError, OSError) as error:
-            return self._silent(name, endpoint, f"{type(error).__name__}: {getattr(error, 'strerror', None) or error}")
+            url = report_url(endpoint, self._networks)
         except ValueError as error:
-            return self._silent(name, endpoint, str(error))
+            self._log(cluster, name, endpoint, str(error))
+            return _silent(name, endpoint, str(error))
+        try:
+            found = await self._report(cluster, name, url, members)
+        except TimeoutError:
+            why = f"no answer within {self._deadline:g} s"
+        except (aiohttp.ClientError, OSError) as error:
+            why = f"{type(error).__name__}: {getattr(error, 'strerror', None) or error}"
+        except ValueError as error:
+            why = str(error)
+        else:
+            self._logged.pop((cluster, name), None)
+            return found
+        self._log(cluster, name, endpoint, why)
+        return _silent(name, endpoint, NO_REPORT)
+
+    async def _report(self, cluster: ClusterRef, name: str, url: str, members: int) -> BalancerReport:
+        """The report of this balancer. Raises ValueError if the answer is none."""
+        page = await self._fetch(url, _limit(members))
+        whose, found = parse_report(page) if len(page) < LONG_REPORT else await asyncio.to_thread(parse_report, page)
         if (whose.namespace, whose.name, found.name) != (cluster.namespace, cluster.name, name):
-            return self._silent(name, endpoint, f"is the agent of {whose.namespace}/{found.name}")
+            raise ValueError(f"it is the agent of {whose.namespace}/{found.name}")
         return found
 
     async def close(self) -> None:
@@ -202,10 +242,14 @@ class HttpBalancers:
             await self._session.close()
             self._session = None
 
-    def _silent(self, name: str, endpoint: str, why: str) -> BalancerReport:
-        message = _words(f"agent at {endpoint}: {why}", LONGEST_MESSAGE)
-        log.debug("balancer does not report", balancer=name, message=message)
-        return BalancerReport(name, reachable=False, message=message)
+    def _log(self, cluster: ClusterRef, name: str, endpoint: str, why: str) -> None:
+        """Say what is met there, once as long as it is the same."""
+        words = _words(f"agent at {endpoint}: {why}", LONGEST_MESSAGE)
+        if self._logged.get((cluster, name)) != words:
+            if len(self._logged) >= MOST_LOGGED:
+                self._logged.clear()
+            self._logged[cluster, name] = words
+            log.warning("balancer does not report", cluster=str(cluster), balancer=name, error=words)
 
     async def _fetch(self, url: str, limit: int) -> bytes:
         """The answer. Raises ValueError if it is longer than `limit` bytes."""
@@ -229,6 +273,10 @@ class HttpBalancers:
                 headers={"Accept-Encoding": "identity"},
             )
         return self._session
+
+
+def _silent(name: str, endpoint: str, why: str) -> BalancerReport:
+    return BalancerReport(name, reachable=False, message=_words(f"agent at {endpoint}: {why}", LONGEST_MESSAGE))
 
 
 def _limit(members: int) -> int:

@@ -77,7 +77,8 @@ def main(verbose: bool) -> None:
     type=ipaddress.ip_network,
     metavar="CIDR",
     help="Network where balancer agents are asked, such as that of the Pods; may be given more than once. Whoever may "
-    "write Leases says where an agent is. Default: all addresses but loopback, link-local and multicast.",
+    "write Leases says where an agent is. Default: all addresses but loopback, link-local, multicast, "
+    "translated (6to4, Teredo, NAT64) ones, and clouds' metadata.",
 )
 @click.option(
     "--leader-election/--no-leader-election",

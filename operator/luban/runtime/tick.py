@@ -69,7 +69,9 @@ class ClusterRuntime:
         if self.cluster.left_out:
             log.warning("parts of the status left out", cluster=str(self.ref), parts=self.cluster.left_out)
         # What cannot be read must not stay beside what is true now.
-        self.writer = StatusWriter(self.ports.clock.monotonic, None if self.cluster.left_out else self.cluster.status.wire())
+        self.writer = StatusWriter(
+            self.ports.clock.monotonic, None if self.cluster.left_out else self.cluster.status.wire()
+        )
         self.trouble = Trouble(self.ports.clock.monotonic)
         self.recorder = EventRecorder(self.ports.cluster, self.ref, self.ports.clock.monotonic)
         self.memory = remembered(self.cluster.status, self._moment())

@@ -11,10 +11,12 @@ from typing import Any
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
+from structlog.testing import capture_logs
 
 from luban.adapters.balancers_http import (
     LONGEST_MESSAGE,
     LONGEST_REPORT,
+    NO_REPORT,
     REPORT_PATH,
     SHORTEST_LIMIT,
     HttpBalancers,
@@ -29,6 +31,11 @@ NAME = "shop-balancer-0"
 MEMBER = MemberReport("shop-a", "Enabled", "192.0.2.11", 8080, True, 3, 40, False, 1234)
 REPORT = BalancerReport(NAME, True, True, "0123456789abcdef", "", (MEMBER,))
 LOOPBACK = ipaddress.ip_network("127.0.0.0/8")
+
+
+def silent(endpoint: str) -> str:
+    """What is told of an agent that gives no report of ours."""
+    return f"agent at {endpoint}: {NO_REPORT}"
 
 
 def wire(**changes: Any) -> dict[str, Any]:
@@ -123,17 +130,34 @@ async def test_a_good_report(agent: Agent, ask: Callable[..., Any]) -> None:
 
 
 @pytest.mark.parametrize("what", BAD)
-async def test_a_bad_report_is_none_and_says_why(agent: Agent, ask: Callable[..., Any], what: str) -> None:
+async def test_a_bad_report_is_none(agent: Agent, ask: Callable[..., Any], endpoint: str, what: str) -> None:
     agent.says(BAD[what])
     report = await ask()
     assert (report.name, report.reachable, report.members) == (NAME, False, ())
-    assert report.message
-    assert len(report.message) <= LONGEST_MESSAGE
+    assert report.message == silent(endpoint)
 
 
-async def test_a_report_without_namespace_names_what_is_missing(agent: Agent, ask: Callable[..., Any]) -> None:
+async def test_the_log_says_once_what_is_met_there(agent: Agent, ask: Callable[..., Any]) -> None:
     agent.says(BAD["no namespace"])
-    assert "no field 'namespace'" in (await ask()).message
+    with capture_logs() as logs:
+        for _ in range(3):
+            await ask()
+        agent.says(wire())
+        await ask()
+        agent.says(BAD["no namespace"])
+        await ask()
+    assert [("no field 'namespace'" in it["error"], it["balancer"]) for it in logs] == [(True, NAME)] * 2
+
+
+async def test_the_status_says_the_same_whatever_is_there(
+    agent: Agent, ask: Callable[..., Any], endpoint: str, unused_tcp_port: int
+) -> None:
+    """Else whoever may write a Lease, and read a status, has a port scanner."""
+    met = {f"http://127.0.0.1:{unused_tcp_port}": "nobody"}
+    assert [(await ask(where)).message.removeprefix(f"agent at {where}: ") for where in met] == [NO_REPORT]
+    for agent.more in ({"status": 404}, {"status": 500}, {"status": 302, "headers": {"Location": "/"}}, {}):
+        for agent.body in (b"", b"SSH-2.0", b"x" * (SHORTEST_LIMIT + 1), json.dumps(wire(namespace="team-b")).encode()):
+            assert (await ask()).message == silent(endpoint)
 
 
 async def test_words_are_cut_and_can_be_stored(agent: Agent, ask: Callable[..., Any]) -> None:
@@ -150,16 +174,19 @@ async def test_a_report_is_as_long_as_its_members_allow(agent: Agent, ask: Calla
     assert len((await ask(members=2000)).members) == 2000
     report = await ask(members=16)
     assert not report.reachable
-    assert "longer than" in report.message
     agent.body = b" " * (LONGEST_REPORT + 1)
-    assert "longer than" in (await ask(members=10**9)).message
+    with capture_logs() as logs:
+        assert not (await ask(members=10**9)).reachable
+    assert "longer than" in logs[0]["error"]
 
 
 async def test_nothing_is_unpacked_or_followed(agent: Agent, ask: Callable[..., Any], endpoint: str) -> None:
     agent.body, agent.more = gzip.compress(json.dumps(wire()).encode()), {"headers": {"Content-Encoding": "gzip"}}
     assert not (await ask()).reachable
     agent.more = {"status": 302, "headers": {"Location": f"{endpoint}/admin"}}
-    assert "answered 302" in (await ask()).message
+    with capture_logs() as logs:
+        assert not (await ask()).reachable
+    assert "answered 302" in logs[0]["error"]
     assert agent.asked == [REPORT_PATH] * 2
 
 
@@ -223,6 +250,20 @@ def test_an_endpoint_is_address_and_port_and_nothing_else(endpoint: str) -> None
         ("[::]", "unspecified"),
         ("255.255.255.255", "reserved"),
         ("240.0.0.1", "reserved"),
+        ("0.0.0.1", "reserved"),
+        ("100.100.100.200", "metadata"),
+        ("192.0.0.192", "metadata"),
+        ("168.63.129.16", "metadata"),
+        ("[fd00:ec2::254]", "metadata"),
+        ("[fd00:ec2::23]", "metadata"),
+        ("[fd20:ce::254]", "metadata"),
+        ("[::ffff:6464:64c8]", "metadata"),
+        ("[64:ff9b::a9fe:a9fe]", "reserved"),
+        ("[64:ff9b:1::a9fe:a9fe]", "reserved"),
+        ("[::a9fe:a9fe]", "reserved"),
+        ("[2002:a9fe:a9fe::1]", "translated"),
+        ("[2002:7f00:1::]", "translated"),
+        ("[2001:0:a9fe:a9fe::1]", "translated"),
     ],
 )
 def test_where_no_agent_can_be_nobody_is_asked(address: str, kind: str) -> None:
@@ -230,7 +271,9 @@ def test_where_no_agent_can_be_nobody_is_asked(address: str, kind: str) -> None:
         report_url(f"http://{address}:9180")
 
 
-@pytest.mark.parametrize("endpoint", ["http://10.0.0.7:9180", "http://[fd00::7]:9180", "http://8.8.8.8:9180/"])
+@pytest.mark.parametrize(
+    "endpoint", ["http://10.0.0.7:9180", "http://100.64.0.7:9180", "http://[2001:db8::7]:9180", "http://8.8.8.8:9180/"]
+)
 def test_elsewhere_they_are(endpoint: str) -> None:
     assert report_url(endpoint) == endpoint.rstrip("/") + REPORT_PATH
 

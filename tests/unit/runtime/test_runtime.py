@@ -321,7 +321,15 @@ def _die_at(harness: OperatorHarness, call: int) -> None:
 
         setattr(port, name, wrapped)
 
-    for name in ("create_vm", "delete_vm", "patch_vm_status", "release_vm", "apply_config_map", "disown_config_map", "patch_cluster_status"):
+    for name in (
+        "create_vm",
+        "delete_vm",
+        "patch_vm_status",
+        "release_vm",
+        "apply_config_map",
+        "disown_config_map",
+        "patch_cluster_status",
+    ):
         wrap(harness.api, name)
     for name in ("ensure_running", "shutdown", "destroy", "remove"):
         wrap(harness.hypervisor, name)
