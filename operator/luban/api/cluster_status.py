@@ -21,6 +21,8 @@ class VMCounts(StatusModel):
     """Created, not serving yet."""
     draining: int = 0
     """On their way out."""
+    paused: int = 0
+    """Their domains are paused: they answer nobody."""
     failed: int = 0
     """Did not start, or lost."""
 

@@ -57,7 +57,8 @@ def _lines(cluster: LubanCluster, vms: list[LubanVM]) -> Iterator[str]:
 
 def _counts(cluster: LubanCluster) -> str:
     vms = cluster.status.vms
-    return f"{vms.serving} of {vms.desired} VMs serve, {vms.starting} start, {vms.draining} leave, {vms.failed} failed"
+    others = f"{vms.starting} start, {vms.draining} leave, {vms.paused} paused, {vms.failed} failed"
+    return f"{vms.serving} of {vms.desired} VMs serve, {others}"
 
 
 def _section(heading: str, lines: Iterable[str]) -> Iterator[str]:

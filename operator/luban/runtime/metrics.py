@@ -18,7 +18,7 @@ from luban.runtime.apply import Outcome
 from luban.runtime.events import begins_phase
 
 CLUSTER = ("namespace", "cluster")
-VM_STATES = ("desired", "serving", "starting", "draining", "failed")
+VM_STATES = ("desired", "serving", "starting", "draining", "paused", "failed")
 Series = tuple[Gauge, tuple[str, ...]]
 """A gauge, and its labels after those of the cluster."""
 Shown = frozenset[Series]
@@ -80,7 +80,7 @@ class Metrics:
         self._shown[labels] = frozenset(values)
 
     def _record_counts(self, labels: tuple[str, str], state: State, desired: int) -> None:
-        sets = (state.serving, state.starting, state.draining, state.failed)
+        sets = (state.serving, state.starting, state.draining, state.paused, state.failed)
         for name, count in zip(VM_STATES, (desired, *map(len, sets)), strict=True):
             self.vms.labels(*labels, name).set(count)
         self.load.labels(*labels).set(sum(state.observation.sessions.values()))

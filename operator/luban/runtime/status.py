@@ -72,6 +72,7 @@ def _counts(state: State, desired: int) -> VMCounts:
         serving=len(state.answering),
         starting=len(state.starting),
         draining=len(state.draining),
+        paused=len(state.paused),
         failed=len(state.failed),
     )
 
