@@ -46,10 +46,13 @@ class _Thread(Generic[T]):
     answered: float = float("-inf")
 
     def collect(self, now: float) -> bool:
-        """Take the answer if it has come. Returns whether it has."""
+        """Take the answer if it has come. Returns whether it has. One that ended without any is asked again."""
         if self.task is None or not self.task.done():
             return False
-        self.answer, self.answered, self.task = self.task.result(), now, None
+        ended, self.task = self.task, None
+        if ended.cancelled():
+            return False
+        self.answer, self.answered = ended.result(), now
         return True
 
 

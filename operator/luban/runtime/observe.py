@@ -184,6 +184,9 @@ class Observer:
         if not done:
             return self._as_seen_last(host, adopted)
         self._pending.pop(host, None)
+        if asked.task.cancelled():
+            # Nobody stopped us: the call was given up further down, and says nothing.
+            return self._as_seen_last(host, adopted)
         try:
             domains = asked.task.result()
         except LubanError as error:

@@ -133,3 +133,30 @@ async def test_nobody_is_asked_again_who_is_not_looked_at_any_more(vms: Vms) -> 
         await asyncio.sleep(0)
     assert vms.asked["a"] == asked
     assert vms.told == 0
+
+
+async def test_a_question_that_was_given_up_is_no_answer(vms: Vms) -> None:
+    """A CancelledError would end the tick and the loop around it."""
+    vms.gates["a"] = asyncio.Event()
+    await vms.look("a", patience=NO_PATIENCE)
+    (thread,) = vms.asker._threads.values()
+    assert thread.task is not None
+    thread.task.cancel()
+    vms.seconds = 10
+    assert (await vms.look("a", patience=0.01)) == ({}, set())
+    vms.gates.clear()
+    vms.seconds = 20
+    assert (await vms.look("a"))[0] == {"a": 2}
+
+
+async def test_a_question_that_failed_is_asked_again(vms: Vms) -> None:
+    """A fault is told once; it does not stand in the way of every look after it."""
+
+    async def fails() -> int:
+        raise RuntimeError("a fault of the prober")
+
+    broken = {"a": Question("", fails, period=10.0, lifetime=30.0)}
+    with pytest.raises(RuntimeError):
+        await vms.asker.ask(broken, 1.0)
+    vms.seconds = 10
+    assert (await vms.look("a"))[0] == {"a": 1}

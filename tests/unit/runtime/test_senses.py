@@ -223,3 +223,22 @@ async def test_a_loop_that_ended_while_a_host_hangs_can_begin_again(monkeypatch:
     gate.set()
     await harness.run(10)
     assert all(host["reachable"] for host in harness.body()["status"]["hosts"])
+
+
+async def test_a_call_that_is_given_up_is_a_host_that_has_not_answered() -> None:
+    """A CancelledError is no Exception: it would end the loop, and kopf would give the cluster up."""
+    harness = OperatorHarness()
+    await harness.run(60)
+    answer = harness.hypervisor.list_domains
+
+    async def given_up(host: HostRef, cluster: ClusterRef) -> dict[str, DomainRecord]:
+        if host.name == "host-c":
+            raise asyncio.CancelledError
+        return await answer(host, cluster)
+
+    harness.hypervisor.list_domains = given_up  # type: ignore[method-assign]
+    await harness.run(20)
+    assert [host["reachable"] for host in harness.body()["status"]["hosts"]] == [True, False]
+    harness.hypervisor.list_domains = answer  # type: ignore[method-assign]
+    await harness.run(10)
+    assert all(host["reachable"] for host in harness.body()["status"]["hosts"])
