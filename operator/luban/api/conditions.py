@@ -66,7 +66,8 @@ CONDITIONS: Mapping[ConditionName, ConditionType] = {
                 "ReplicasIgnored": "spec.replicas is set and has no effect: it counts with scaling.policy Manual alone.",
             },
             "False": {
-                "SpecRefused": "This version refuses it, field by field in the message; the last good one stays in force.",
+                "SpecRefused": "This version refuses it, field by field in the message. The last good one stays in force, "
+                "unless the operator was started since: then nothing is in force, and Reconciled is False.",
             },
         },
     ),
@@ -157,7 +158,7 @@ CONDITIONS: Mapping[ConditionName, ConditionType] = {
             "True": {"Reconciled": "It does."},
             "False": {
                 "InternalError": "A fault of the operator; its log has the traceback.",
-                "SpecRefused": "The spec cannot be read, and the operator that began since has seen no good one.",
+                "SpecRefused": "The spec is refused and no good one is known: VMs and httpd run on, nobody looks after them.",
             },
         },
         further={"False": "the Kubernetes API's own (Forbidden, Timeout, ...)"},

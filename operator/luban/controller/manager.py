@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import structlog
@@ -62,6 +62,8 @@ class Manager:
     """What node agents say about bonds."""
     _entries: dict[str, Entry] = field(default_factory=dict)
     """By uid of the LubanCluster."""
+    _refused: dict[str, ClusterRef] = field(default_factory=dict)
+    """Those whose spec cannot be read while no good one is known, by uid."""
     _stops: set[asyncio.Event] = field(default_factory=set)
     """Of all loops that run."""
     _leftovers: dict[str, asyncio.Task[None]] = field(default_factory=dict)
@@ -77,6 +79,7 @@ class Manager:
         if entry is None:
             entry = Entry(ClusterRuntime(self.ports, self.metrics, _cluster_of(body), self.reports))
             self._entries[uid] = entry
+            self._refused.pop(uid, None)
         else:
             entry.runtime.update(body)
         self._watch_hosts(entry)
@@ -165,21 +168,25 @@ class Manager:
         return entry.runtime.finished
 
     async def refuse(self, body: dict[str, Any], error: ValueError) -> None:
-        """Say in the status what is wrong with a spec that cannot be read, and that nobody looks after the cluster.
+        """Say that a cluster is left to itself: its spec cannot be read, and no good one is known.
 
-        Raises LubanError.
+        Never raises a LubanError: it is called again soon.
         """
         metadata = ObjectMeta.model_validate(body["metadata"])
-        before, _ = read_leniently(LubanClusterStatus, body.get("status"))
-        refused = spec_refused(error)
-        after = with_conditions(before, (refused, *UNMANAGED), metadata.generation, self.ports.clock.now())
-        after = after.model_copy(update={"phase": "Degraded"})
         ref = ClusterRef(metadata.namespace, metadata.name, metadata.uid)
+        before, _ = read_leniently(LubanClusterStatus, body.get("status"))
+        news, now = _left_to_itself(error), self.ports.clock.now()
+        after = with_conditions(before, news, metadata.generation, now).model_copy(update={"phase": "Degraded"})
+        self._refused[metadata.uid] = ref
+        # Also if the status says it already: a process that was just started has no series yet.
         self.metrics.record_conditions(ref, after.conditions)
         if after == before:
             return
-        log.warning("spec refused", cluster=str(ref), error=refused.message)
-        await self.ports.cluster.patch_cluster_status(ref, after.wire())
+        log.warning("spec refused", cluster=str(ref), error=news[0].message)
+        try:
+            await self.ports.cluster.patch_cluster_status(ref, after.wire())
+        except LubanError as failure:
+            log.warning("refusal not told", cluster=str(ref), reason=failure.reason, error=failure.message)
 
     async def stop(self) -> None:
         """End all loops, each after the tick that it is in."""
@@ -201,7 +208,10 @@ class Manager:
         self.metrics.forget(ClusterRef(metadata.namespace, metadata.name, metadata.uid))
 
     def forget(self, uid: str) -> None:
-        """Nobody looks after a cluster any more: its series go."""
+        """A cluster is gone."""
+        refused = self._refused.pop(uid, None)
+        if refused is not None:
+            self.metrics.forget(refused)
         entry = self._entries.pop(uid, None)
         if entry is None:
             return
@@ -216,6 +226,16 @@ class Manager:
             entry.watches.pop(gone)()
         for host in wanted - set(entry.watches):
             entry.watches[host] = self.ports.hypervisor.watch(host, entry.runtime.domain_changed)
+
+
+def _left_to_itself(error: ValueError) -> tuple[ConditionState, ...]:
+    """What is true of a cluster whose spec is refused while no good one is known, the refusal first."""
+    refused = spec_refused(error)
+    return (
+        replace(refused, message=f"{refused.message}; no good spec is known, so nothing is in force"),
+        ConditionState("Ready", None, "NotReconciled", "the operator does not look: see condition Reconciled"),
+        ConditionState("Reconciled", False, refused.reason, "VMs and httpd run on unattended: see condition SpecValid"),
+    )
 
 
 def _cluster_of(body: dict[str, Any]) -> LubanCluster:

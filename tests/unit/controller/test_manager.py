@@ -3,127 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Callable
 from typing import Any
 
 import pytest
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import generate_latest
 from structlog.testing import capture_logs
 
 from luban.api import names
-from luban.controller.manager import Manager
 from luban.errors import TemporaryError
-from luban.runtime.metrics import Metrics
 from tests.fakes.hosts import body as lubanhost
-from tests.fakes.operator_harness import NAMESPACE, LoopClock, OperatorHarness, cluster_body
+from tests.fakes.managed import BAD, World
+from tests.fakes.operator_harness import NAMESPACE, cluster_body
 
 pytestmark = pytest.mark.looptime(end=7200)
-
-BAD: dict[str, dict[str, Any]] = {
-    "refused by the operator alone": {"balancer": {"listen": {"address": "300.1.1.1"}}},
-    "a duration beyond its bounds": {"balancer": {"timeout": "48000h"}},
-    "no hosts": {"hosts": []},
-    "hosts that are none": {"hosts": [{"name": "x", "uri": "nonsense"}]},
-    "no template": {"template": {}},
-    "another type": {"scaling": "many"},
-    "a newer word": {"bondPolicy": "Perhaps"},
-}
-
-
-class World:
-    """An API server with one LubanCluster, hosts and VMs, and a manager that looks after it."""
-
-    def __init__(self, spec: dict[str, Any] | None = None) -> None:
-        self.harness = OperatorHarness(spec, clock=LoopClock())
-        self.api = self.harness.api
-        self.manager = self.restart()
-
-    def restart(self) -> Manager:
-        """A manager that knows nothing yet."""
-        self.registry = CollectorRegistry()
-        self.manager = Manager(self.harness.ports(), Metrics(self.registry))
-        return self.manager
-
-    def body(self) -> dict[str, Any]:
-        """The LubanCluster."""
-        return self.harness.body()
-
-    def edit(self, edit: Callable[[dict[str, Any]], None]) -> None:
-        """Change the LubanCluster as a user would who is not held back by today's schema."""
-        self.api.change("LubanCluster", NAMESPACE, "luban", edit)
-
-    def spoil(self, **spec: Any) -> None:
-        """Give the cluster a spec that cannot be read."""
-        self.edit(lambda body: body["spec"].update(spec))
-
-    def delete(self) -> None:
-        """What kubectl delete does."""
-        self.api.remove("LubanCluster", NAMESPACE, "luban")
-
-    async def run(self, seconds: float) -> bool:
-        """The cluster's loop for so long; whether the cluster is gone."""
-        stopped = asyncio.Event()
-        asyncio.get_running_loop().call_later(seconds, stopped.set)
-        return await self.manager.reconcile(self.body(), stopped)
-
-    def condition(self, kind: str) -> dict[str, Any]:
-        """One condition of the cluster."""
-        found: dict[str, Any] = {it["type"]: it for it in self.body()["status"]["conditions"]}[kind]
-        return found
-
-    def settings(self) -> dict[str, Any] | None:
-        """The balancer's settings, as published."""
-        found = self.api.find("ConfigMap", NAMESPACE, names.balancer_name("luban", 0))
-        return None if found is None else json.loads(found["data"]["balancer.json"])["settings"]
 
 
 async def test_a_cluster_comes_up() -> None:
     world = World()
     assert not await world.run(60)
     assert world.harness.consistent(2)
-
-
-async def test_a_spec_that_was_never_good_is_told_once() -> None:
-    world = World()
-    world.spoil(**BAD["refused by the operator alone"])
-    for _ in range(3):
-        with pytest.raises(ValueError, match="listen") as caught:
-            await world.run(10)
-        await world.manager.refuse(world.body(), caught.value)
-    found = world.condition("SpecValid")
-    assert (found["status"], found["reason"]) == ("False", "SpecRefused")
-    assert world.api.calls["patch_cluster_status"] == 1
-
-
-async def test_a_spec_that_is_refused_after_a_restart_leaves_no_old_word() -> None:
-    """The last good one went with the process that knew it: nobody looks after the cluster."""
-    world = World()
-    await world.run(60)
-    assert world.condition("Ready")["status"] == "True"
-    world.spoil(**BAD["refused by the operator alone"])
-    world.restart()
-    for _ in range(3):
-        with pytest.raises(ValueError, match="listen") as caught:
-            await world.run(10)
-        await world.manager.refuse(world.body(), caught.value)
-    told = {
-        kind: (world.condition(kind)["status"], world.condition(kind)["reason"]) for kind in ("Ready", "Reconciled")
-    }
-    assert told == {"Ready": ("Unknown", "NotReconciled"), "Reconciled": ("False", "SpecRefused")}
-    assert world.body()["status"]["phase"] == "Degraded"
-    labels = {"namespace": NAMESPACE, "cluster": "luban", "type": "SpecValid", "status": "False"}
-    assert world.registry.get_sample_value("luban_cluster_condition", labels) == 1.0
-
-
-async def test_no_series_of_a_cluster_stay_that_goes_in_the_middle_of_a_tick() -> None:
-    world = World()
-    running = asyncio.ensure_future(world.run(60))
-    await asyncio.sleep(40)
-    world.manager.forget(world.body()["metadata"]["uid"])
-    await running
-    left = [sample for metric in world.registry.collect() for sample in metric.samples if "cluster" in sample.labels]
-    assert left == []
 
 
 @pytest.mark.parametrize("what", BAD)
