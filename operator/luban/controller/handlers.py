@@ -8,13 +8,9 @@ import random
 from typing import Any
 
 import kopf
-import structlog
 
 from luban.api import names
 from luban.controller.manager import Manager
-from luban.errors import LubanError
-
-log = structlog.get_logger(__name__)
 
 DELETION_TURN_SECONDS = 10.0
 DELETION_PAUSE_SECONDS = 0.5
@@ -64,10 +60,7 @@ async def _reconcile(manager: Manager, body: kopf.Body, stopped: asyncio.Event) 
     try:
         return await manager.reconcile(plain(body), stopped)
     except ValueError as error:
-        try:
-            await manager.refuse(plain(body), error)
-        except LubanError as unheard:
-            log.warning("refusal not told", cluster=body["metadata"]["name"], error=unheard.message)
+        await manager.refuse(plain(body), error)
         raise kopf.TemporaryError("spec refused", delay=REFUSED_SPEC_SECONDS) from error
 
 
@@ -98,7 +91,7 @@ def _on_clusters(registry: kopf.OperatorRegistry, manager: Manager) -> None:
     @kopf.on.event(*resource, registry=registry, id="changed")
     async def changed(body: kopf.Body, **kwargs: Any) -> None:
         if kwargs["event"]["type"] == "DELETED":
-            manager.gone(plain(body))
+            manager.forget(body["metadata"]["uid"])
         else:
             manager.changed(plain(body))
 

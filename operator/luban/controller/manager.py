@@ -23,7 +23,7 @@ from luban.render.balancer import settings_of
 from luban.runtime.host_reports import HostReports, node_of
 from luban.runtime.metrics import Metrics
 from luban.runtime.records import awaits_us, cluster_ref, owner_of
-from luban.runtime.remains import gone_owner_of, remains_of
+from luban.runtime.remains import Gone, gone_owner_of, remains_of
 from luban.runtime.status import spec_refused, with_conditions
 from luban.runtime.tick import ClusterRuntime, GoneRuntime
 
@@ -50,6 +50,8 @@ class Entry:
     """Held by the one loop that ticks it: the daemon's, or later the deletion's."""
     watches: dict[HostRef, Callable[[], None]] = field(default_factory=dict)
     """Unsubscribe calls of libvirt's lifecycle events, by host."""
+    ending: asyncio.Task[None] | None = None
+    """Ends what it has under way and drops its series, after its last tick. None: it is cared for."""
 
 
 @dataclass
@@ -64,10 +66,14 @@ class Manager:
     """By uid of the LubanCluster."""
     _refused: dict[str, ClusterRef] = field(default_factory=dict)
     """Those whose spec cannot be read while no good one is known, by uid."""
-    _stops: set[asyncio.Event] = field(default_factory=set)
-    """Of all loops that run."""
+    _stops: dict[asyncio.Event, str] = field(default_factory=dict)
+    """Of all loops that run, with the LubanCluster's uid; empty: a loop for what is left of one that is no more."""
+    _stopping: bool = False
+    """No loop begins any more."""
     _leftovers: dict[str, asyncio.Task[None]] = field(default_factory=dict)
     """Loops for what is left of clusters that are no more."""
+    _endings: set[asyncio.Task[None]] = field(default_factory=set)
+    """Clusters that nobody takes care of any more, each until its last tick is over."""
 
     def take(self, body: dict[str, Any]) -> Entry:
         """The entry of a cluster, made at first sight.
@@ -103,24 +109,32 @@ class Manager:
         if awaits_us(body) and uid not in self._entries and key not in self._leftovers:
             task = asyncio.ensure_future(self._let_go(body))
             self._leftovers[key] = task
-            task.add_done_callback(lambda _: self._leftovers.pop(key, None))
+            task.add_done_callback(lambda ended: self._let_go_ended(key, ended))
+
+    def _let_go_ended(self, key: str, ended: asyncio.Task[None]) -> None:
+        self._leftovers.pop(key, None)
+        if not ended.cancelled() and (error := ended.exception()) is not None:
+            log.error("what is left was not let go, by a fault of the operator", vms=key, exc_info=error)
 
     async def _let_go(self, body: dict[str, Any]) -> None:
         """Remove what is left of a LubanVM's cluster, if that is no more."""
         gone, stopped = gone_owner_of(body, rfc3339(self.ports.clock.now())), asyncio.Event()
         ref = cluster_ref(gone)
-        self._stops.add(stopped)
+        self._stops[stopped] = ""
         try:
             if await self._is_gone(ref, stopped):
                 log.warning("LubanVMs are left of a LubanCluster that is no more: they are removed", cluster=str(ref))
-                # In a registry of its own: a cluster of the same name may have its metrics in the other.
-                runtime = GoneRuntime(self.ports, Metrics(CollectorRegistry()), gone, self.reports)
-                try:
-                    await runtime.run(stopped, minimum_period=MINIMUM_PERIOD_SECONDS)
-                finally:
-                    await runtime.close()
+                await self._run_gone(gone, stopped)
         finally:
-            self._stops.discard(stopped)
+            del self._stops[stopped]
+
+    async def _run_gone(self, gone: Gone, stopped: asyncio.Event) -> None:
+        # In a registry of its own: a cluster of the same name may have its metrics in the other.
+        runtime = GoneRuntime(self.ports, Metrics(CollectorRegistry()), gone, self.reports)
+        try:
+            await runtime.run(stopped, minimum_period=MINIMUM_PERIOD_SECONDS)
+        finally:
+            await runtime.close()
 
     async def _is_gone(self, ref: ClusterRef, stopped: asyncio.Event) -> bool:
         """Whether the API server says so."""
@@ -153,18 +167,19 @@ class Manager:
 
         Raises ValueError if its spec cannot be read and no good one was ever seen.
         """
-        entry, uid = self.take(body), body["metadata"]["uid"]
-        self._stops.add(stopped)
+        if self._stopping:
+            return False
+        entry = self.take(body)
+        self._stops[stopped] = body["metadata"]["uid"]
         try:
             async with entry.turn:
                 await entry.runtime.run(stopped, minimum_period=MINIMUM_PERIOD_SECONDS)
         finally:
-            self._stops.discard(stopped)
-            if entry.runtime.finished or self._entries.get(uid) is not entry:
-                # It may have gone while a tick was under way, which counted it once more.
-                self.forget(uid)
-                self.metrics.forget(entry.runtime.ref)
-                await entry.runtime.close()
+            del self._stops[stopped]
+        if entry.runtime.finished:
+            self.forget(body["metadata"]["uid"])
+        if entry.ending is not None:
+            await asyncio.wait({entry.ending})
         return entry.runtime.finished
 
     async def refuse(self, body: dict[str, Any], error: ValueError) -> None:
@@ -189,35 +204,44 @@ class Manager:
             log.warning("refusal not told", cluster=str(ref), reason=failure.reason, error=failure.message)
 
     async def stop(self) -> None:
-        """End all loops, each after the tick that it is in."""
+        """End all loops, each after the tick that it is in, and what they have under way."""
+        self._stopping = True
         for stopped in self._stops:
             stopped.set()
-        await asyncio.gather(*self._leftovers.values(), return_exceptions=True)
-        entries = dict(self._entries)
-        for uid, entry in entries.items():
-            async with entry.turn:
-                log.info("loop ended", cluster=str(entry.runtime.ref))
+        for uid in [*self._entries, *self._refused]:
             self.forget(uid)
+        await asyncio.gather(*self._leftovers.values(), return_exceptions=True)
         # All at once: each may wait a little for its last Events.
-        await asyncio.gather(*(entry.runtime.close() for entry in entries.values()))
-
-    def gone(self, body: dict[str, Any]) -> None:
-        """A cluster is gone. One whose spec was refused has series, too."""
-        metadata = ObjectMeta.model_validate(body["metadata"])
-        self.forget(metadata.uid)
-        self.metrics.forget(ClusterRef(metadata.namespace, metadata.name, metadata.uid))
+        await asyncio.gather(*self._endings)
 
     def forget(self, uid: str) -> None:
-        """A cluster is gone."""
-        refused = self._refused.pop(uid, None)
+        """A cluster is gone, or another operator's: its loop ends, then what it has under way, and its series go."""
+        refused, entry = self._refused.pop(uid, None), self._entries.pop(uid, None)
         if refused is not None:
-            self.metrics.forget(refused)
-        entry = self._entries.pop(uid, None)
+            self._drop_series(refused)
         if entry is None:
             return
         for unsubscribe in entry.watches.values():
             unsubscribe()
-        self.metrics.forget(entry.runtime.ref)
+        for stopped, of in self._stops.items():
+            if of == uid:
+                stopped.set()
+        entry.ending = asyncio.ensure_future(self._end(entry))
+        self._endings.add(entry.ending)
+        entry.ending.add_done_callback(self._endings.discard)
+
+    async def _end(self, entry: Entry) -> None:
+        """After the last tick: it would record again what is dropped here."""
+        async with entry.turn:
+            await entry.runtime.close()
+        self._drop_series(entry.runtime.ref)
+        log.info("loop ended", cluster=str(entry.runtime.ref))
+
+    def _drop_series(self, ref: ClusterRef) -> None:
+        """Forget a cluster's series, unless another one of its name has them now."""
+        others = (*self._refused.values(), *(entry.runtime.ref for entry in self._entries.values()))
+        if all((it.namespace, it.name) != (ref.namespace, ref.name) for it in others):
+            self.metrics.forget(ref)
 
     def _watch_hosts(self, entry: Entry) -> None:
         """Have libvirt's lifecycle events of the spec's hosts wake the cluster."""

@@ -262,7 +262,7 @@ class ClusterRuntime:
     async def run(self, stopped: asyncio.Event, *, minimum_period: float) -> None:
         """Tick until `stopped` is set or the cluster is gone; at most one tick in `minimum_period` seconds.
 
-        Can be called again, for what is under way goes on meanwhile, until `close`.
+        What is under way then goes on: another run may follow, and `close` ends it.
         """
         while not stopped.is_set() and not self.finished:
             self.wake.clear()
@@ -272,7 +272,7 @@ class ClusterRuntime:
                 await _first_of(stopped, self.wake, seconds=max(0.0, delay - minimum_period))
 
     async def close(self) -> None:
-        """Ask and do nothing more."""
+        """End what is still under way."""
         self.observer.close()
         await self.applier.close()
         await self.recorder.close()

@@ -78,7 +78,7 @@ async def test_a_changed_cluster(side: Side) -> None:
     await side.hear("changed", None, CLUSTER)
     await side.hear("changed", "MODIFIED", CLUSTER)
     await side.hear("changed", "DELETED", CLUSTER)
-    assert side.notes.calls == [("changed", CLUSTER), ("changed", CLUSTER), ("gone", CLUSTER)]
+    assert side.notes.calls == [("changed", CLUSTER), ("changed", CLUSTER), ("forget", "u1")]
 
 
 @pytest.mark.parametrize(
