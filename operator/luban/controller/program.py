@@ -127,18 +127,27 @@ async def _term(options: Options, manager: Manager, leader: Leader | None, stop:
         ends.append(asyncio.ensure_future(leader.keep()))
     try:
         await asyncio.wait({handlers, *ends}, return_when=asyncio.FIRST_COMPLETED)
-        if handlers.done():
-            handlers.result()
-            raise TemporaryError("WatchEnded", "kopf ended by itself; the lines before this one in the log say why")
-        await manager.stop()
-        for end in ends:
+        for end in (handlers, *ends):
             if end.done():
+                # A fault in keeping the Lease is none that another try mends, and no loss of it either.
                 end.result()
+        if handlers.done():
+            raise TemporaryError("WatchEnded", "kopf ended by itself; the lines before this one in the log say why")
     finally:
-        # Our loops have ended. kopf, told to stop, would still wait five seconds for tasks that are not its own.
-        for task in (handlers, *ends):
-            task.cancel()
-        await asyncio.gather(handlers, *ends, return_exceptions=True)
+        try:
+            await manager.stop()
+        finally:
+            await _end(handlers, *ends)
+
+
+async def _end(*futures: asyncio.Future[Any]) -> None:
+    """Our loops have ended. kopf, told to stop, would still wait five seconds for tasks that are not its own."""
+    running = [future for future in futures if not future.done()]
+    for future in running:
+        future.cancel()
+    for result in await asyncio.gather(*running, return_exceptions=True):
+        if isinstance(result, Exception):
+            log.error("ended with a fault", exc_info=result)
 
 
 async def _close(ports: Ports, lease: LeaseStore | None) -> None:
