@@ -12,12 +12,26 @@ import kopf
 from luban.api import names
 from luban.controller.manager import Manager
 
-DELETION_TURN_SECONDS = 10.0
-DELETION_PAUSE_SECONDS = 0.5
+DELETION_RETRY_SECONDS = 10.0
+"""A deletion that was broken off goes on after so long, if this operator still acts then."""
 WATCH_SECONDS = 240, 360
 """A watch ends after a time between these, and begins anew; the API server takes whole seconds alone."""
 REFUSED_SPEC_SECONDS = 5.0
 """A spec that cannot be read is looked at again after so long."""
+
+
+class NoProgress(kopf.AnnotationsProgressStorage):
+    """How far a handler is, is not written on the object: whatever was half done is taken up from observation.
+
+    Each such write would change the LubanCluster under our status, and the time that it names is of a clock that may be
+    set back. Annotations of earlier versions are removed, and kopf may still touch an object to hear of it again.
+    """
+
+    def fetch(self, **_: Any) -> None:
+        """Nothing was begun."""
+
+    def store(self, **_: Any) -> None:
+        """See above."""
 
 
 def plain(body: Any) -> dict[str, Any]:
@@ -42,7 +56,7 @@ def _configure(registry: kopf.OperatorRegistry) -> None:
         # Events about our objects are made in runtime/events.py, on transitions only.
         settings.posting.enabled = False
         settings.persistence.finalizer = names.FINALIZER_CLUSTER
-        settings.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix="kopf.luban.cloud")
+        settings.persistence.progress_storage = NoProgress(prefix="kopf.luban.cloud")
         settings.persistence.diffbase_storage = kopf.AnnotationsDiffBaseStorage(prefix="kopf.luban.cloud")
         # All begin with a list of everything: not at the same time in all operators.
         settings.watching.server_timeout = random.randint(*WATCH_SECONDS)  # noqa: S311 (hides nothing)
@@ -79,14 +93,9 @@ def _on_clusters(registry: kopf.OperatorRegistry, manager: Manager) -> None:
 
     @kopf.on.delete(*resource, registry=registry, id="delete")
     async def delete(body: kopf.Body, **_: Any) -> None:
-        """Drain and remove (or orphan) everything; kopf keeps the finalizer until this returns without an error.
-
-        In turns: while this runs, kopf holds back the object's events, and what the user changes must be seen.
-        """
-        turn = asyncio.Event()
-        asyncio.get_running_loop().call_later(DELETION_TURN_SECONDS, turn.set)
-        if not await _reconcile(manager, body, turn):
-            raise kopf.TemporaryError("VMs are left", delay=DELETION_PAUSE_SECONDS)
+        """Drain and remove (or orphan) everything; kopf keeps the finalizer until this returns without an error."""
+        if not await manager.delete(plain(body)):
+            raise kopf.TemporaryError("VMs are left", delay=DELETION_RETRY_SECONDS)
 
     @kopf.on.event(*resource, registry=registry, id="changed")
     async def changed(body: kopf.Body, **kwargs: Any) -> None:

@@ -32,11 +32,9 @@ log = structlog.get_logger(__name__)
 MINIMUM_PERIOD_SECONDS = 0.2
 """At most one tick of a cluster in so long a time, however often it is woken."""
 
-UNMANAGED = (
-    ConditionState("Reconciled", False, "SpecRefused", "no spec that could be read was ever seen by this operator"),
-    ConditionState("Ready", None, "NotReconciled", "nobody looks after it: see conditions SpecValid and Reconciled"),
-)
-"""Conditions of a cluster whose spec cannot be read, and that has no good one in force."""
+FOLLOW_SECONDS = 5.0
+"""Between two reads of a LubanCluster that is being deleted."""
+
 LEFTOVER_SECONDS = 10.0
 """Between two tries to learn whether a LubanVM's cluster is gone."""
 
@@ -181,6 +179,45 @@ class Manager:
         if entry.ending is not None:
             await asyncio.wait({entry.ending})
         return entry.runtime.finished
+
+    async def delete(self, body: dict[str, Any]) -> bool:
+        """Tick a cluster that is to be deleted until it is gone. False: broken off, for this operator is to end.
+
+        It is read again and again meanwhile: kopf holds back its events until this returns.
+        """
+        following = asyncio.ensure_future(self._follow(body))
+        try:
+            finished = await self.reconcile(body, asyncio.Event())
+            return finished or (following.done() and following.result())
+        finally:
+            following.cancel()
+
+    async def _follow(self, body: dict[str, Any]) -> bool:
+        """Tell what a user changes of a cluster that is being deleted; True when somebody took its finalizer off."""
+        metadata = ObjectMeta.model_validate(body["metadata"])
+        ref = ClusterRef(metadata.namespace, metadata.name, metadata.uid)
+        while True:
+            await asyncio.sleep(FOLLOW_SECONDS)
+            try:
+                found = await self.ports.cluster.read_cluster(ref)
+                if found is None:
+                    await self._gone(ref)
+                    return True
+                self.changed(found)
+            except LubanError as error:
+                log.warning("LubanCluster not read", cluster=str(ref), reason=error.reason, error=error.message)
+            except Exception:
+                log.exception("LubanCluster not followed by a fault of the operator", cluster=str(ref))
+
+    async def _gone(self, ref: ClusterRef) -> None:
+        """Forget it, and take up LubanVMs that were asked to leave meanwhile: nobody tells of them again.
+
+        Raises LubanError.
+        """
+        left = await self.ports.cluster.list_vms(ref)
+        self.forget(ref.uid)
+        for body in left:
+            self.vm_deleted(body)
 
     async def refuse(self, body: dict[str, Any], error: ValueError) -> None:
         """Say that a cluster is left to itself: its spec cannot be read, and no good one is known.

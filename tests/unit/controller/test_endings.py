@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 from prometheus_client import generate_latest
 
+from luban.core.model import ClusterRef
+from luban.errors import TemporaryError
 from luban.ports import HostRef
 from tests.fakes.managed import World
 from tests.fakes.operator_harness import cluster_body
@@ -22,7 +24,7 @@ class Slow:
         self.begun: set[str] = set()
         self.given_up = 0
         self._seconds, self._remove = seconds, world.harness.hypervisor.remove
-        world.harness.hypervisor.remove = self  # type: ignore[method-assign,assignment]
+        world.harness.hypervisor.remove = self  # type: ignore[method-assign]
 
     async def __call__(self, host: HostRef, uuid: str, pool: str) -> None:
         """In place of remove."""
@@ -67,9 +69,9 @@ async def slow_tick(world: World) -> asyncio.Task[bool]:
     """The cluster's loop, in the middle of a tick."""
     real = world.api.list_vms
 
-    async def waits(*arguments: Any) -> Any:
+    async def waits(cluster: ClusterRef) -> list[dict[str, Any]]:
         await asyncio.sleep(5)
-        return await real(*arguments)
+        return await real(cluster)
 
     loop = asyncio.ensure_future(world.manager.reconcile(world.body(), asyncio.Event()))
     await asyncio.sleep(60)
@@ -106,3 +108,54 @@ async def test_after_the_stop_no_loop_begins() -> None:
     await world.manager.stop()
     assert await world.run(60) is False
     assert world.api.calls["list_vms"] == 0
+
+
+async def deletion(world: World) -> asyncio.Task[bool]:
+    """A deletion that a silent host holds up."""
+    await world.run(60)
+    world.harness.hypervisor.disconnect("host-b")
+    world.delete()
+    task = asyncio.ensure_future(world.manager.delete(world.body()))
+    await asyncio.sleep(600)
+    return task
+
+
+async def test_a_deletion_that_waits_writes_nothing_and_gives_nothing_up() -> None:
+    world = World()
+    task = await deletion(world)
+    world.api.calls.clear()
+    await asyncio.sleep(3600)
+    assert not task.done()
+    assert {name for name in world.api.calls if not name.startswith(("list", "read", "balancer"))} == set()
+    world.harness.hypervisor.host("host-b").reachable = True
+    assert await task
+    assert world.harness.consistent(0)
+
+
+async def test_what_a_user_changes_meanwhile_is_seen() -> None:
+    """Also while the API server fails now and then."""
+    world = World()
+    task = await deletion(world)
+    world.api.fail_next("read_cluster", TemporaryError("Timeout", "no answer"), times=2)
+    world.edit(lambda body: body["spec"].update(hosts=body["spec"]["hosts"][1:]))
+    assert await asyncio.wait_for(task, 1800), "the silent host is given up"
+    assert not world.harness.vms()
+
+
+async def test_a_finalizer_that_is_taken_off_meanwhile_ends_it() -> None:
+    world = World()
+    task = await deletion(world)
+    world.edit(lambda body: body["metadata"].update(finalizers=[]))
+    assert await asyncio.wait_for(task, 60)
+    assert 'cluster="luban"' not in generate_latest(world.registry).decode()
+    world.harness.hypervisor.host("host-b").reachable = True
+    await asyncio.sleep(60)
+    assert world.harness.consistent(0), "its VM was asked to leave before, and nobody tells of it again"
+
+
+async def test_a_deletion_that_is_broken_off_is_not_done() -> None:
+    """kopf would take the finalizer off."""
+    world = World()
+    task = await deletion(world)
+    await world.manager.stop()
+    assert await asyncio.wait_for(task, 60) is False

@@ -91,7 +91,7 @@ async def test_a_term_ends_when_it_is_told_to(world: World, handlers: Handlers) 
 
 
 async def test_a_fault_in_keeping_the_lease_is_no_loss_of_it(world: World, handlers: Handlers) -> None:
-    leader = Leader(BrokenLease(), "a", LoopClock())  # type: ignore[arg-type]
+    leader = Leader(BrokenLease(), "a", LoopClock())
     assert await leader.acquire(asyncio.Event())
     with pytest.raises(RuntimeError, match="a fault of the store"):
         await term(world.manager, leader)
