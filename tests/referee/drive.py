@@ -156,6 +156,8 @@ class Play:
         if centre.spec.paused:
             wishes.ask(stage, paused=False)
         stage.away, stage.dies_after = 0.0, None
+        for rule in self.rules:
+            rule.healed()
 
     def _settle(self) -> None:
         """Run until nothing has happened for long, and look at what is there then."""

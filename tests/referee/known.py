@@ -136,6 +136,9 @@ KNOWN: dict[str, Story] = {
         (0, "load-per-vm-is", 5),
         (5, "load-is", 130),
     ),
+    "one-too-many-for-a-minimum-that-waits": story(
+        0, spec((("host-b", 1, 3), ("host-c", 0, 2)), minVMs=2), (1, "vm-is-paused", 3, "user")
+    ),
     "an-address-that-moves": story(
         0,
         spec(DEFAULTS, minVMs=2),

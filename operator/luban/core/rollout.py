@@ -173,7 +173,9 @@ def _reason_to_create(snapshot: Snapshot, desired: int) -> str:
 def _host_below_minimum(snapshot: Snapshot) -> bool:
     """Whether the next VM would go to a host below its minimum: those come first, unless one failed there lately."""
     host = snapshot.chosen_host
-    return host is not None and snapshot.occupancy[host.name].live < host.vms.min
+    if host is None or host.name in snapshot.avoided:
+        return False
+    return snapshot.occupancy[host.name].live < host.vms.min
 
 
 def _create(snapshot: Snapshot, cluster: str, host: Host, reason: str) -> CreateVM:

@@ -105,13 +105,13 @@ class Snapshot:
             hosts=self.spec.hosts,
             occupancy=self.occupancy,
             reachable=self.state.reachable,
-            avoid=frozenset(self._avoided),
+            avoid=frozenset(self.avoided),
             bonds=self.bonds,
             no_address=frozenset(host.name for host in self.spec.hosts if not self.has_address(host)),
         )
 
     @property
-    def _avoided(self) -> set[str]:
+    def avoided(self) -> set[str]:
         """Hosts where a VM failed lately. Those that still show it are known even after a restart."""
         remembered = {host for host, until in self.memory.avoid.items() if until > self.now}
         return remembered | {vm.host for vm in self.state.vms if vm.phase == "Failed"}

@@ -65,6 +65,9 @@ class Rule:
     def event(self, happening: Happening) -> None:
         """Something has happened to the world."""
 
+    def healed(self) -> None:
+        """All that was broken works again: the end of the story begins."""
+
     def matters(self, happening: Happening) -> bool:
         """Whether the event may change what can work."""
         return KINDS[happening.kind].matters

@@ -62,6 +62,10 @@ class Patience(Rule):
         if self.matters(happening):
             self._forget()
 
+    def healed(self) -> None:
+        """All is different now."""
+        self._forget()
+
     def before(self, action: Action) -> None:
         """A VM in place of others that never answered?"""
         up = {vm.uid for vm in self.centre.vms.values() if self._up(vm)}
