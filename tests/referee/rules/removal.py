@@ -198,10 +198,14 @@ class TrueCause(Rule):
         """One more is wanted, unless it replaces another."""
         if not isinstance(action, CreateVM) or failure is not None:
             return
-        # One whose domain ended by itself is replaced, not joined, whatever its status says yet.
-        here = [vm for vm in staying(self.centre) if may_come_to_run(self.centre, vm)]
+        # One whose domain ended by itself or is paused is replaced, not joined, whatever its status says yet.
+        here = [vm for vm in staying(self.centre) if may_come_to_run(self.centre, vm) and not self._is_paused(vm)]
         if not any(must_move(self.centre, vm) for vm in here) and not self._fills_host(action.host, here):
             self.wanted = max(self.wanted, len(here))
+
+    def _is_paused(self, vm: VMRecord) -> bool:
+        domain = self.centre.domain(vm)
+        return domain is not None and domain.state == "Paused"
 
     def _fills_host(self, name: str, here: list[VMRecord]) -> bool:
         host = host_of(self.centre, name)
