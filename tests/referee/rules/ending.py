@@ -68,10 +68,19 @@ class WellInTheEnd(Rule):
         """Whether there are VMs that do not answer, though their hosts do: the rest would follow from that."""
         centre = self.centre
         here = [vm for vm in centre.vms.values() if centre.rack(vm.host).reachable]
-        silent = [vm for vm in here if not centre.serves(vm)]
+        silent = [vm for vm in here if not centre.serves(vm) and not self._waits_for_a_host(vm)]
         for vm in silent:
             self.fault(self._state(vm), f"{vm.name} on {vm.host} is {self._state(vm)}, and stays so")
         return bool(silent)
+
+    def _waits_for_a_host(self, vm: VMRecord) -> bool:
+        """Whether it was not started yet on a host that was emptied since, and no other can take it."""
+        untouched = self.centre.domain(vm) is None and vm.deleting_since is None
+        return (
+            untouched
+            and is_emptied(self.centre, vm.host)
+            and not has_place(self.centre, self.centre.serving(), now=True)
+        )
 
     def _leftovers(self) -> None:
         centre = self.centre

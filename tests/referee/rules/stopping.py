@@ -127,7 +127,8 @@ class DeletionEnds(Rule):
     """Every deletion ends: in drain timeout, grace period and some time more, once its host answers and can delete.
 
     A host that left the spec and does not answer holds nothing up for more than some minutes. The clock of this rule
-    stands still while no operator is there, the cluster is paused, or the host cannot do its part.
+    stands still while no operator is there, the cluster is paused, or the host cannot do its part; it begins anew with
+    a new operator, who does not know for how long it has been so.
     """
 
     name = "deletion-ends"
@@ -142,6 +143,11 @@ class DeletionEnds(Rule):
         """What failed may be tried again later."""
         if failure is not None and (vm := getattr(action, "vm", None)) is not None:
             self.failed.add(vm.uid)
+
+    def event(self, happening: Happening) -> None:
+        """Another operator?"""
+        if happening.kind in ("operator-dies-after", "operator-is-away", "memory-is-lost"):
+            self.waited.clear()
 
     def passed(self, seconds: float, *, working: bool) -> None:
         """How long has it taken?"""
