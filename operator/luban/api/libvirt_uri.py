@@ -10,11 +10,30 @@ from __future__ import annotations
 
 import re
 
+from luban.api.common import IPV4
+
 SIMULATED = "test:///default"
 """libvirt's own simulated hypervisor, for trying things out. With any other path it would read that file."""
 USER = r"[A-Za-z0-9_][A-Za-z0-9_.-]*"
 """Login name (SSH). The first character keeps it from being taken for an option."""
-ADDRESS = rf"({USER}|\[[0-9A-Fa-f:.]+\])"
+_LABEL_CHARACTER = "[A-Za-z0-9_-]"
+_LABEL = rf"[A-Za-z0-9_]{_LABEL_CHARACTER}{{0,62}}"
+_LAST_LABEL = rf"([A-Za-z_]{_LABEL_CHARACTER}{{0,62}}|[0-9]{{1,15}}[A-Za-z_-]{_LABEL_CHARACTER}{{0,47}})"
+"""Not digits alone: the resolver takes 999.1 or 1 for an IPv4 address."""
+_HOST_NAME = rf"({_LABEL}\.)*{_LAST_LABEL}"
+"""Labels of at most 63 characters between single dots: what DNS can hold. Python's resolver refuses others in an error of
+its own kind."""
+_GROUP = "[0-9A-Fa-f]{1,4}"
+_IPV6 = "|".join(
+    [
+        f"({_GROUP}:){{7}}({_GROUP}|:)",
+        *(f"({_GROUP}:){{{before}}}((:{_GROUP}){{1,{7 - before}}}|:)" for before in range(1, 7)),
+        f":((:{_GROUP}){{1,7}}|:)",
+        rf"::([Ff]{{4}}:)?{IPV4}",
+    ]
+)
+"""By how many groups come before `::`. Short, for the API server counts what a pattern costs by its length."""
+ADDRESS = rf"({IPV4}|{_HOST_NAME}|\[({_IPV6})\])"
 """Host name or IP address."""
 PORT = r"([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
 PATH = r"/(system|session)"

@@ -192,6 +192,10 @@ class Observer:
         except LubanError as error:
             self._last.pop(host, None)
             return HostObservation(host.name, False, self._words.choose(host.name, error.message))
+        except Exception as error:  # One host must not end the look at all others.
+            self._last.pop(host, None)
+            log.exception("unexpected error of a host", cluster=str(cluster), host=host.name)
+            return HostObservation(host.name, False, self._words.choose(host.name, f"{type(error).__name__}: {error}"))
         self._words.over(host.name)
         self._last[host] = _Picture(asked.adopted, self.ports.clock.monotonic(), domains)
         return HostObservation(host.name, True, domains=domains)

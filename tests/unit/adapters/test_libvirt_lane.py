@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
 from collections.abc import AsyncIterator
 
 import libvirt
 import pytest
+from structlog.testing import capture_logs
 
 from luban.adapters.libvirt_hosts import knock as knock_module
+from luban.adapters.libvirt_hosts import lane as lane_module
 from luban.adapters.libvirt_hosts.backoff import MAX_STUCK, Backoff, Pace
-from luban.adapters.libvirt_hosts.errors import unreachable
+from luban.adapters.libvirt_hosts.errors import NotReached, unreachable
 from luban.adapters.libvirt_hosts.lane import Lane
 from luban.adapters.libvirt_hosts.session import Connector, Keepalive, Session
 from luban.adapters.libvirt_hosts.undo import Undo
+from luban.adapters.libvirt_hosts.worker import Worker
 from luban.errors import HostUnreachable, LubanError, TemporaryError
 from tests.fakes.libvirt_daemons import (
     AT_ONCE,
@@ -187,6 +191,40 @@ async def test_a_lost_connection_is_no_words_for_others_either(lane: Lane, daemo
         await lane.call(lose, "shut down domain one", PATIENCE, "one")
     assert await lane.call(lambda _session: "fine", "shut down domain fine", PATIENCE, "fine") == "fine"
     assert len(daemons[SLOW.uri].connections) == 2
+
+
+async def test_an_error_that_nobody_foresaw_is_the_hosts_and_logged(lane: Lane) -> None:
+    def break_(_session: Session) -> None:
+        raise ValueError("no such thing")
+
+    with capture_logs() as logs, pytest.raises(HostUnreachable) as of_host:
+        await lane.call(break_, "read domains", PATIENCE)
+    with pytest.raises(TemporaryError) as of_domain:
+        await lane.call(break_, "shut down domain x", PATIENCE, "x")
+    assert of_host.value.message.endswith("read domains: ValueError: no such thing")
+    assert (type(of_domain.value), of_domain.value.reason) == (TemporaryError, "LibvirtError")
+    assert isinstance(logs[0]["exc_info"], ValueError)
+    assert logs[0]["host"] == SLOW.name
+
+
+async def test_a_thread_that_cannot_be_had_is_no_fault_of_the_caller(
+    lane: Lane, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_thread(_connector: Connector) -> Worker:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(lane_module, "Worker", no_thread)
+    with pytest.raises(HostUnreachable, match="can't start new thread"):
+        await lane.call(lambda _session: None, "read domains", PATIENCE)
+
+
+def test_a_name_that_python_cannot_ask_for_is_a_host_that_is_not_reached(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise UnicodeError("label too long")
+
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    with pytest.raises(NotReached, match="its name cannot be resolved: label too long"):
+        knock_module.knock(SLOW)
 
 
 # ---- backoff ---------------------------------------------------------------------------------------------------

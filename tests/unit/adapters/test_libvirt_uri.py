@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 
 import pytest
@@ -11,6 +12,7 @@ from pydantic import ValidationError
 
 from luban.adapters.libvirt_hosts.uri import check_uri, is_local, tcp_endpoint
 from luban.api.cluster import Host
+from luban.api.libvirt_uri import ADDRESS
 from luban.errors import PermanentError
 from luban.ports import HostRef
 
@@ -29,6 +31,10 @@ REMOTE = [
     "qemu+tls://host-b.example.test:16514/system",
     "qemu+tls://192.0.2.10/session",
     "qemu+tls://[2001:db8::10]:16514/system",
+    "qemu+tls://[::ffff:192.0.2.10]/system",
+    f"qemu+tls://{'a' * 63}.{'b' * 63}/system",
+    "qemu+ssh://3rd-host.7up/system",
+    "qemu+ssh://6f4a1f5e-9f0b-4f6e-8c3d-0123456789ab/system",
     "qemu+tls://host_b/system?no_verify=0",
     "qemu+ssh://root@host-b:2222/system",
     "qemu+ssh://host-b/system?mode=auto&no_verify=0",
@@ -114,6 +120,22 @@ REFUSED = {
     "qemu+tls://[fe80::1%25eth0]/system": "host",
     "qemu+tls://[]/system": "host",
     "qemu+tls://[host-b]/system": "host",
+    "qemu+tls://host..b/system": "host 'host..b'",
+    "qemu+tls://host-b./system": "host 'host-b.'",
+    "qemu+tls://.host-b/system": "host '.host-b'",
+    "qemu+ssh://host.-b/system": "host 'host.-b'",
+    f"qemu+libssh2://{'a' * 64}/system": "at most 63 characters",
+    f"qemu+tls://host.{'a' * 64}.test/system": "at most 63 characters",
+    "qemu+tls://[1.2.3]/system": "host",
+    "qemu+tls://[::::]/system": "host",
+    "qemu+tls://[1::2::3]/system": "host",
+    "qemu+tls://[192.0.2.10]/system": "host",
+    "qemu+tls://[::ffff:999.0.2.10]/system": "host",
+    "qemu+tls://[12345::]/system": "host",
+    "qemu+tls://999.1.1.1/system": "host '999.1.1.1'",
+    "qemu+tcp://999.1/system": "host '999.1'",
+    "qemu+tls://10.0.0.01/system": "host '10.0.0.01'",
+    "qemu+tls://1/system": "host '1'",
     "qemu+unix://host-b/system": "for this machine",
     "qemu+unix://:22/system": "for this machine",
     # Path, driver, transport.
@@ -211,6 +233,22 @@ def test_so_it_is_after_one_change(uri: str, data: st.DataObject) -> None:
         uri[:place] + data.draw(st.sampled_from(PIECES) | st.characters()) + uri[place + data.draw(st.integers(0, 3)) :]
     )
     assert api_takes(changed) == adapter_takes(changed)
+
+
+@given(st.lists(st.sampled_from(["::", ":", "1", "ab", "0:", "F:", ":2", "12345"]), max_size=14).map("".join))
+def test_an_address_in_brackets_is_one(text: str) -> None:
+    try:
+        ipaddress.IPv6Address(text)
+    except ValueError:
+        good = False
+    else:
+        good = True
+    assert adapter_takes(f"qemu+tls://[{text}]/system") == good
+
+
+@given(st.from_regex(ADDRESS, fullmatch=True, alphabet=st.characters(codec="ascii")))
+def test_any_host_that_is_accepted_can_be_asked_for(host: str) -> None:
+    host.strip("[]").encode("idna")
 
 
 @pytest.mark.parametrize(

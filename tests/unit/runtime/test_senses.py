@@ -7,6 +7,7 @@ import itertools
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from luban.core.model import BalancerReport, ClusterRef, DomainRecord
 from luban.errors import HostUnreachable, TemporaryError
@@ -121,6 +122,27 @@ async def test_a_host_is_asked_once_when_the_balancer_cannot_be(monkeypatch: pyt
     assert under_way == 0
     assert most == 2, "two hosts, each asked once at a time"
     assert harness.api.find("LubanCluster", NAMESPACE, "luban")
+
+
+async def test_an_error_that_nobody_foresaw_makes_one_host_unreachable() -> None:
+    harness = OperatorHarness()
+    await harness.run(60)
+    real = harness.hypervisor.list_domains
+
+    async def break_(host: HostRef, cluster: ClusterRef) -> dict[str, DomainRecord]:
+        if host.name == "host-b":
+            raise ValueError("no such thing")
+        return await real(host, cluster)
+
+    harness.hypervisor.list_domains = break_  # type: ignore[method-assign]
+    with capture_logs() as logs:
+        await harness.run(10)
+    conditions = {it["type"]: it for it in harness.body()["status"]["conditions"]}
+    assert conditions["Reconciled"]["status"] == "True"
+    assert conditions["HostsReachable"]["reason"] == "HostUnreachable"
+    assert "ValueError: no such thing" in conditions["HostsReachable"]["message"]
+    told = next(it for it in logs if it["event"] == "unexpected error of a host")
+    assert (told["host"], told["exc_info"]) == ("host-b", True)
 
 
 TEXTS = ("libvirt does not answer within 3 s", "waits until a call that hangs has ended")

@@ -201,6 +201,12 @@ def timed_out(host: HostRef, why: str) -> TemporaryError:
     return TemporaryError("LibvirtTimeout", f"host {host.name}: {why}")
 
 
+def unexpected(host: HostRef, what: str, error: Exception, *, about_host: bool) -> TemporaryError:
+    """Neither libvirt nor we have words for it; the log has its traceback."""
+    why = f"{what}: {type(error).__name__}: {error}"
+    return unreachable(host, why) if about_host else TemporaryError("LibvirtError", f"host {host.name}: {why}")
+
+
 def invalid_uri(host: HostRef, why: str) -> PermanentError:
     """The URI cannot work as it is."""
     return PermanentError(

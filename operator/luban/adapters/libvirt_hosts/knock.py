@@ -29,6 +29,9 @@ def knock(host: HostRef, seconds: float = SECONDS) -> None:
         _connect(*endpoint, seconds)
     except socket.gaierror as error:
         raise not_reached(host, f"its name cannot be resolved: {error.strerror}") from error
+    except UnicodeError as error:
+        # Before it asks anybody, Python encodes the name, and refuses labels that DNS cannot hold.
+        raise not_reached(host, f"its name cannot be resolved: {error}") from error
     except ConnectionRefusedError as error:
         raise not_reached(host, f"TCP port {endpoint[1]} is closed: libvirt does not listen there") from error
     except OSError as error:

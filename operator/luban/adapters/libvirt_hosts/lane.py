@@ -18,13 +18,16 @@ from functools import partial
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
+import structlog
+
 from luban.adapters.libvirt_hosts.backoff import MAX_STUCK, Backoff, Pace
-from luban.adapters.libvirt_hosts.errors import NotReached, timed_out, unreachable
+from luban.adapters.libvirt_hosts.errors import NotReached, timed_out, unexpected, unreachable
 from luban.adapters.libvirt_hosts.session import Connector, Session
 from luban.adapters.libvirt_hosts.worker import Worker
 from luban.errors import HostUnreachable, LubanError
 
 T = TypeVar("T")
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True)
@@ -64,12 +67,20 @@ class Lane:
     async def call(self, job: Callable[[Session], T], what: str, deadline: float, subject: str = "") -> T:
         """Run `job` in a thread. The other parameters: see Task.
 
-        Raises LubanError subclasses: HostUnreachable if there is no connection, or if a job about the host does not
+        Raises nothing but LubanErrors: HostUnreachable if there is no connection, or if a job about the host does not
         end; TemporaryError LibvirtTimeout if one about a domain does not. For a while after a failure it is raised
         again without an attempt.
         """
         task = Task(what, deadline, subject)
-        async with self._turn(subject):
+        try:
+            return await self._call(job, task)
+        except LubanError:
+            raise
+        except Exception as error:
+            raise self._unexpected(task, error) from error
+
+    async def _call(self, job: Callable[[Session], T], task: Task) -> T:
+        async with self._turn(task.subject):
             self._check(task)
             async with self._slots:
                 self._backoff.check(_now(), stuck=self._count_stuck())
@@ -147,6 +158,16 @@ class Lane:
         except asyncio.CancelledError:
             self._leave(worker, future, task)
             raise
+        except LubanError:
+            raise
+        except Exception as error:
+            raise self._unexpected(task, error) from error
+
+    def _unexpected(self, task: Task, error: Exception) -> LubanError:
+        """Whatever it is, it is about this host alone: no caller should have to fear for the others."""
+        host = self._connector.host
+        log.error("unexpected error of a host", host=host.name, uri=host.uri, what=task.what, exc_info=error)
+        return unexpected(host, task.what, error, about_host=not task.subject)
 
     def _leave(self, worker: Worker, future: Future[Any], task: Task) -> None:
         worker.end(abandon=True)

@@ -112,7 +112,7 @@ def _check_authority(transport: str, found: re.Match[str]) -> None:
         if address or user is not None or port is not None:
             raise _RefusedError("transport unix is for this machine: no host can be named")
         return
-    _require(ADDRESS, address, "host {!r} is neither a host name nor an IP address")
+    _require(ADDRESS, address, "host {!r} is neither an IP address nor labels of at most 63 characters between dots")
     if port is not None:
         _require(PORT, port, "port {!r} is not a number from 1 to 65535")
     if user is not None:
