@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BaseModel, Field
 
 from luban.api.common import DNS_SUBDOMAIN, LABEL_KEY, LABEL_VALUE, URL_PATH, Model, remedy, rules
 from luban.api.names import VM_VOLUME
-from luban.api.units import Duration, Quantity
+from luban.api.units import Duration, Quantity, Written
 
 _NAME_REMEDY = remedy("must be letters, digits, dots, hyphens and underscores")
 
@@ -192,9 +192,20 @@ other field rolls out."""
 
 
 def rolls_out(old: VMTemplateSpec, new: VMTemplateSpec) -> bool:
-    """Whether a VM of the old template must be replaced by one of the new."""
+    """Whether a VM of the old template must be replaced by one of the new: not for 1024Mi instead of 1Gi."""
     fields = VMTemplateSpec.model_fields.keys() - IN_PLACE_FIELDS
-    return any(getattr(old, name) != getattr(new, name) for name in fields)
+    return any(_meaning(getattr(old, name)) != _meaning(getattr(new, name)) for name in fields)
+
+
+def _meaning(value: Any) -> Any:
+    """What a part of a template makes of a machine, however it is written."""
+    if isinstance(value, Written):
+        return value.exact
+    if isinstance(value, Network) and value.type == "User":
+        return value.type
+    if isinstance(value, BaseModel):
+        return {name: _meaning(getattr(value, name)) for name in type(value).model_fields}
+    return value
 
 
 def in_place(old: VMTemplateSpec, new: VMTemplateSpec) -> VMTemplateSpec:
