@@ -122,6 +122,14 @@ class TestRules:
         assert found(backup(*ports, active_slave=None))[0] == "Down"
         assert found(backup())[0] == "Healthy"
 
+    def test_active_backup_whose_active_port_was_taken_out(self) -> None:
+        """A port that is gone has no state: it cannot be the active one."""
+        idle = backup().ports[1]
+        before = judge_bond(backup(), None, None, START)
+        left = judge_bond(backup(idle, active_slave=None), None, before.memory, START + 1)
+        assert left.reading.ports[1].gone_since is not None
+        assert (left.found, left.message) == ("Down", "no port is the active one, 1 of 2 ports can carry traffic")
+
     def test_no_usable_port(self) -> None:
         assert found(lacp(port(carrier=False), port("eth2", mii="down"))) == ("Down", "Degraded")
 

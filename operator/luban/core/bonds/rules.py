@@ -256,7 +256,7 @@ def _down(case: _Case) -> Iterator[Match]:
         yield Match("Unknown", case.told(_missing(case) or case.troubles))
     elif not case.count(True) and not _fallbacks(case):
         yield Match("Down", case.told(case.troubles))
-    elif bond.mode == ACTIVE_BACKUP and all(port.state == "backup" for port in bond.ports):
+    elif bond.mode == ACTIVE_BACKUP and all(port.state == "backup" for port in bond.ports if port.gone_since is None):
         yield Match("Down", case.told("no port is the active one"))
 
 
