@@ -182,6 +182,28 @@ class TestRules:
         assert found(lacp(replace(alone, aggregator=3), idle, partner_mac=ZERO))[0] == "Down"
         assert found(lacp(replace(alone, state="backup"), idle, partner_mac=ZERO))[0] == "Down"
 
+    @pytest.mark.parametrize("bits", [{"actor_state": 0x3D, "partner_state": 0x39}, {"actor_state": 0x39}])
+    def test_an_individual_link_carries_traffic_and_is_not_aggregated(self, bits: dict[str, int]) -> None:
+        judgement = judge_bond(lacp(port(**bits)), None, None, START)
+        assert judgement.reasons == ("NoPartner",)
+        states = f"actor {bits['actor_state']:#04x}, partner {bits.get('partner_state', 0x3F):#04x}"
+        assert judgement.message == f"eth1: no LACP partner that aggregates ({states}), 1 of 1 ports carry traffic"
+        beside = lacp(port(**bits), port("eth2", aggregator=2, state="backup"))
+        assert found(beside) == ("NoPartner", "Degraded")
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"partner_state": 0x31},
+            {"actor_state": 0x29},
+            {"partner_state": 0xB9},
+            {"carrier": False},
+            {"aggregator": 2},
+        ],
+    )
+    def test_an_individual_link_that_carries_nothing_is_down(self, change: dict[str, Any]) -> None:
+        assert found(lacp(port(**{"partner_state": 0x39, **change})))[0] == "Down"
+
     @pytest.mark.parametrize("bits", [{"actor_state": 0x45, "partner_state": 0x01}, {"partner_state": 0}])
     def test_a_half_duplex_port_is_told_by_its_duplex(self, bits: dict[str, int]) -> None:
         """The kernel speaks no LACP on it, so there may well be a partner."""

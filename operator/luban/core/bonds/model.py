@@ -21,8 +21,10 @@ DEFAULTED = 0x40
 """LACP port state: the partner's facts are made up, for none was heard."""
 EXPIRED = 0x80
 """LACP port state: the partner has not been heard for three periods."""
-FLOWING = 0x3C
-"""LACP port state: aggregating, in sync, collecting and distributing: all that it takes to carry traffic."""
+FLOWING = 0x38
+"""LACP port state: in sync, collecting and distributing: all that it takes to carry traffic."""
+AGGREGATING = 0x04
+"""LACP port state: may be bundled with others. Without it the link is an individual one, which carries traffic too."""
 IN_SYNC = 0x08
 """LACP port state: the port is in the aggregator that it should be in."""
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from luban.api.host import BondVerdict
 from luban.core.bonds.model import (
     ACTIVE_BACKUP,
+    AGGREGATING,
     DEFAULTED,
     EXPIRED,
     FLOWING,
@@ -111,6 +112,13 @@ def linked(port: PortReading) -> bool:
 def is_defaulted(port: PortReading) -> bool:
     """Whether the port has no LACP partner, for certain."""
     return bool((port.actor_state or 0) & DEFAULTED) or port.partner_state == 0
+
+
+def is_individual(port: PortReading) -> bool:
+    """Whether LACP lets the port carry traffic, and one of its ends does not let it be bundled with others."""
+    ends = [bits for bits in (port.actor_state, port.partner_state) if bits is not None]
+    flows = all(bits & FLOWING == FLOWING and not bits & (EXPIRED | DEFAULTED) for bits in ends)
+    return flows and any(not bits & AGGREGATING for bits in ends)
 
 
 def _link_checks(port: PortReading, bond: BondReading) -> Iterator[tuple[bool | None, str]]:
@@ -282,8 +290,9 @@ def _fallbacks(case: _Case) -> list[str]:
 def _lacp(case: _Case) -> Iterator[Match]:
     bond = case.bond
     lost = [port for port in bond.ports if linked(port) and is_defaulted(port)]
-    if lost or bond.partner_mac == NO_PARTNER:
-        yield Match("NoPartner", case.told(_no_partner(case, lost)))
+    single = [port for port in bond.ports if linked(port) and is_individual(port)]
+    if lost or single or bond.partner_mac == NO_PARTNER:
+        yield Match("NoPartner", case.told(_no_partner(case, lost, single)))
     expired = [port for port in bond.ports if port.mii == "up" and (port.actor_state or 0) & EXPIRED]
     if expired:
         texts = [
@@ -299,8 +308,11 @@ def _lacp(case: _Case) -> Iterator[Match]:
         yield Match("Churned", case.told(listed(texts)))
 
 
-def _no_partner(case: _Case, lost: Sequence[PortReading]) -> str:
-    texts = [f"{port.name}: {_why_alone(port)} ({_states(port)})" for port in lost]
+def _no_partner(case: _Case, lost: Sequence[PortReading], single: Sequence[PortReading]) -> str:
+    texts = [
+        *(f"{port.name}: {_why_alone(port)} ({_states(port)})" for port in lost),
+        *(f"{port.name}: no LACP partner that aggregates ({_states(port)})" for port in single),
+    ]
     text = listed(texts) or f"no LACP partner (partner MAC {NO_PARTNER})"
     fallback = _fallbacks(case)
     return f"{text}; {fallback[0]} alone lets traffic through, unaggregated" if fallback else text
