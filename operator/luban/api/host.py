@@ -5,9 +5,10 @@ The words for modes and link states are those of the Linux bonding driver, port 
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+import copy
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, PrivateAttr
 from pydantic.alias_generators import to_camel
 
 from luban.api.common import (
@@ -19,6 +20,7 @@ from luban.api.common import (
     map_list,
     remedy,
 )
+from luban.api.reading import read_leniently
 from luban.api.units import Duration
 
 BondVerdict = Literal[
@@ -256,7 +258,45 @@ class LubanHost(Model):
     status: LubanHostStatus = LubanHostStatus()
     """What the agent on the node sees."""
 
+    _left_out: tuple[str, ...] = PrivateAttr(default=())
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """Parts of spec and status that this version cannot read, each with the reason."""
+        return self._left_out
+
     @classmethod
     def parse(cls, body: Any) -> LubanHost:
-        """Parse an object of the API server. Raises pydantic.ValidationError on a bad spec."""
-        return cls.model_validate(body)
+        """Parse an object of the API server, written by this version or another. Raises pydantic.ValidationError only
+        without metadata."""
+        spec, of_spec = read_leniently(LubanHostSpec, body.get("spec"))
+        status, of_status = read_host_status(body.get("status"))
+        host = cls.model_validate({**body, "spec": spec, "status": status})
+        host._left_out = (*(f"spec.{words}" for words in of_spec), *(f"status.{words}" for words in of_status))
+        return host
+
+
+def read_host_status(status: Any) -> tuple[LubanHostStatus, tuple[str, ...]]:
+    """A status that another version may have written, and what was left out of it: see read_leniently.
+
+    A bond whose verdict is none that is known here is Unknown.
+    """
+    status = copy.deepcopy(status) if isinstance(status, dict) else {}
+    unknown = _name_unknown_verdicts(status)
+    read, left_out = read_leniently(LubanHostStatus, status)
+    return read, (*unknown, *left_out)
+
+
+def _name_unknown_verdicts(status: Any) -> list[str]:
+    """Put Unknown in the place of each verdict that is none of ours; what was there."""
+    if not isinstance(status, dict):
+        return []
+    bonds = status.get("bonds")
+    places = {"bond": status.get("bond")}
+    places |= {f"bonds.{number}": bond for number, bond in enumerate(bonds if isinstance(bonds, list) else ())}
+    told = []
+    for place, bond in places.items():
+        if isinstance(bond, dict) and bond.get("verdict") not in get_args(BondVerdict):
+            told.append(f"{place}.verdict: {bond.get('verdict')!r} is not known here, and counts as Unknown")
+            bond["verdict"] = "Unknown"
+    return told

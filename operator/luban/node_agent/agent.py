@@ -16,7 +16,7 @@ from luban.adapters.clock import SystemClock
 from luban.adapters.http_endpoints import HttpEndpoints
 from luban.adapters.kernel_bonds import HANGS, KernelBonds
 from luban.adapters.kubernetes_api import connect_hosts
-from luban.api.host import LubanHostSpec, LubanHostStatus
+from luban.api.host import LubanHostSpec, LubanHostStatus, read_host_status
 from luban.core.bonds.host import BondExpectation, HostJudgement, HostMemory, judge_host, recall_host, without_gone
 from luban.core.bonds.model import HostReading
 from luban.errors import LubanError, TemporaryError
@@ -222,10 +222,13 @@ class Agent:
         """Go on with what the agent before us wrote. Returns whether there is something."""
         now, settings = self._time(), self._expectation.settings
         try:
-            written = LubanHostStatus.model_validate(status or {})
+            written, left_out = read_host_status(status)
             before = RestoredMemory(written, now, self._clock.now(), self._options.heartbeat, settings).memory()
-        except (ValueError, OverflowError):
+        except (ValueError, OverflowError) as error:
+            log.warning("the status of the agent before cannot be read, it counts for nothing", error=str(error))
             return False
+        if left_out:
+            log.warning("parts of the status of the agent before left out", parts=left_out)
         self._memory = recall_host(self._memory, before, now, settings)
         if self._status is None:
             self._status = written

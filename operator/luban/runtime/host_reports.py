@@ -6,12 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import structlog
+
 from luban.api.cluster import Host
 from luban.api.common import ObjectMeta
 from luban.api.host import BondStatus, BondVerdict, LubanHost
 from luban.core.model import BondObservation
 from luban.core.placement import UNKNOWN
 from luban.core.times import seconds_of
+
+log = structlog.get_logger(__name__)
 
 STALE_SECONDS = 180.0
 """A report older than three of the agent's signs of life says nothing any more."""
@@ -27,6 +31,10 @@ class Heard:
 
     host: LubanHost | None
     """None: it could not be read."""
+    left_out: tuple[str, ...]
+    """What of it could not be read: another version wrote it."""
+    incomplete: bool
+    """Whether a bond is among that."""
     at: float
     """When it arrived, in seconds of our own monotonic clock: the node's may be wrong."""
 
@@ -44,8 +52,11 @@ class HostReports:
         `now`: seconds of our monotonic clock; `wall`: seconds since the epoch.
         """
         name = ObjectMeta.model_validate(body["metadata"]).name
-        before, host = self._heard.get(name), _parsed(body)
-        self._heard[name] = Heard(host, _arrival(before, host, now, wall))
+        before, (host, left_out) = self._heard.get(name), _parsed(body)
+        if left_out and (before is None or before.left_out != left_out):
+            log.warning("parts of a LubanHost left out", node=name, parts=left_out)
+        incomplete = host is not None and _lacks_bonds(host, body.get("status"))
+        self._heard[name] = Heard(host, left_out, incomplete, _arrival(before, host, now, wall))
         return before is None or _facts(before.host) != _facts(host)
 
     def drop(self, node: str) -> None:
@@ -65,7 +76,7 @@ class HostReports:
         if now - heard.at > STALE_SECONDS:
             last = heard.host.status.last_report
             return BondObservation(UNKNOWN, f"the agent of node {node} has not reported since {last}")
-        return _chosen(host.bond, heard.host)
+        return _chosen(host.bond, heard.host, incomplete=heard.incomplete)
 
 
 def node_of(host: Host) -> str:
@@ -73,14 +84,27 @@ def node_of(host: Host) -> str:
     return host.node_name or host.name
 
 
-def _parsed(body: Mapping[str, Any]) -> LubanHost | None:
-    """None if it cannot be read, its times included."""
+_ESSENTIAL = ("status.lastReport:", "status.bonds:")
+"""Places without which a report says nothing."""
+
+
+def _parsed(body: Mapping[str, Any]) -> tuple[LubanHost | None, tuple[str, ...]]:
+    """With what could not be read. None if that is what matters."""
     try:
         host = LubanHost.parse(body)
         seconds_of(host.status.last_report or "1970-01-01T00:00:00Z")
-    except ValueError:
-        return None
-    return host
+    except ValueError as error:
+        return None, (str(error),)
+    unreadable = any(text.startswith(_ESSENTIAL) for text in host.left_out)
+    return (None if unreadable else host), host.left_out
+
+
+def _lacks_bonds(host: LubanHost, status: Any) -> bool:
+    """Whether there is a bond in a status that was not read from it."""
+    read = host.status
+    if not isinstance(status, dict):
+        return False
+    return len(read.bonds) < len(status.get("bonds") or ()) or (read.bond is None and bool(status.get("bond")))
 
 
 def _arrival(before: Heard | None, host: LubanHost | None, now: float, wall: float) -> float:
@@ -99,7 +123,7 @@ def _facts(host: LubanHost | None) -> object:
     return [(bond.name, bond.verdict, bond.active, bond.total) for bond in host.status.bonds], host.status.bond
 
 
-def _chosen(wanted: str, host: LubanHost) -> BondObservation:
+def _chosen(wanted: str, host: LubanHost, *, incomplete: bool) -> BondObservation:
     status, node = host.status, host.metadata.name
     name = wanted or (status.bond.name if status.bond is not None else "")
     found = next((bond for bond in status.bonds if bond.name == name), None)
@@ -107,11 +131,14 @@ def _chosen(wanted: str, host: LubanHost) -> BondObservation:
         return _observed(found)
     if wanted:
         others = ", ".join(bond.name for bond in status.bonds)[:LONGEST_MESSAGE] or "none"
-        verdict: BondVerdict = UNKNOWN if any(note.startswith(OMITTED) for note in status.notes) else "Down"
+        omitted = incomplete or any(note.startswith(OMITTED) for note in status.notes)
+        verdict: BondVerdict = UNKNOWN if omitted else "Down"
         return BondObservation(verdict, f"node {node} reports no bond {wanted}; it has: {others}", wanted)
     if status.bond is not None and status.bond.verdict != "None":
         told = next((it.message for it in status.conditions if it.type == "BondHealthy"), "")
         return BondObservation(status.bond.verdict, told[:LONGEST_MESSAGE], status.bond.name[:LONGEST_NAME])
+    if incomplete:
+        return BondObservation(UNKNOWN, f"LubanHost {node} cannot be read in full: is its agent of another version?")
     return BondObservation("None", f"node {node} has no bond")
 
 

@@ -6,6 +6,7 @@ import asyncio
 from dataclasses import replace
 
 import pytest
+from structlog.testing import capture_logs
 
 from luban.api.host import LubanHostStatus
 from luban.core.bonds.host import HostMemory, Route
@@ -179,8 +180,32 @@ async def test_a_status_that_cannot_be_read_is_no_obstacle() -> None:
     assert world.api.object is not None
     for broken in ({"lastReport": "soon"}, {"lastReport": "0001-01-01T00:00:00"}, {"bonds": 7}):
         world.api.object["status"] = {**world.api.object["status"], **broken}
+        with capture_logs() as logs:
+            async with world.running():
+                assert world.api.verdicts[-1] == "Healthy"
+        assert any(it["log_level"] == "warning" and "agent before" in it["event"] for it in logs), broken
+
+
+async def test_newer_words_of_the_agent_before_cost_themselves_alone() -> None:
+    world = World(DOWN, replace(HEALTHY, name="bond1"))
+    world.bonds.devices = ("bond0",)
+    async with world.running():
+        pass
+    assert world.api.object is not None
+    status = world.api.object["status"]
+    since = status["bonds"][0]["since"]
+    status["bond"]["chosenBy"] = "Oracle"
+    status["bonds"][1]["verdict"] = "Congested"
+    world.bonds.bonds = (HEALTHY, replace(HEALTHY, name="bond1"))
+    await asyncio.sleep(1.0)
+    with capture_logs() as logs:
         async with world.running():
-            assert world.api.verdicts[-1] == "Healthy"
+            first = world.api.status["bonds"][0]
+            assert (first["verdict"], first["since"]) == ("Down", since), "it is held on"
+            assert world.api.status["bonds"][1]["verdict"] == "Unknown", "which is held, too"
+    (told,) = [it for it in logs if it["event"] == "parts of the status of the agent before left out"]
+    assert any("Congested" in part for part in told["parts"])
+    assert any("chosenBy" in part for part in told["parts"])
 
 
 async def test_nothing_can_be_read_after_the_restart() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from luban.api.cluster import Host
 from luban.core.model import BondObservation
@@ -132,8 +133,56 @@ class TestNews:
         assert reports.look(HOST, NOW) is None
 
     def test_one_that_cannot_be_read_is_unknown_and_stops_nobody(self) -> None:
-        reports = heard(body(), body(bonds="none"))
+        with capture_logs() as logs:
+            reports = heard(body(), body(bonds="none"))
+        assert [it["node"] for it in logs] == ["host-b"]
         found = reports.look(HOST, NOW)
         assert found is not None
         assert found.verdict == "Unknown"
         assert "LubanHost host-b cannot be read" in found.message
+
+
+class TestAnotherVersion:
+    """An agent that is newer than the operator."""
+
+    NEWER = bond("bond1", "Congested")
+
+    def test_a_newer_verdict_is_unknown_for_that_bond_alone(self) -> None:
+        with capture_logs() as logs:
+            reports = heard(body(bond(), self.NEWER))
+        named = HOST.model_copy(update={"bond": "bond1"})
+        one, other = reports.look(HOST, NOW), reports.look(named, NOW)
+        assert one is not None
+        assert other is not None
+        assert (one.verdict, other.verdict) == ("Healthy", "Unknown")
+        (told,) = logs
+        assert told["parts"] == ("status.bonds.1.verdict: 'Congested' is not known here, and counts as Unknown",)
+
+    def test_the_bond_that_counts_may_have_it_too(self) -> None:
+        found = heard(body(self.NEWER)).look(HOST, NOW)
+        assert found is not None
+        assert (found.verdict, found.name) == ("Unknown", "bond1")
+
+    def test_newer_words_elsewhere_cost_themselves_alone(self) -> None:
+        newer = body(bond(mode="balance-quantum", reasons=["Congested", "Degraded"], verdict="Degraded"))
+        newer["status"]["bond"]["chosenBy"] = "Oracle"
+        found = heard(newer).look(HOST, NOW)
+        assert found == BondObservation("Degraded", "", "bond0", "", 2, 2, SINCE)
+
+    def test_it_is_said_once(self) -> None:
+        reports = HostReports()
+        with capture_logs() as logs:
+            for at in (NOW, NOW + 60, NOW + 120):
+                reports.take(body(self.NEWER, at=at), at, at)
+        assert len(logs) == 1
+
+    def test_a_bond_that_cannot_be_read_is_not_one_that_is_not_there(self) -> None:
+        reports = heard(body(bond(), bond("bond1", since=7)))
+        found = reports.look(HOST.model_copy(update={"bond": "bond1"}), NOW)
+        assert found is not None
+        assert found.verdict == "Unknown"
+        whole = body(bonds=[])
+        whole["status"]["bond"]["name"] = 7
+        found = heard(whole).look(HOST, NOW)
+        assert found is not None
+        assert found.verdict == "Unknown"
