@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
 import threading
+import weakref
 from collections.abc import AsyncIterator
 
 import libvirt
@@ -191,6 +193,27 @@ async def test_a_lost_connection_is_no_words_for_others_either(lane: Lane, daemo
         await lane.call(lose, "shut down domain one", PATIENCE, "one")
     assert await lane.call(lambda _session: "fine", "shut down domain fine", PATIENCE, "fine") == "fine"
     assert len(daemons[SLOW.uri].connections) == 2
+
+
+async def test_nothing_stays_of_a_call_that_was_given_up_and_has_ended(daemons: Daemons) -> None:
+    """Its error holds the session that it had."""
+    lane = Lane(Connector(SLOW, daemons.open, Keepalive()), AT_ONCE)
+    sessions: list[weakref.ref[Session]] = []
+    door = Door()
+
+    def job(session: Session) -> None:
+        sessions.append(weakref.ref(session))
+        door(session)
+        raise ValueError("too late")
+
+    with pytest.raises(HostUnreachable):
+        await lane.call(job, "read domains", DEADLINE)
+    thread = next(it for it in threading.enumerate() if it.name == f"libvirt-{SLOW.name}")
+    door.open.set()
+    await asyncio.to_thread(thread.join, PATIENCE)
+    gc.collect()
+    assert [it() for it in sessions] == [None]
+    await lane.close()
 
 
 async def test_an_error_that_nobody_foresaw_is_the_hosts_and_logged(lane: Lane) -> None:

@@ -48,7 +48,7 @@ class Backoff:
             self._until = now
         self._stuck = stuck
         if self._error is not None and now < self._until:
-            raise type(self._error)(self._error.reason, self._error.message)
+            raise _afresh(self._error)
 
     def failed(self, now: float, error: LubanError, *, stuck: int = 0, longest: float | None = None) -> None:
         """It failed; `stuck` threads hang. `longest`: pause in seconds at most, instead of the pace's."""
@@ -58,7 +58,7 @@ class Backoff:
         )
         self._until = now + (usual if stuck < MAX_STUCK else self._pace.stuck_retry)
         self._failures += 1
-        self._stuck, self._error = stuck, error
+        self._stuck, self._error = stuck, _afresh(error)
 
     def over_since(self, at: float) -> bool:
         """Whether nothing is held back any more since that time."""
@@ -67,3 +67,8 @@ class Backoff:
     def succeeded(self) -> None:
         """It works."""
         self._failures, self._error = 0, None
+
+
+def _afresh(error: LubanError) -> LubanError:
+    """The same without its traceback, which holds all that the failed job had in hand."""
+    return type(error)(error.reason, error.message)

@@ -58,8 +58,8 @@ class Lane:
         self._idle: list[Worker] = []
         self._busy: set[Worker] = set()
         self._stuck: list[Worker] = []
-        self._late: list[tuple[Task, Future[Any]]] = []
-        """Jobs that were given up and have not ended."""
+        self._late: dict[Future[Any], Task] = {}
+        """Jobs that were given up and have not ended. The threads themselves take them out."""
         self._backoff = Backoff(pace)
         self._pauses: dict[tuple[str, str], Backoff] = {}
         """By job: of those about one domain."""
@@ -96,8 +96,7 @@ class Lane:
 
     def late(self, subject: str) -> list[Future[Any]]:
         """Jobs about a domain that were given up and have not ended yet."""
-        self._forget_ended()
-        return [future for task, future in self._late if task.subject == subject]
+        return [future for future, task in self._late.copy().items() if task.subject == subject and not future.done()]
 
     async def close(self) -> None:
         """Close the connections and end the threads, unless they hang."""
@@ -114,8 +113,7 @@ class Lane:
         pause = self._pauses.get(task.key)
         if pause is None:
             return
-        self._forget_ended()
-        hangs = any(late.key == task.key for late, _ in self._late)
+        hangs = any(late.key == task.key and not future.done() for future, late in self._late.copy().items())
         pause.check(float("-inf") if hangs else _now())
 
     async def _connect(self, worker: Worker) -> None:
@@ -172,8 +170,9 @@ class Lane:
     def _leave(self, worker: Worker, future: Future[Any], task: Task) -> None:
         worker.end(abandon=True)
         self._stuck.append(worker)
-        if not future.done():
-            self._late.append((task, future))
+        self._late[future] = task
+        # Its error holds all that the job had in hand, so nothing of it may stay.
+        future.add_done_callback(lambda ended: self._late.pop(ended, None))
 
     def _answered(self, task: Task) -> None:
         self._backoff.succeeded()
@@ -195,9 +194,6 @@ class Lane:
     def _count_stuck(self) -> int:
         self._stuck = [worker for worker in self._stuck if worker.running]
         return len(self._stuck)
-
-    def _forget_ended(self) -> None:
-        self._late = [(task, future) for task, future in self._late if not future.done()]
 
 
 def _now() -> float:
