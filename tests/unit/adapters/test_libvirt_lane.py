@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 
 from luban.adapters.libvirt_hosts import knock as knock_module
 from luban.adapters.libvirt_hosts import lane as lane_module
-from luban.adapters.libvirt_hosts.backoff import MAX_STUCK, Backoff, Pace
+from luban.adapters.libvirt_hosts.backoff import MAX_HUNG, MAX_STUCK, Backoff, Pace
 from luban.adapters.libvirt_hosts.errors import NotReached, unreachable
 from luban.adapters.libvirt_hosts.lane import Lane
 from luban.adapters.libvirt_hosts.session import Connector, Keepalive, Session
@@ -119,11 +119,57 @@ async def test_a_domain_that_hangs_holds_up_itself_alone_and_in_its_own_words(la
         again = await hang(lane, Door())
         assert again.message == error.message
     assert len(daemons[SLOW.uri].connections) == opened, "no further thread waits for it"
-    assert await lane.call(lambda _session: "gone", "destroy domain hung", PATIENCE, "hung") == "gone"
+    assert await lane.call(lambda _session: "gone", "destroy domain hung", PATIENCE, "hung", rescue=True) == "gone"
     door.open.set()
     assert await asyncio.to_thread(door.left.wait, PATIENCE)
     await until_done(lane, "hung")
     assert await lane.call(lambda _session: "ok", "shut down domain hung", PATIENCE, "hung") == "ok"
+
+
+async def test_a_domain_that_hangs_costs_two_threads_at_most(lane: Lane, daemons: Daemons) -> None:
+    doors = [Door() for _ in range(2)]
+    error = await hang(lane, doors[0])
+    for what in ("make domain hung", "ask the guest agent of hung", "look at hung"):
+        refused = Door()
+        assert (await hang(lane, refused, what)).message == error.message
+        assert not refused.entered.is_set()
+    with pytest.raises(TemporaryError, match="destroy domain hung: no answer"):
+        await lane.call(doors[1], "destroy domain hung", DEADLINE, "hung", rescue=True)
+    with pytest.raises(TemporaryError, match="destroy domain hung: no answer"):
+        await lane.call(Door(), "remove domain hung", DEADLINE, "hung", rescue=True)
+    for door in doors:
+        assert door.entered.is_set()
+        door.open.set()
+
+
+async def test_it_is_held_up_as_long_as_it_hangs(daemons: Daemons) -> None:
+    """However many others have failed since, and however long ago it was."""
+    lane = Lane(Connector(SLOW, daemons.open, Keepalive()), Pace(first_retry=0.0, last_retry=0.0, stuck_retry=0.0))
+    door, again = Door(), Door()
+    await hang(lane, door)
+    other = Door()
+    await hang(lane, other, "shut down domain other", "other")
+    await hang(lane, again)
+    assert not again.entered.is_set()
+    for it in (door, other):
+        it.open.set()
+    await lane.close()
+
+
+async def test_a_few_domains_that_hang_close_no_host(lane: Lane, daemons: Daemons) -> None:
+    doors = [Door() for _ in range(MAX_STUCK + 1)]
+    for number, door in enumerate(doors):
+        await hang(lane, door, f"shut down domain {number}", str(number))
+    assert await lane.call(lambda _session: "fine", "shut down domain fine", PATIENCE, "fine") == "fine"
+    for connection in daemons[SLOW.uri].connections:
+        connection.alive = 0
+    daemons[SLOW.uri].refuses = True
+    with pytest.raises(HostUnreachable):
+        await lane.call(lambda _session: "fine", "shut down domain fine", PATIENCE, "fine")
+    daemons[SLOW.uri].refuses = False
+    assert await lane.call(lambda _session: "fine", "shut down domain fine", PATIENCE, "fine") == "fine"
+    for door in doors:
+        door.open.set()
 
 
 async def until_done(lane: Lane, subject: str) -> None:
@@ -166,12 +212,12 @@ async def test_jobs_about_one_domain_take_turns(lane: Lane) -> None:
 
 
 async def test_so_many_that_hang_are_said_in_nobodys_words(lane: Lane) -> None:
-    doors = [Door() for _ in range(MAX_STUCK)]
+    doors = [Door() for _ in range(MAX_HUNG)]
     for number, door in enumerate(doors):
         await hang(lane, door, f"shut down domain {number}", str(number))
     with pytest.raises(HostUnreachable) as error:
         await lane.call(lambda _session: None, "shut down domain fine", PATIENCE, "fine")
-    assert error.value.message == f"host host-b ({SLOW.uri}): {MAX_STUCK} calls to libvirt hang"
+    assert error.value.message == f"host host-b ({SLOW.uri}): {MAX_HUNG} calls to libvirt hang"
     doors[0].open.set()
     async with asyncio.timeout(PATIENCE):
         while True:
@@ -279,10 +325,10 @@ def test_backoff_doubles_up_to_its_limit_and_ends_with_success() -> None:
 
 def test_a_host_that_swallows_threads_is_tried_rarely_until_one_comes_back() -> None:
     backoff = Backoff(Pace())
-    backoff.failed(0.0, REFUSED, stuck=MAX_STUCK)
+    backoff.failed(0.0, REFUSED, stuck=MAX_STUCK, crowded=True)
     assert blocked(backoff, 599.0, MAX_STUCK)
     assert not blocked(backoff, 600.0, MAX_STUCK)
-    backoff.failed(600.0, REFUSED, stuck=MAX_STUCK)
+    backoff.failed(600.0, REFUSED, stuck=MAX_STUCK, crowded=True)
     assert blocked(backoff, 601.0, MAX_STUCK)
     assert not blocked(backoff, 601.0, MAX_STUCK - 1)
 

@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from luban.errors import LubanError
 
 MAX_STUCK = 8
-"""Threads of one lane that may hang at a time before new attempts become rare."""
+"""Threads of one lane that may hang at a time in calls about the host before new attempts become rare."""
+MAX_HUNG = 16
+"""The same in calls about single domains. Each keeps one of the daemon's workers, of which there are 20 by default
+(max_workers)."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +26,7 @@ class Pace:
     last_knock: float = 2.0
     """Longest such time where the machine does not even take a TCP connection: to look costs next to nothing."""
     stuck_retry: float = 600.0
-    """Such time while MAX_STUCK threads hang, unless one of them ends: each attempt could cost another one for ever."""
+    """Such time while that many threads hang, unless one of them ends: each attempt could cost another one for ever."""
     close: float = 2.0
     """Longest wait for a thread to end."""
 
@@ -50,13 +53,18 @@ class Backoff:
         if self._error is not None and now < self._until:
             raise _afresh(self._error)
 
-    def failed(self, now: float, error: LubanError, *, stuck: int = 0, longest: float | None = None) -> None:
-        """It failed; `stuck` threads hang. `longest`: pause in seconds at most, instead of the pace's."""
+    def failed(
+        self, now: float, error: LubanError, *, stuck: int = 0, crowded: bool = False, longest: float | None = None
+    ) -> None:
+        """It failed; `stuck` threads hang. `crowded`: these are too many.
+
+        `longest`: pause in seconds at most, instead of the pace's.
+        """
         usual = min(
             self._pace.last_retry if longest is None else longest,
             self._pace.first_retry * 2.0 ** min(self._failures, 16),
         )
-        self._until = now + (usual if stuck < MAX_STUCK else self._pace.stuck_retry)
+        self._until = now + (self._pace.stuck_retry if crowded else usual)
         self._failures += 1
         self._stuck, self._error = stuck, _afresh(error)
 

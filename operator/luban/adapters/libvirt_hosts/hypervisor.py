@@ -149,12 +149,13 @@ class LibvirtHypervisor:
 
     async def destroy(self, host: HostRef, uuid: str) -> None:
         """See Hypervisor."""
-        await self._change(host, uuid, partial(domains.destroy, uuid=uuid), f"destroy domain {uuid}")
+        job = partial(domains.destroy, uuid=uuid)
+        await self._change(host, uuid, job, f"destroy domain {uuid}", rescue=True)
 
     async def remove(self, host: HostRef, uuid: str, pool: str) -> None:
         """See Hypervisor."""
         job = partial(provision.remove, uuid=uuid, pool=pool)
-        await self._change(host, uuid, job, f"remove domain {uuid}")
+        await self._change(host, uuid, job, f"remove domain {uuid}", rescue=True)
         if late := self._host(host).changes.late(uuid):
             self._remove_no_more(host, uuid)
             self._removals[host, uuid] = self._spawn(self._remove_after(late, host, uuid, pool))
@@ -188,8 +189,10 @@ class LibvirtHypervisor:
         if not is_local(host):
             raise user_network_refused(host, "its forward is reached from that machine alone, which is not this one")
 
-    async def _change(self, host: HostRef, uuid: str, job: Callable[[Session], T], what: str) -> T:
-        return await self._host(host).changes.call(job, what, self._settings.call, uuid)
+    async def _change(
+        self, host: HostRef, uuid: str, job: Callable[[Session], T], what: str, *, rescue: bool = False
+    ) -> T:
+        return await self._host(host).changes.call(job, what, self._settings.call, uuid, rescue=rescue)
 
     async def _remove_after(self, late: list[Future[Any]], host: HostRef, uuid: str, pool: str) -> None:
         """Remove a domain once more when jobs about it have ended that were given up: what they were making when it was
@@ -198,7 +201,7 @@ class LibvirtHypervisor:
         job = partial(provision.remove, uuid=uuid, pool=pool)
         while True:
             try:
-                await self._change(host, uuid, job, f"remove domain {uuid} again")
+                await self._change(host, uuid, job, f"remove domain {uuid} again", rescue=True)
             except TemporaryError:
                 await asyncio.sleep(self._settings.pace.last_retry)
             else:

@@ -3,8 +3,9 @@
 libvirt cannot interrupt a call. When a deadline passes, the caller hears of it at once, the thread is left behind with
 its connection (it ends by itself when the call returns), and the next call gets a fresh pair.
 
-A call about one domain that does not end says nothing about the host: it holds up the same call about the same domain,
-and nothing else. That a connection cannot be opened, or that a call about the whole host does not end, holds up all.
+A call about one domain that does not end says nothing about the host: it holds up calls about the same domain, but for
+one that may free it, and nothing else. That a connection cannot be opened, or that a call about the whole host does not
+end, holds up all.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from weakref import WeakValueDictionary
 
 import structlog
 
-from luban.adapters.libvirt_hosts.backoff import MAX_STUCK, Backoff, Pace
+from luban.adapters.libvirt_hosts.backoff import MAX_HUNG, MAX_STUCK, Backoff, Pace
 from luban.adapters.libvirt_hosts.errors import NotReached, timed_out, unexpected, unreachable
 from luban.adapters.libvirt_hosts.session import Connector, Session
 from luban.adapters.libvirt_hosts.worker import Worker
@@ -40,6 +41,8 @@ class Task:
     """In seconds, from when its turn has come."""
     subject: str = ""
     """uuid of the one domain that it is about; empty: about the host."""
+    rescue: bool = False
+    """Whether it may free a domain that hangs, as pulling the plug does."""
 
     @property
     def key(self) -> tuple[str, str]:
@@ -57,21 +60,24 @@ class Lane:
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._idle: list[Worker] = []
         self._busy: set[Worker] = set()
-        self._stuck: list[Worker] = []
+        self._stuck: list[tuple[Worker, Task]] = []
+        """Threads that were left behind and have not ended, with what they do."""
         self._late: dict[Future[Any], Task] = {}
         """Jobs that were given up and have not ended. The threads themselves take them out."""
         self._backoff = Backoff(pace)
         self._pauses: dict[tuple[str, str], Backoff] = {}
         """By job: of those about one domain."""
 
-    async def call(self, job: Callable[[Session], T], what: str, deadline: float, subject: str = "") -> T:
+    async def call(
+        self, job: Callable[[Session], T], what: str, deadline: float, subject: str = "", *, rescue: bool = False
+    ) -> T:
         """Run `job` in a thread. The other parameters: see Task.
 
         Raises nothing but LubanErrors: HostUnreachable if there is no connection, or if a job about the host does not
         end; TemporaryError LibvirtTimeout if one about a domain does not. For a while after a failure it is raised
         again without an attempt.
         """
-        task = Task(what, deadline, subject)
+        task = Task(what, deadline, subject, rescue)
         try:
             return await self._call(job, task)
         except LubanError:
@@ -109,12 +115,15 @@ class Lane:
         return self._turns.setdefault(subject, asyncio.Lock()) if subject else nullcontext()
 
     def _check(self, task: Task) -> None:
-        """Raises the failure of the same job again while that one still hangs, or it is too early."""
-        pause = self._pauses.get(task.key)
-        if pause is None:
-            return
-        hangs = any(late.key == task.key and not future.done() for future, late in self._late.copy().items())
-        pause.check(float("-inf") if hangs else _now())
+        """Raises the failure of the same job again while it is too early; or that of the one that hangs, while a job
+        about the same domain does. One that may free it waits only for its like: so a domain costs two threads at most.
+        """
+        for future, late in self._late.copy().items():
+            same = bool(task.subject) and late.subject == task.subject
+            if same and not future.done() and (late.rescue or not task.rescue):
+                raise self._no_answer(late)
+        if pause := self._pauses.get(task.key):
+            pause.check(_now())
 
     async def _connect(self, worker: Worker) -> None:
         future = worker.submit(worker.connect)
@@ -122,8 +131,7 @@ class Lane:
             await self._finish(worker, future, Task("connect", self._pace.connect))
         except HostUnreachable as error:
             worker.end()
-            longest = self._pace.last_knock if isinstance(error, NotReached) else None
-            self._backoff.failed(_now(), error, stuck=self._count_stuck(), longest=longest)
+            self._host_failed(error, longest=self._pace.last_knock if isinstance(error, NotReached) else None)
             raise
 
     async def _perform(self, worker: Worker, job: Callable[[Session], T], task: Task) -> T:
@@ -150,9 +158,7 @@ class Lane:
             if not limit.expired():
                 raise
             self._leave(worker, future, task)
-            why = f"{task.what}: no answer within {task.deadline:g} s"
-            host = self._connector.host
-            raise (timed_out(host, why) if task.subject else unreachable(host, why)) from error
+            raise self._no_answer(task) from error
         except asyncio.CancelledError:
             self._leave(worker, future, task)
             raise
@@ -160,6 +166,10 @@ class Lane:
             raise
         except Exception as error:
             raise self._unexpected(task, error) from error
+
+    def _no_answer(self, task: Task) -> LubanError:
+        host, why = self._connector.host, f"{task.what}: no answer within {task.deadline:g} s"
+        return timed_out(host, why) if task.subject else unreachable(host, why)
 
     def _unexpected(self, task: Task, error: Exception) -> LubanError:
         """Whatever it is, it is about this host alone: no caller should have to fear for the others."""
@@ -169,7 +179,7 @@ class Lane:
 
     def _leave(self, worker: Worker, future: Future[Any], task: Task) -> None:
         worker.end(abandon=True)
-        self._stuck.append(worker)
+        self._stuck.append((worker, task))
         self._late[future] = task
         # Its error holds all that the job had in hand, so nothing of it may stay.
         future.add_done_callback(lambda ended: self._late.pop(ended, None))
@@ -180,19 +190,26 @@ class Lane:
 
     def _failed(self, task: Task, error: LubanError) -> None:
         """Hold back what would fail likewise: the same job, or all of them."""
-        now, stuck = _now(), self._count_stuck()
         if not task.subject:
-            self._backoff.failed(now, error, stuck=stuck)
+            self._host_failed(error)
             return
+        now = _now()
         forgotten = now - self._pace.stuck_retry
         self._pauses = {key: pause for key, pause in self._pauses.items() if not pause.over_since(forgotten)}
         self._pauses.setdefault(task.key, Backoff(self._pace)).failed(now, error)
-        if stuck >= MAX_STUCK:
-            crowded = unreachable(self._connector.host, f"{MAX_STUCK} calls to libvirt hang")
-            self._backoff.failed(now, crowded, stuck=stuck)
+        stuck = self._count_stuck()
+        if sum(bool(it.subject) for _, it in self._stuck) >= MAX_HUNG:
+            told = unreachable(self._connector.host, f"{MAX_HUNG} calls to libvirt hang")
+            self._backoff.failed(now, told, stuck=stuck, crowded=True)
+
+    def _host_failed(self, error: LubanError, longest: float | None = None) -> None:
+        stuck = self._count_stuck()
+        crowded = sum(not it.subject for _, it in self._stuck) >= MAX_STUCK
+        self._backoff.failed(_now(), error, stuck=stuck, crowded=crowded, longest=longest)
 
     def _count_stuck(self) -> int:
-        self._stuck = [worker for worker in self._stuck if worker.running]
+        """Threads that hang, after those that have ended are forgotten."""
+        self._stuck = [(worker, task) for worker, task in self._stuck if worker.running]
         return len(self._stuck)
 
 
