@@ -244,6 +244,16 @@ def pool_not_found(host: HostRef, pool: str, *, inactive: bool) -> PermanentErro
     )
 
 
+def pool_vanished(host: HostRef, pool: str, name: str, seconds: float) -> TemporaryError:
+    """The storage pool of a domain that shall be removed is missing: maybe for a moment only."""
+    return TemporaryError(
+        "PoolNotFound",
+        f"host {host.name}: storage pool {pool!r} does not exist, in which domain {name!r} has its disk; remedy: "
+        f"{_virsh(host)} pool-define-as {pool} ..., pool-start {pool}. If it stays away, the domain is removed "
+        f"without it after {seconds:g} s",
+    )
+
+
 def image_not_found(host: HostRef, pool: str, volume: str) -> PermanentError:
     """A volume that VMs are made from is missing."""
     return PermanentError(

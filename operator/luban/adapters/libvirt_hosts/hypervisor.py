@@ -22,9 +22,10 @@ from luban.adapters.libvirt_hosts.events import EVENT_LOOP, Watchers
 from luban.adapters.libvirt_hosts.knock import knock as tcp_knock
 from luban.adapters.libvirt_hosts.lane import Lane
 from luban.adapters.libvirt_hosts.session import Connector, Keepalive, Knock, Opener, Session, no_knock
+from luban.adapters.libvirt_hosts.storage import MissingPools
 from luban.adapters.libvirt_hosts.uri import is_local
 from luban.core.model import ClusterRef, DomainRecord, Machine
-from luban.errors import LubanError, TemporaryError
+from luban.errors import LubanError
 from luban.ports import HostRef
 
 T = TypeVar("T")
@@ -72,6 +73,7 @@ class _Host:
         self.reads = Lane(replace(connector, watchers=self.watchers), settings.pace)
         self.changes = Lane(connector, settings.pace, CHANGES)
         self.agents = Lane(connector, settings.pace)
+        self.missing_pools = MissingPools(self.directory.clock)
         self._refreshed: dict[str, float] = {}
         self.asking_agents = False
         self.used = self.directory.clock()
@@ -141,6 +143,7 @@ class LibvirtHypervisor:
         )
         job = partial(provision.ensure_running, machine=machine, abilities=abilities, precaution=precaution)
         await self._change(host, machine.uuid, job, f"make domain {machine.domain_name!r}")
+        known.missing_pools.is_back(machine.template.image.pool)
 
     async def shutdown(self, host: HostRef, uuid: str) -> bool:
         """See Hypervisor."""
@@ -154,11 +157,12 @@ class LibvirtHypervisor:
 
     async def remove(self, host: HostRef, uuid: str, pool: str) -> None:
         """See Hypervisor."""
-        job = partial(provision.remove, uuid=uuid, pool=pool)
+        known = self._host(host)
+        job = partial(provision.remove, uuid=uuid, pool=pool, missing=known.missing_pools)
         await self._change(host, uuid, job, f"remove domain {uuid}", rescue=True)
-        if late := self._host(host).changes.late(uuid):
+        if late := known.changes.late(uuid):
             self._remove_no_more(host, uuid)
-            self._removals[host, uuid] = self._spawn(self._remove_after(late, host, uuid, pool))
+            self._removals[host, uuid] = self._spawn(self._remove_after(late, host, uuid, job))
 
     def watch(self, host: HostRef, wake: Callable[[str], None]) -> Callable[[], None]:
         """See Hypervisor. Opens the connection in the background; after a loss the next list_domains reopens it."""
@@ -194,19 +198,26 @@ class LibvirtHypervisor:
     ) -> T:
         return await self._host(host).changes.call(job, what, self._settings.call, uuid, rescue=rescue)
 
-    async def _remove_after(self, late: list[Future[Any]], host: HostRef, uuid: str, pool: str) -> None:
+    async def _remove_after(
+        self, late: list[Future[Any]], host: HostRef, uuid: str, job: Callable[[Session], None]
+    ) -> None:
         """Remove a domain once more when jobs about it have ended that were given up: what they were making when it was
-        removed appears only then, and nobody else knows of it."""
+        removed appears only then, and nobody else knows of it. Until it is done, or the host is used no more."""
         await asyncio.gather(*(asyncio.wrap_future(future) for future in late), return_exceptions=True)
-        job = partial(provision.remove, uuid=uuid, pool=pool)
-        while True:
+        told, what = "", f"remove domain {uuid} again"
+        # Not by _change: these attempts themselves are no use of the host.
+        while (known := self._hosts.get(host)) is not None and known.idle_seconds() <= self._settings.idle:
             try:
-                await self._change(host, uuid, job, f"remove domain {uuid} again", rescue=True)
-            except TemporaryError:
+                await known.changes.call(job, what, self._settings.call, uuid, rescue=True)
+            except LubanError as error:
+                if error.message != told:
+                    log.warning("not removed again yet", host=host.name, domain=uuid, error=error.message)
+                told = error.message
                 await asyncio.sleep(self._settings.pace.last_retry)
             else:
                 log.info("removed again what a late job may have made", host=host.name, domain=uuid)
                 return
+        log.warning("not removed again, the host is not used any more", host=host.name, domain=uuid)
 
     def _remove_no_more(self, host: HostRef, uuid: str) -> None:
         self._removals = {key: task for key, task in self._removals.items() if not task.done()}

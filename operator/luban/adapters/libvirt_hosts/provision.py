@@ -19,7 +19,7 @@ from luban.adapters.libvirt_hosts.domains import (
 )
 from luban.adapters.libvirt_hosts.errors import refused
 from luban.adapters.libvirt_hosts.session import Session
-from luban.adapters.libvirt_hosts.storage import BaseImage, Pool, delete_volumes
+from luban.adapters.libvirt_hosts.storage import BaseImage, MissingPools, Pool, delete_volumes, require_pool
 from luban.adapters.libvirt_hosts.undo import Undo
 from luban.core.model import Machine
 from luban.render.domain_xml import HostFacts, domain_xml
@@ -124,10 +124,11 @@ def _render(session: Session, machine: Machine, facts: HostFacts) -> str:
         raise refused(session.host, machine.domain_name, str(error)) from error
 
 
-def remove(session: Session, uuid: str, pool: str) -> None:
+def remove(session: Session, uuid: str, pool: str, missing: MissingPools) -> None:
     """Destroy and undefine a domain of ours, then delete its volumes, also those of a domain that is gone.
 
-    They are looked for in `pool` and in the pool that the domain itself names.
+    They are looked for in `pool` and in the pool that the domain itself names. While the latter is missing the domain
+    stays, off, so that its disk is not forgotten: see MissingPools. Raises TemporaryError PoolNotFound.
     """
     pools = {pool}
     mark = destroy(session, uuid)
@@ -136,6 +137,7 @@ def remove(session: Session, uuid: str, pool: str) -> None:
         session.proceed()
         domain = session.domain(uuid)
         if domain is not None:
+            require_pool(session, mark.pool or pool, domain.name(), missing)
             undefine(domain)
     for name in sorted(pools - {""}):
         session.proceed()

@@ -8,12 +8,13 @@ from __future__ import annotations
 import io
 import re
 import xml.etree.ElementTree as ET
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
 import libvirt
 import pycdlib
+import structlog
 
 from luban.adapters.libvirt_hosts.errors import (
     doing,
@@ -22,6 +23,7 @@ from luban.adapters.libvirt_hosts.errors import (
     image_not_found,
     pool_full,
     pool_not_found,
+    pool_vanished,
     vms_volume,
 )
 from luban.adapters.libvirt_hosts.session import Session
@@ -30,6 +32,11 @@ from luban.api.names import VM_VOLUME
 from luban.render.seed import SEED_LABEL
 from luban.render.volume_xml import overlay_xml, seed_xml
 
+log = structlog.get_logger(__name__)
+
+POOL_PATIENCE = 180.0
+"""Seconds for which a domain is kept whose pool is missing: somebody may be about to define it anew, and then nobody
+would know of the disk."""
 UPLOAD_CHUNK = 256 * 1024
 """Bytes of a volume sent in one piece: libvirt's own limit for one message of a stream."""
 
@@ -188,10 +195,36 @@ def seed_image(documents: Mapping[str, bytes]) -> bytes:
     return image.getvalue()
 
 
+class MissingPools:
+    """Pools of one host that were missing when something was to be deleted from them. For several threads."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._since: dict[str, float] = {}
+
+    def is_back(self, pool: str) -> None:
+        """It is there."""
+        self._since.pop(pool, None)
+
+    def is_given_up(self, pool: str) -> bool:
+        """Whether a pool that is missing now has been for so long that it counts as gone for good."""
+        now = self._clock()
+        return now - self._since.setdefault(pool, now) >= POOL_PATIENCE
+
+
+def require_pool(session: Session, pool: str, domain: str, missing: MissingPools) -> None:
+    """Raises TemporaryError PoolNotFound while a domain must be kept for its pool's sake."""
+    if find(session.connection.storagePoolLookupByName, pool) is not None:
+        missing.is_back(pool)
+    elif not missing.is_given_up(pool):
+        raise pool_vanished(session.host, pool, domain, POOL_PATIENCE)
+
+
 def delete_volumes(session: Session, pool: str, uuid: str) -> None:
     """Delete what belongs to one VM from a pool. No error for what is gone, the pool included."""
     found = find(session.connection.storagePoolLookupByName, pool)
     if found is None:
+        log.warning("no such pool, its volumes count as gone", host=session.host.name, pool=pool, domain=uuid)
         return
     opened = Pool(session, pool)
     for name in (overlay_name(uuid), seed_name(uuid)):
