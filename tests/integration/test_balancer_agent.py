@@ -174,6 +174,30 @@ class TestSettings:
         assert text == "b", "moved, and bound anew"
         assert headers["set-cookie"].partition(";")[0].endswith(".b")
 
+    async def test_what_takes_long_counts_while_it_lasts_and_is_logged_when_it_ends(self, stage: HttpdHarness) -> None:
+        stage.want("b", None)
+        stage.publish(sticky_cookie="LUBANID")
+        await stage.start()
+        client = stage.client()
+        _, headers, _ = await client.request("GET", "/")
+        cookie = headers["set-cookie"].partition(";")[0]
+        begin = time.time()
+        long = [asyncio.create_task(client.request("GET", "/slow?s=3", cookie=cookie)) for _ in range(5)]
+
+        async def counted() -> bool:
+            report = await stage.member("a")
+            return report is not None and report.sessions == 5
+
+        await until(counted, "five sessions", 2.5)
+        assert {(await one)[0] for one in long} == {200}
+        log = stage.options.state_dir / "sessions.log"
+
+        async def logged() -> bool:
+            return len(log.read_text().splitlines()) == 5
+
+        await until(logged, "five lines")
+        assert all(int(line.split()[0]) >= int(begin + 3.0) for line in log.read_text().splitlines())
+
     async def test_new_settings_are_loaded(self, stage: HttpdHarness) -> None:
         await stage.start()
         for method in ("bytraffic", "bybusyness"):

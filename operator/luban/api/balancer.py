@@ -97,7 +97,7 @@ class Balancer(Model):
     """Name of a cookie that binds a client to its VM, set by httpd. Empty: none."""
     sessions_per_address: int = Field(default=0, ge=0, le=1_000_000)
     """With a sticky cookie: most sessions that clients of one address (IPv6: of one /64 network) count for on each VM. 0:
-    any number, as it must be where another proxy or a NAT stands in front."""
+    any number, as it must be where another proxy or a NAT stands in front. Requests in flight count whoever sent them."""
     timeout: Annotated[Duration, Duration.between("1s", "24h")] = Duration("60s")
     """Longest wait for a VM's answer to begin, and for the next part of it; also for a WebSocket on which neither side
     says anything, if longer than 60s."""

@@ -205,7 +205,17 @@ class Converger:
 
     def _view(self) -> View:
         failing = out_of_service(self._inputs.failing(), self._store.table)
-        return View(self._loader.sticky, self._sessions(), failing)
+        return View(self._loader.sticky, self._held(), failing)
+
+    def _held(self) -> dict[str, int]:
+        """What holds members' slots open for their sessions: sessions, and requests in flight, which are logged at
+        their end only. A slot that was closed stays so whatever connects to the member, somebody's probe perhaps."""
+        held = self._sessions()
+        for slot in self._store.table:
+            if slot.member and slot.name not in self.seen.quiet:
+                in_flight = self.seen.connections[slot.endpoint]
+                held[slot.serves] = max(held.get(slot.serves, 0), in_flight)
+        return held
 
     def _note_pointed(self) -> None:
         """Remember since when slots that have not settled point where they do."""

@@ -25,7 +25,8 @@ class HttpdLook:
     sessions: Mapping[str, int] = field(default_factory=dict)
     """Sticky sessions of the last minute by member."""
     sticky: bool = False
-    """Whether there are sticky sessions. If not, requests in flight count as sessions."""
+    """Whether there are sticky sessions. If not, or if they are more, requests in flight count as sessions: a WebSocket
+    is logged only when it ends."""
 
 
 def member_reports(table: Table, seen: HttpdLook, failing: Collection[str]) -> tuple[MemberReport, ...]:
@@ -48,7 +49,7 @@ def _report(name: str, slots: Sequence[Slot], seen: HttpdLook, failing: bool) ->
         port=first.port,
         healthy=not failing and not (live is not None and live.in_error),
         in_flight=in_flight,
-        sessions=seen.sessions.get(name, 0) if seen.sticky else in_flight,
+        sessions=max(seen.sessions.get(name, 0) if seen.sticky else 0, in_flight),
         drained=all(slot.name in seen.quiet and seen.quiet[slot.name].drained for slot in slots),
         served=sum(_served(slot, seen.live.get(slot.name)) for slot in slots),
     )

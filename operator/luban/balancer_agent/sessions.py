@@ -28,7 +28,8 @@ class _Seen:
     def add(self, session: str, moment: float, origin: str, bound: int) -> None:
         """Take a request. A session stays with the origin that it was first counted for."""
         if session in self.sessions:
-            origin = self.sessions[session][1]
+            last, origin = self.sessions[session]
+            moment = max(moment, last)
         elif len(self.sessions) >= MOST_SESSIONS or (bound and self.origins[origin] >= bound):
             return
         else:
@@ -52,7 +53,7 @@ class SessionWindow:
         self._seen: dict[str, _Seen] = defaultdict(_Seen)
 
     def add(self, lines: Iterable[str], bound: int = 0) -> None:
-        """Take lines of the session log: second, member that answered, member of the cookie, session, client's address.
+        """Take lines of the session log: second of its end, member that answered, member of the cookie, session, client's address.
 
         `bound`: most sessions that one origin counts for, per member; 0: any number.
         """

@@ -88,7 +88,7 @@ class View:
 
     sticky: bool = False
     sessions: Mapping[str, int] = field(default_factory=dict)
-    """Sticky sessions of the last minute by member."""
+    """By member: sticky sessions of the last minute, or requests in flight where they are more."""
     failing: Collection[str] = ()
     """Members that do not pass their health check."""
 

@@ -104,8 +104,11 @@ def _signatures(cookie: str, key: str) -> list[str]:
 
 
 def _session_log(path: str) -> list[str]:
-    """A line for each request of a session: second, member that answered, member of the cookie, session, client."""
+    """A line for each request of a session: second, member that answered, member of the cookie, session, client.
+
+    It is written when the request has ended, and says when that was: a WebSocket may have begun hours before.
+    """
     return [
-        'LogFormat "%{sec}t %{BALANCER_WORKER_ROUTE}e %{BALANCER_SESSION_ROUTE}e %{LUBAN_SESSION}e %a" luban_session',
+        'LogFormat "%{end:sec}t %{BALANCER_WORKER_ROUTE}e %{BALANCER_SESSION_ROUTE}e %{LUBAN_SESSION}e %a" luban_session',
         f'CustomLog "{path}" luban_session env=LUBAN_SESSION',
     ]

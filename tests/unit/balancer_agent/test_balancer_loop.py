@@ -219,6 +219,27 @@ class TestLoop:
         world.run(2.0)
         assert world.states()["a"] == ("Disabled", True)
 
+    def test_what_is_in_flight_counts_as_sessions_where_the_log_does_not_know_it_yet(self, world: World) -> None:
+        world.httpd.in_flight["10.0.0.1", PORT] = 1000
+        world.sessions = {"a": 3, "b": 7}
+        world.want([member("a"), member("b", address="10.0.0.2")], sticky_cookie="ID")
+        world.run(2.0)
+        assert [one.sessions for one in world.converger.report("x").members] == [1000, 7]
+
+    def test_a_websocket_keeps_a_draining_member_for_its_session(self, world: World) -> None:
+        world.httpd.in_flight["10.0.0.1", PORT] = 1
+        world.want([member("a"), member("b", address="10.0.0.2")], sticky_cookie="ID")
+        world.step()
+        world.want([member("a", "Draining"), member("b", address="10.0.0.2")], sticky_cookie="ID")
+        world.run(5.0)
+        assert world.httpd.live["s001"].state.flags == {"N"}
+        world.httpd.in_flight.clear()
+        world.run(3.0)
+        assert world.states()["a"] == ("Draining", True)
+        world.httpd.in_flight["10.0.0.1", PORT] = 1
+        world.run(1.0)
+        assert world.httpd.live["s001"].state.flags == {"D", "N"}, "somebody's probe opens nothing"
+
     def test_one_that_left_is_reported_until_drained(self, world: World) -> None:
         world.want([member("a"), member("b", address="10.0.0.2")])
         world.step()

@@ -151,6 +151,11 @@ class TestSessions:
         assert window.counts(165.0) == {"a": 1}
         assert window.counts(191.0) == {}
 
+    def test_a_line_that_comes_late_sets_no_session_back(self) -> None:
+        window = SessionWindow()
+        window.add([asked(100, "a", "a", "x"), asked(50, "a", "a", "x")])
+        assert window.counts(120.0) == {"a": 1}
+
     def test_a_session_that_had_to_move_is_counted_where_it_went_only_when_it_comes_back(self) -> None:
         window = SessionWindow()
         window.add([asked(100, "b", "a", "x")])
