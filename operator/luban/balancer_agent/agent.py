@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import ipaddress
 import re
-import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -140,7 +139,7 @@ class Agent:
         self._clock = clock
         self._store = Store(folder)
         self._loader = Loader(server, runtime, self._store, self._metrics, clock)
-        inputs = Inputs(clock, lambda: self._sessions.counts(time.time()), lambda: self._health.failing)
+        inputs = Inputs(clock, lambda: self._sessions.counts(clock()), lambda: self._health.failing)
         self._converger = Converger(server, self._loader, self._store, self._metrics, inputs)
         self._document_problem = ""
         self._looked_at = clock()
@@ -247,7 +246,8 @@ class Agent:
 
     def _read_logs(self) -> None:
         document = self._store.memory.document
-        self._sessions.add(_lines(self._session_log), document.settings.sessions_per_address if document else 0)
+        bound = document.settings.sessions_per_address if document else 0
+        self._sessions.add(_lines(self._session_log), self._clock(), bound)
         for line in _lines(self._error_log):
             (log.info if _HARMLESS.search(line) else log.warning)("httpd says", line=line)
 

@@ -7,13 +7,17 @@ httpd counts sticky sessions nowhere, so it logs each request that came with a c
 from __future__ import annotations
 
 import ipaddress
+import math
+import re
 from collections import Counter, OrderedDict, defaultdict
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 WINDOW_SECONDS = 60.0
 MOST_SESSIONS = 200_000
 """Per member; beyond this none is added. Who asks without a cookie gets one, so clients can have any number."""
+_FIELDS = 5
+_SECOND = re.compile(r"[0-9]{1,15}")
 _NETWORK_BITS = 64
 """An IPv6 client has a network of this prefix to itself."""
 
@@ -28,8 +32,7 @@ class _Seen:
     def add(self, session: str, moment: float, origin: str, bound: int) -> None:
         """Take a request. A session stays with the origin that it was first counted for."""
         if session in self.sessions:
-            last, origin = self.sessions[session]
-            moment = max(moment, last)
+            origin = self.sessions[session][1]
         elif len(self.sessions) >= MOST_SESSIONS or (bound and self.origins[origin] >= bound):
             return
         else:
@@ -47,20 +50,31 @@ class _Seen:
 
 
 class SessionWindow:
-    """Sessions by route. Times are seconds since the epoch, as httpd logs them."""
+    """Sessions by route. Times are seconds of a monotonic clock, that of the agent.
+
+    httpd logs the time of day, which can be set: it only tells how much older than the last line of a batch the others
+    are, and they cannot be older than the batch before.
+    """
 
     def __init__(self) -> None:
         self._seen: dict[str, _Seen] = defaultdict(_Seen)
+        self._read_at = -math.inf
 
-    def add(self, lines: Iterable[str], bound: int = 0) -> None:
-        """Take lines of the session log: second of its end, member that answered, member of the cookie, session, client's address.
+    def add(self, lines: Sequence[str], now: float, bound: int = 0) -> None:
+        """Take all lines that the session log got since the last call, oldest first.
 
+        A line: second of the request's end, member that answered, member of the cookie, session, client's address.
         `bound`: most sessions that one origin counts for, per member; 0: any number.
         """
-        for line in lines:
-            match line.split(" "):
-                case [moment, answered, member, session, address] if answered == member and moment.isdecimal():
-                    self._seen[answered].add(session, float(moment), _origin(address), bound)
+        requests = [fields for line in lines if (fields := _request(line))]
+        moment = self._read_at
+        for second, answered, member, session, address in requests:
+            age = max(0.0, float(requests[-1][0]) - float(second))
+            # Never back: the sessions are in the order in which they were last seen.
+            moment = max(moment, now - age)
+            if answered == member:
+                self._seen[answered].add(session, moment, _origin(address), bound)
+        self._read_at = now
 
     def counts(self, now: float) -> dict[str, int]:
         """Sessions of the last minute by route."""
@@ -69,6 +83,12 @@ class SessionWindow:
             if not seen.sessions:
                 del self._seen[route]
         return {route: len(seen.sessions) for route, seen in self._seen.items()}
+
+
+def _request(line: str) -> list[str]:
+    """The fields of a line; none: it is not one of ours, or was cut short."""
+    fields = line.split(" ")
+    return fields if len(fields) == _FIELDS and _SECOND.fullmatch(fields[0]) else []
 
 
 def _origin(address: str) -> str:

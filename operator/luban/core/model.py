@@ -172,7 +172,7 @@ class MemberReport:
     in_flight: int = 0
     """Requests that it is serving for this balancer now."""
     sessions: int = 0
-    """Active sessions: the requests in flight; with a sticky cookie the distinct sessions of the last minute, if more."""
+    """Active sessions: the requests in flight; with a sticky cookie the sessions of the last minute, if more."""
     drained: bool = False
     """Takes nothing new, and nothing is in flight any more."""
     served: int = 0

@@ -108,7 +108,8 @@ def _session_log(path: str) -> list[str]:
 
     It is written when the request has ended, and says when that was: a WebSocket may have begun hours before.
     """
+    members = "%{BALANCER_WORKER_ROUTE}e %{BALANCER_SESSION_ROUTE}e"
     return [
-        'LogFormat "%{end:sec}t %{BALANCER_WORKER_ROUTE}e %{BALANCER_SESSION_ROUTE}e %{LUBAN_SESSION}e %a" luban_session',
+        f'LogFormat "%{{end:sec}}t {members} %{{LUBAN_SESSION}}e %a" luban_session',
         f'CustomLog "{path}" luban_session env=LUBAN_SESSION',
     ]

@@ -144,64 +144,83 @@ class TestSessions:
 
     def test_counts_distinct_sessions_of_the_last_minute(self) -> None:
         window = SessionWindow()
-        window.add([asked(100, "a", "a", "x"), asked(101, "a", "a", "x"), asked(102, "a", "a", "y")])
-        window.add([asked(103, "b", "b", "z")])
+        window.add([asked(100, "a", "a", "x"), asked(101, "a", "a", "x"), asked(102, "a", "a", "y")], 102.0)
+        window.add([asked(103, "b", "b", "z")], 103.0)
         assert window.counts(103.0) == {"a": 2, "b": 1}
-        window.add([asked(130, "a", "a", "x")])
+        window.add([asked(130, "a", "a", "x")], 130.0)
         assert window.counts(165.0) == {"a": 1}
         assert window.counts(191.0) == {}
 
     def test_a_line_that_comes_late_sets_no_session_back(self) -> None:
         window = SessionWindow()
-        window.add([asked(100, "a", "a", "x"), asked(50, "a", "a", "x")])
-        assert window.counts(120.0) == {"a": 1}
+        window.add([asked(100, "a", "a", "x"), asked(50, "a", "a", "x"), asked(100, "a", "a", "y")], 100.0)
+        assert window.counts(120.0) == {"a": 2}
+
+    @pytest.mark.parametrize("step", [-3600, -30, 30, 3600, 86_400 * 365])
+    def test_a_clock_that_is_set_changes_no_count(self, step: int) -> None:
+        window, day = SessionWindow(), 1_800_000_000
+        for second in range(50):
+            window.add([asked(day + second, "a", "a", f"before-{second}")], 500.0 + second)
+        window.add([asked(day + 50, "a", "a", "x"), asked(day + 51 + step, "a", "a", "y")], 551.0)
+        assert window.counts(551.0) == {"a": 52}
+        for second in range(52, 300):
+            window.add([asked(day + second + step, "a", "a", f"after-{second}")], 500.0 + second)
+            assert window.counts(500.0 + second)["a"] <= 62
+        assert window.counts(799.0) == {"a": 61}
+        assert window.counts(900.0) == {}
+
+    def test_of_what_was_logged_while_no_agent_ran_only_the_end_counts(self) -> None:
+        window = SessionWindow()
+        window.add([asked(1000 + second, "a", "a", str(second)) for second in range(600)], 5.0)
+        assert window.counts(5.0) == {"a": 61}
+        assert window.counts(35.0) == {"a": 31}
 
     def test_a_session_that_had_to_move_is_counted_where_it_went_only_when_it_comes_back(self) -> None:
         window = SessionWindow()
-        window.add([asked(100, "b", "a", "x")])
+        window.add([asked(100, "b", "a", "x")], 100.0)
         assert window.counts(100.0) == {}
-        window.add([asked(101, "b", "b", "y")])
+        window.add([asked(101, "b", "b", "y")], 101.0)
         assert window.counts(101.0) == {"b": 1}
 
     @pytest.mark.parametrize("line", ["", "x", "100", "100 a", "-1 a a c 1", "1e9 a a c 1", "100 - a x 1", "a b c d e"])
     def test_what_is_no_line_of_ours_is_passed_over(self, line: str) -> None:
         window = SessionWindow()
-        window.add([line])
+        window.add([line], 100.0)
         assert window.counts(100.0) == {}
 
     @pytest.mark.parametrize("address", ["", "2001:db", ":::", "x", "192.0.2", "fe80::1%eth0"])
     def test_a_line_cut_short_does_no_harm(self, address: str) -> None:
         window = SessionWindow()
-        window.add([asked(100, "a", "a", "x", address)], bound=1)
+        window.add([asked(100, "a", "a", "x", address)], 100.0, bound=1)
         assert window.counts(100.0) == {"a": 1}
 
     def test_clients_cannot_fill_the_memory(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("luban.balancer_agent.sessions.MOST_SESSIONS", 10)
         assert MOST_SESSIONS > 10_000
         window = SessionWindow()
-        window.add(asked(100, "a", "a", str(number)) for number in range(50))
+        window.add([asked(100, "a", "a", str(number)) for number in range(50)], 100.0)
         assert window.counts(100.0) == {"a": 10}
 
     def test_one_address_counts_for_so_many_sessions_at_most(self) -> None:
         window = SessionWindow()
-        window.add((asked(100, "a", "a", str(number)) for number in range(50)), bound=3)
-        window.add([asked(101, "a", "a", "other", "192.0.2.2"), asked(101, "b", "b", "0")], bound=3)
+        window.add([asked(100, "a", "a", str(number)) for number in range(50)], 100.0, bound=3)
+        window.add([asked(101, "a", "a", "other", "192.0.2.2"), asked(101, "b", "b", "0")], 101.0, bound=3)
         assert window.counts(101.0) == {"a": 4, "b": 1}
 
     def test_whoever_moves_or_comes_back_is_counted_once(self) -> None:
         window = SessionWindow()
-        window.add([asked(100, "a", "a", "x"), asked(130, "a", "a", "x", "192.0.2.2")], bound=1)
+        window.add([asked(100, "a", "a", "x"), asked(130, "a", "a", "x", "192.0.2.2")], 130.0, bound=1)
         assert window.counts(165.0) == {"a": 1}
-        window.add([asked(165, "a", "a", "y")], bound=1)
+        window.add([asked(165, "a", "a", "y")], 165.0, bound=1)
         assert window.counts(165.0) == {"a": 1}, "x still counts for its first address"
         assert window.counts(191.0) == {}
-        window.add([asked(200, "a", "a", "y")], bound=1)
+        window.add([asked(200, "a", "a", "y")], 200.0, bound=1)
         assert window.counts(200.0) == {"a": 1}
 
     def test_all_of_an_ipv6_network_is_one_address(self) -> None:
         window = SessionWindow()
-        window.add((asked(100, "a", "a", str(n), f"2001:db8::{n:x}:1") for n in range(20)), bound=2)
-        window.add([asked(100, "a", "a", "other", "2001:db8:0:1::1")], bound=2)
+        window.add([asked(100, "a", "a", str(n), f"2001:db8::{n:x}:1") for n in range(20)], 100.0, bound=2)
+        window.add([asked(100, "a", "a", "other", "2001:db8:0:1::1")], 100.0, bound=2)
         assert window.counts(100.0) == {"a": 3}
 
 
