@@ -169,6 +169,12 @@ class TestStickySessions:
             targets = (f"/?id=x.{other}", f"/;id=x.{other}", "/?userid=7", f"/?a=b&id=1.{other}", "/id=") * 2
             assert {await self.cookie_of(stage, cookie, target) for target in targets} == {(member, "")}
 
+    async def test_the_longest_name_of_a_cookie_binds(self) -> None:
+        async with plain_stage("a", "b", sticky_cookie="c" * 63) as stage:
+            await stage.start()
+            member, cookie = await self.cookie_of(stage)
+            assert {await self.cookie_of(stage, cookie) for _ in range(4)} == {(member, "")}
+
     async def test_a_cookie_that_httpd_did_not_set_is_replaced(self) -> None:
         async with plain_stage("a", sticky_cookie="id") as stage:
             await stage.start()

@@ -91,10 +91,11 @@ class Balancer(Model):
     sticky_cookie: Annotated[str, AfterValidator(_kept_by_browsers)] = Field(
         default="",
         pattern=_COOKIE_PATTERN,
-        max_length=64,
+        max_length=63,
         json_schema_extra={**remedy(_COOKIE_REMEDY), RULE: _COOKIE_RULE},
     )
-    """Name of a cookie that binds a client to its VM, set by httpd. Empty: none."""
+    """Name of a cookie that binds a client to its VM, set by httpd: up to 63 characters, which is all that httpd keeps of it.
+    Empty: none."""
     sessions_per_address: int = Field(default=0, ge=0, le=1_000_000)
     """With a sticky cookie: most sessions that clients of one address (IPv6: of one /64 network) count for on each VM. 0:
     any number, as it must be where another proxy or a NAT stands in front. Requests in flight count whoever sent them."""

@@ -31,7 +31,8 @@ MOST_BYTES = 65_536
 MOST_SESSIONS = 1_000_000
 
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
-_COOKIE = re.compile(r"[A-Za-z0-9_-]{0,64}")
+_COOKIE = re.compile(r"[A-Za-z0-9_-]{0,63}")
+"""httpd cuts a longer name of the balancer's cookie off, and nobody sticks (PROXY_BALANCER_MAX_STICKY_SIZE)."""
 _PATH = re.compile(r"/[A-Za-z0-9._~/?&=%-]{0,255}")
 _ROUTE = re.compile(r"[A-Za-z0-9_-]{1,60}")
 _VERSION = re.compile(r"[0-9a-f]{16}")

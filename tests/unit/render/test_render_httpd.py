@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from luban.api.balancer import Balancer
 from luban.api.cluster import LubanClusterSpec
 from luban.core.model import Member
 from luban.render.balancer import check_member, route_of, slots_for
@@ -152,6 +153,13 @@ class TestAllowList:
             return
         with pytest.raises(ValueError, match="not allowed"):
             replace(DEFAULTS, **{field: value})
+
+    def test_a_cookie_that_httpd_would_cut_off(self) -> None:
+        assert len(replace(DEFAULTS, sticky_cookie="c" * 63).sticky_cookie) == 63
+        with pytest.raises(ValueError, match="not allowed"):
+            replace(DEFAULTS, sticky_cookie="c" * 64)
+        with pytest.raises(ValueError, match="63"):
+            Balancer.model_validate({"stickyCookie": "c" * 64})
 
     @pytest.mark.parametrize("field", NUMBERS)
     @pytest.mark.parametrize("value", [0, -1, 10**6, 1.5, "80", True, None])
