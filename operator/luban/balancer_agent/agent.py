@@ -37,6 +37,8 @@ log = structlog.get_logger(__name__)
 
 ANNOUNCE_SECONDS = 300.0
 ANNOUNCE_RETRY_SECONDS = 10.0
+FOLLOW_RETRY_SECONDS = 5.0
+"""Between two attempts to follow the configuration; a source never ends unless there is a fault in it."""
 _HARMLESS = re.compile(r"^\[[^]]*\] \[\w+:(notice|info)\]")
 PORT_REMEDY = "choose another with --report-address and --report-port"
 STALLED_SECONDS = 60.0
@@ -197,10 +199,16 @@ class Agent:
         return "" if self._server.running and self._converger.seen.live else "httpd does not serve"
 
     async def _follow(self) -> None:
-        """Take on each new document."""
-        async for data in self._source.changes():
-            self._document_problem = self._accept(data)
-            self._wake.set()
+        """Take on each new document. Nothing that goes wrong with one ends httpd."""
+        while True:
+            try:
+                async for data in self._source.changes():
+                    self._document_problem = self._accept(data)
+                    self._wake.set()
+            except Exception as error:
+                log.exception("the configuration cannot be followed")
+                self._document_problem = f"the configuration cannot be followed: {error!r}"
+            await asyncio.sleep(FOLLOW_RETRY_SECONDS)
 
     def _accept(self, data: Mapping[str, str] | None) -> str:
         """Take on a document; what is wrong with it, if anything. httpd goes on with the last good one."""
@@ -211,6 +219,9 @@ class Agent:
         except ValueError as error:
             log.error("configuration not accepted", error=str(error))  # noqa: TRY400 (the message says it all)
             return str(error)
+        except Exception as error:
+            log.exception("configuration not accepted")
+            return f"the configuration cannot be taken on: {error!r}"
         return ""
 
     async def _converge(self) -> None:
@@ -279,8 +290,16 @@ class Agent:
     async def _announce(self, announce: Callable[[str], Awaitable[bool]]) -> None:
         """Keep our Lease naming our endpoint: written once, and again only if it is gone or changed."""
         while True:
-            done = await announce(self._options.advertise)
+            done = await self._announced(announce)
             await asyncio.sleep(ANNOUNCE_SECONDS if done else ANNOUNCE_RETRY_SECONDS)
+
+    async def _announced(self, announce: Callable[[str], Awaitable[bool]]) -> bool:
+        """Announce once; whether that succeeded. Nothing that goes wrong in it ends httpd."""
+        try:
+            return await announce(self._options.advertise)
+        except Exception:
+            log.exception("the endpoint cannot be announced")
+            return False
 
 
 def _lines(tail: LogTail) -> list[str]:

@@ -78,7 +78,7 @@ def _load(path: Path) -> AgentMemory:
         )
     except FileNotFoundError:
         return AgentMemory()
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         log.warning("state cannot be read, starting without", file=str(path), error=repr(error))
         return AgentMemory()
 

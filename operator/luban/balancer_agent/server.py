@@ -92,7 +92,7 @@ class HttpdServer:
 
     def config_text(self) -> str:
         """The configuration file; empty: none."""
-        return self._httpd.config.read_text() if self._httpd.config.exists() else ""
+        return self._httpd.config.read_text(errors="replace") if self._httpd.config.exists() else ""
 
     def write_hosts(self, addresses: Mapping[str, str]) -> None:
         """Point slots' host names at IP addresses."""

@@ -36,6 +36,7 @@ class FolderSource:
 
     def _read(self) -> str | None:
         try:
-            return self._file.read_text()
+            # What is no UTF-8 is no JSON of ours either; the reader of the text says so.
+            return self._file.read_text(encoding="utf-8", errors="replace")
         except OSError:
             return None

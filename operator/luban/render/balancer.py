@@ -178,7 +178,7 @@ def parse_balancer_json(text: str) -> BalancerDocument:
         settings = settings_from(content["settings"])
         members = tuple(member_from(entry) for entry in content["members"])
         version = content["version"]
-    except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
+    except (KeyError, TypeError, AttributeError, json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"balancer.json cannot be read: {error!r}") from error
     check_text("version", _VERSION, version)
     if len({member.name for member in members}) < len(members):

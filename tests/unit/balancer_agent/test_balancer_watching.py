@@ -244,6 +244,13 @@ class TestMemory:
             store.update(AgentMemory(document, Skeleton(SETTINGS, (8080,))))
         assert store.memory == Store(tmp_path).memory == AgentMemory(document)
 
+    @pytest.mark.parametrize(
+        "text", [b"{", b"\xff", b"[" * 100_000, b"5", b'{"document": 5, "inForce": 5, "table": 5}']
+    )
+    def test_one_that_cannot_be_read_is_as_none(self, tmp_path: Path, text: bytes) -> None:
+        (tmp_path / "state.json").write_bytes(text)
+        assert Store(tmp_path).memory == AgentMemory()
+
     def test_the_secret_stays_and_is_ours_alone(self, tmp_path: Path) -> None:
         first = secret(tmp_path)
         assert secret(tmp_path) == first
@@ -262,6 +269,14 @@ class TestFolder:
         assert await anext(changes) == {"balancer.json": "one"}
         (tmp_path / "balancer.json").write_text("two")
         assert await anext(changes) == {"balancer.json": "two"}
+
+    @pytest.mark.looptime
+    async def test_what_is_no_text_comes_as_something_that_is_no_document(self, tmp_path: Path) -> None:
+        (tmp_path / "balancer.json").write_bytes(b"\xff{}")
+        data = await anext(FolderSource(tmp_path).changes())
+        assert data is not None
+        with pytest.raises(ValueError, match="cannot be read"):
+            parse_balancer_json(data["balancer.json"])
 
 
 class TestCommand:

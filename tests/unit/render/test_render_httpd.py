@@ -257,6 +257,8 @@ class TestDocument:
             "[]",
             "{}",
             "null",
+            "[" * 100_000,
+            '{"settings":' * 100_000,
             '{"version": "0123456789abcdef", "settings": {}, "members": []}',
             '{"version": "0123456789abcdef", "settings": [], "members": []}',
         ],
