@@ -69,6 +69,9 @@ class FakeHttpd:
         """Words with which every configuration is refused; empty: none is."""
         self.fatal = ""
         """httpd ends when it loads a configuration with this text, although its check is content."""
+        self.last_words = "httpd ended"
+        """What it says of that."""
+        self.checks = 0
         self.deaf = False
         """True: it does not obey its manager."""
         self.silent = False
@@ -102,6 +105,7 @@ class FakeHttpd:
 
     async def check(self, text: str, listen: Endpoint | None = None) -> None:
         """Refuse if told to."""
+        self.checks += 1
         if self.refuse:
             raise ConfigurationRefused("HttpdRefused", self.refuse)
         if not _MEMBER.search(text):
@@ -130,7 +134,7 @@ class FakeHttpd:
     def _survive(self) -> None:
         if self.fatal and self.fatal in self.config:
             self.die()
-            raise TemporaryError("HttpdEnded", "httpd ended")
+            raise TemporaryError("HttpdEnded", self.last_words)
 
     async def stop(self, patience: float) -> None:
         """End."""

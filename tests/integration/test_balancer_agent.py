@@ -20,7 +20,7 @@ from luban.errors import PermanentError
 from luban.render.httpd import BalancerSettings, slotted_config
 from tests.fakes.disk import fill_disk, free_disk
 from tests.fakes.httpd_harness import HTTPD, HttpdHarness, a_stage, until
-from tests.fakes.web import Outcome
+from tests.fakes.web import Client, Outcome
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
 
@@ -254,8 +254,12 @@ class TestSettings:
         await stage.applied()
         assert (await stage.report()).ready
 
-    async def test_a_port_that_is_taken_is_refused_before_httpd_dies_of_it(self, stage: HttpdHarness) -> None:
+    async def test_a_port_that_is_taken_is_refused_before_httpd_dies_of_it(
+        self, stage: HttpdHarness, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("luban.balancer_agent.loader.FIRST_RETRY_SECONDS", 1.0)
         await stage.start()
+        httpd = stage.httpd_pid()
         with socket.socket() as taken:
             taken.bind((HTTPD, 0))
             taken.listen()
@@ -266,6 +270,10 @@ class TestSettings:
 
             await until(refused, "refusal")
             assert (await stage.client().request("GET", "/"))[0] == 200
+        await stage.applied(30.0)
+        assert (await stage.report()).ready
+        assert (await Client(HTTPD, stage.settings.listen_port).request("GET", "/"))[0] == 200
+        assert stage.httpd_pid() == httpd
 
     @pytest.mark.parametrize("content", [b"{}", b"[" * 100_000, b"\xff{}"], ids=["empty", "deep", "bytes"])
     async def test_what_cannot_be_read_is_reported(self, stage: HttpdHarness, content: bytes) -> None:

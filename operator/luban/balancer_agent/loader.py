@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import structlog
 
@@ -22,6 +22,23 @@ RELOAD_SECONDS = 5.0
 """Least time between two graceful restarts: they cost clients' connections, and close together they crash children."""
 LONGEST_PAUSE = 30.0
 """Between two attempts to start httpd."""
+FIRST_RETRY_SECONDS = 30.0
+LONGEST_RETRY_SECONDS = 300.0
+"""Between two attempts to load what httpd refused: the cause may go away, such as a port that another program held."""
+_PORT_TAKEN = "AH00072"
+"""httpd's number for an address that it cannot listen at."""
+
+
+@dataclass(frozen=True)
+class _Refusal:
+    """Settings that httpd does not run with."""
+
+    skeleton: Skeleton
+    words: str
+    final: bool
+    """httpd ended of them although its check was content: only other settings are tried on it again."""
+    patience: float
+    """Seconds until the next attempt."""
 
 
 class Loader:
@@ -37,15 +54,19 @@ class Loader:
         self._clock = clock
         self._hosts: dict[str, str] = {}
         self._config = ""
-        self._refused: tuple[Skeleton, str] | None = None
+        self._refused: _Refusal | None = None
+        self._retry_after = 0.0
         self._reload_after = 0.0
         self._start_after = 0.0
         self._failures = 0
 
     @property
     def problem(self) -> str:
-        """Why the wanted settings are not in force and will not be; empty: they are, or soon."""
-        return self._refused[1] if self._refused and self._refused[0] == self._wanted() else ""
+        """Why the wanted settings are not in force; empty: they are, or soon."""
+        return refusal.words if (refusal := self._refusal()) else ""
+
+    def _refusal(self) -> _Refusal | None:
+        return self._refused if self._refused and self._refused.skeleton == self._wanted() else None
 
     @property
     def in_force(self) -> bool:
@@ -63,8 +84,10 @@ class Loader:
 
     def reconsider(self) -> None:
         """Try again at once what failed: something new is wanted."""
-        self._start_after = self._clock()
+        self._start_after = self._retry_after = self._clock()
         self._failures = 0
+        if self._refused:
+            self._refused = replace(self._refused, patience=0.0)
 
     def adopt(self) -> bool:
         """Go on with an httpd that an earlier agent started. False if there is none."""
@@ -90,7 +113,7 @@ class Loader:
         except LubanError as error:
             if second is None:
                 raise
-            self._refuse(first, error)
+            self._refuse(first, error, final=False)
             await self._start_with(second, view)
         self._failures = 0
 
@@ -128,7 +151,7 @@ class Loader:
     async def reload(self, view: View) -> bool:
         """Let httpd load the wanted settings if it has others and the time has come. True if it did."""
         wanted = self._wanted()
-        if self.in_force or self.problem or self.reload_delay() > 0:
+        if self.in_force or not self._may_try() or self.reload_delay() > 0:
             return False
         before = self._config
         try:
@@ -141,10 +164,11 @@ class Loader:
             if self._server.running and not isinstance(error, ConfigurationRefused):
                 raise
             self._write_config(before)
-            self._refuse(wanted, error)
+            self._refuse(wanted, error, final=not self._server.running and _PORT_TAKEN not in error.message)
             return False
         finally:
             self._reload_after = self._clock() + RELOAD_SECONDS
+        self._refused = None
         self._store.update(replace(self._store.memory, in_force=wanted))
         self._metrics.reloads.labels("loaded").inc()
         log.info("httpd loaded new settings", slots=len(wanted.ports))
@@ -154,10 +178,19 @@ class Loader:
         """Seconds until httpd may be told to load what it has not loaded yet."""
         return max(0.0, self._reload_after - self._clock())
 
-    def _refuse(self, skeleton: Skeleton, error: LubanError) -> None:
-        self._refused = skeleton, error.message
+    def _may_try(self) -> bool:
+        """Whether the wanted settings may be tried, for the first time or again."""
+        refusal = self._refusal()
+        return refusal is None or (not refusal.final and self._clock() >= self._retry_after)
+
+    def _refuse(self, skeleton: Skeleton, error: LubanError, *, final: bool) -> None:
+        before = self._refused if self._refused and self._refused.skeleton == skeleton else None
+        patience = min(LONGEST_RETRY_SECONDS, max(FIRST_RETRY_SECONDS, 2.0 * before.patience if before else 0.0))
+        self._refused = _Refusal(skeleton, error.message, final, patience)
+        self._retry_after = self._clock() + patience
         self._metrics.reloads.labels("refused").inc()
-        log.error("httpd refuses the wanted settings, the old ones stay", words=error.message)
+        if before is None or before.words != error.message:
+            log.error("httpd refuses the wanted settings, the old ones stay", words=error.message)
 
     def _wanted(self) -> Skeleton:
         return Skeleton(self._document().settings, ports_of(self._store.table))

@@ -287,6 +287,44 @@ class TestLoop:
         world.run(8.0)
         assert world.converger.report("x").ready
 
+    def test_a_refusal_whose_cause_goes_away_is_no_refusal_any_more(self, world: World) -> None:
+        world.want([member("a")])
+        world.step()
+        world.httpd.refuse = "Address already in use"
+        document = world.want([member("a")], listen_port=8001)
+        world.run(15.0)
+        assert world.converger.report("x").message == "Address already in use"
+        world.httpd.refuse = ""
+        world.run(32.0)
+        report = world.converger.report("x")
+        assert (report.ready, report.message, report.applied) == (True, "", document.version)
+
+    def test_what_stays_refused_is_tried_ever_more_rarely_until_something_else_is_wanted(self, world: World) -> None:
+        world.want([member("a")])
+        world.step()
+        world.httpd.refuse = "no"
+        world.want([member("a")], method="bytraffic")
+        world.run(3600.0)
+        assert 13 <= world.httpd.checks <= 17
+        world.httpd.refuse = ""
+        world.want([member("a"), member("b", address="10.0.0.2")], method="bytraffic")
+        world.run(8.0)
+        assert world.converger.report("x").ready
+
+    @pytest.mark.parametrize(("words", "tried"), [("httpd ended", 1), ("(98)Address already in use: AH00072: x", 9)])
+    def test_settings_that_end_httpd_are_tried_again_only_if_a_port_was_the_cause(
+        self, world: World, words: str, tried: int
+    ) -> None:
+        world.want([member("a")])
+        world.step()
+        world.httpd.fatal, world.httpd.last_words = "lbmethod=bytraffic", words
+        world.want([member("a")], method="bytraffic")
+        world.run(1500.0)
+        world.want([member("a"), member("b", address="10.0.0.2")], method="bytraffic")
+        world.run(8.0)
+        assert len(world.httpd.reloads) == tried
+        assert set(world.httpd.serving()) == {"a", "b"}
+
     def test_settings_that_end_httpd_are_taken_back(self, world: World) -> None:
         world.want([member("a")])
         world.step()
