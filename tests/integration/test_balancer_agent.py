@@ -8,19 +8,15 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import socket
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator
 
 import pytest
 
-from luban.balancer_agent.agent import run
-from luban.balancer_agent.sources import FolderSource
-from luban.errors import PermanentError
 from luban.render.httpd import BalancerSettings, slotted_config
 from tests.fakes.disk import fill_disk, free_disk
-from tests.fakes.httpd_harness import HTTPD, HttpdHarness, a_stage, until
-from tests.fakes.web import Client, Outcome
+from tests.fakes.httpd_harness import HttpdHarness, a_stage, until
+from tests.fakes.web import Outcome
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
 
@@ -254,39 +250,6 @@ class TestSettings:
         await stage.applied()
         assert (await stage.report()).ready
 
-    async def test_a_port_that_is_taken_is_refused_before_httpd_dies_of_it(
-        self, stage: HttpdHarness, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr("luban.balancer_agent.loader.FIRST_RETRY_SECONDS", 1.0)
-        await stage.start()
-        httpd = stage.httpd_pid()
-        with socket.socket() as taken:
-            taken.bind((HTTPD, 0))
-            taken.listen()
-            stage.publish(listen_port=taken.getsockname()[1])
-
-            async def refused() -> bool:
-                return "Address already in use" in (await stage.report()).message
-
-            await until(refused, "refusal")
-            assert (await stage.client().request("GET", "/"))[0] == 200
-        await stage.applied(30.0)
-        assert (await stage.report()).ready
-        assert (await Client(HTTPD, stage.settings.listen_port).request("GET", "/"))[0] == 200
-        assert stage.httpd_pid() == httpd
-
-    @pytest.mark.parametrize("content", [b"{}", b"[" * 100_000, b"\xff{}"], ids=["empty", "deep", "bytes"])
-    async def test_what_cannot_be_read_is_reported(self, stage: HttpdHarness, content: bytes) -> None:
-        await stage.start()
-        (stage.folder / "config" / "balancer.json").write_bytes(content)
-
-        async def reported() -> bool:
-            report = await stage.report()
-            return not report.ready and "balancer.json" in report.message
-
-        await until(reported, "message")
-        assert (await stage.client().request("GET", "/"))[0] == 200
-
 
 class TestFullDisk:
     """The folder of agent and httpd without room."""
@@ -333,67 +296,6 @@ class TestFullDisk:
         stage.want("a", "Draining")
         await stage.drained("a")
         assert (await stage.report()).ready
-
-    async def test_a_document_that_fails_in_a_way_nobody_foresaw_ends_nothing(
-        self, stage: HttpdHarness, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        await stage.start()
-
-        def fails(*_: object) -> None:
-            raise RuntimeError("unforeseen")
-
-        async def told() -> bool:
-            report = await stage.report()
-            return not report.ready and "unforeseen" in report.message
-
-        with monkeypatch.context() as patch:
-            patch.setattr("luban.balancer_agent.agent.parse_balancer_json", fails)
-            stage.want("a", "Draining")
-            await until(told, "failure told")
-            assert (await stage.client().request("GET", "/"))[0] == 200
-        stage.want("a", "Disabled")
-        await stage.drained("a")
-        assert (await stage.report()).ready
-
-    async def test_neither_a_source_nor_a_lease_that_fails_ends_the_agent(
-        self, stage: HttpdHarness, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        good = FolderSource(stage.options.config_dir or stage.folder)
-        failed: list[str] = []
-
-        class Source:
-            async def changes(self) -> AsyncIterator[Mapping[str, str] | None]:
-                if not failed.count("source"):
-                    failed.append("source")
-                    raise RuntimeError("unforeseen")
-                async for data in good.changes():
-                    yield data
-
-        async def announce(_: str) -> bool:
-            failed.append("lease")
-            raise RuntimeError("unforeseen")
-
-        async def outside(*_: object) -> tuple[Source, Callable[[str], Awaitable[bool]]]:
-            return Source(), announce
-
-        for name in ("ANNOUNCE_RETRY_SECONDS", "FOLLOW_RETRY_SECONDS"):
-            monkeypatch.setattr(f"luban.balancer_agent.agent.{name}", 0.1)
-        monkeypatch.setattr("luban.balancer_agent.agent._outside", outside)
-        await stage.start()
-        assert failed.count("lease") > 1
-        assert (await stage.report()).ready
-
-
-class TestStart:
-    """What holds an agent up at once."""
-
-    async def test_a_report_port_that_is_taken_is_told_with_the_remedy(self, stage: HttpdHarness) -> None:
-        with socket.socket() as squatter:
-            squatter.bind((stage.options.report_address, stage.options.report_port))
-            squatter.listen()
-            with pytest.raises(PermanentError, match=f":{stage.options.report_port}: Address .* --report-port"):
-                await run(stage.options, asyncio.Event())
-        assert not (stage.options.state_dir / "httpd.pid").exists()
 
 
 class TestDeaths:

@@ -62,7 +62,8 @@ class Listen(Model):
         max_length=64,
         json_schema_extra={**remedy(_LISTEN_REMEDY), RULE: _LISTEN_RULE},
     )
-    """IP address. Empty: all."""
+    """IP address. Empty: all. A running httpd changes from one address to another, but not from one to all or back,
+    unless the port changes too."""
     port: int = Field(default=8080, ge=1, le=65535)
     """TCP port."""
 

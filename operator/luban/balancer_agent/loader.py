@@ -25,6 +25,7 @@ LONGEST_PAUSE = 30.0
 FIRST_RETRY_SECONDS = 30.0
 LONGEST_RETRY_SECONDS = 300.0
 """Between two attempts to load what httpd refused: the cause may go away, such as a port that another program held."""
+_IN_ITS_OWN_WAY = "ListensOtherwise"
 _PORT_TAKEN = "AH00072"
 """httpd's number for an address that it cannot listen at."""
 
@@ -39,6 +40,8 @@ class _Refusal:
     """httpd ended of them although its check was content: only other settings are tried on it again."""
     patience: float
     """Seconds until the next attempt."""
+    start_helps: bool
+    """An httpd that is started with them would run: only the one that runs cannot change to them."""
 
 
 class Loader:
@@ -122,7 +125,8 @@ class Loader:
         wanted, last = self._wanted(), self._store.memory.in_force
         if last is None or last == wanted:
             return wanted, None
-        return (last, wanted) if self.problem else (wanted, last)
+        refusal = self._refusal()
+        return (last, wanted) if refusal and not refusal.start_helps else (wanted, last)
 
     async def _start_with(self, skeleton: Skeleton, view: View) -> None:
         text = self._text(skeleton, view)
@@ -156,6 +160,7 @@ class Loader:
         before = self._config
         try:
             text = self._text(wanted, view)
+            _check_takeover(_listen(self._config), _listen(text))
             await self._server.check(text, self._new_endpoint(wanted.settings, text))
             self._write_config(text)
             await self._server.graceful(children_for(wanted.settings.requests_at_once))
@@ -186,7 +191,7 @@ class Loader:
     def _refuse(self, skeleton: Skeleton, error: LubanError, *, final: bool) -> None:
         before = self._refused if self._refused and self._refused.skeleton == skeleton else None
         patience = min(LONGEST_RETRY_SECONDS, max(FIRST_RETRY_SECONDS, 2.0 * before.patience if before else 0.0))
-        self._refused = _Refusal(skeleton, error.message, final, patience)
+        self._refused = _Refusal(skeleton, error.message, final, patience, error.reason == _IN_ITS_OWN_WAY)
         self._retry_after = self._clock() + patience
         self._metrics.reloads.labels("refused").inc()
         if before is None or before.words != error.message:
@@ -219,6 +224,21 @@ class Loader:
 def _listen(text: str) -> str:
     """The line of a configuration that says where clients connect: the first of its kind."""
     return next((line for line in text.splitlines() if line.startswith("Listen ")), "")
+
+
+def _check_takeover(held: str, wanted: str) -> None:
+    """Raises ConfigurationRefused if the httpd that runs is in its own way.
+
+    A graceful restart begins to listen before it stops: from one address to another it works, but the port of one
+    address cannot be had while that of all is held, nor the other way round, and httpd would end.
+    """
+    before, after = (line.removeprefix("Listen ").rpartition(":") for line in (held, wanted))
+    if before[2] == after[2] and (before[0] == "") != (after[0] == ""):
+        raise ConfigurationRefused(
+            _IN_ITS_OWN_WAY,
+            f"httpd listens at {before[0] or '*'}:{before[2]} and cannot change to {after[0] or '*'}:{after[2]} while "
+            "it runs: stop and start this balancer's agent, or change listen.port too, and back when that is applied",
+        )
 
 
 def _without_members(text: str) -> str:

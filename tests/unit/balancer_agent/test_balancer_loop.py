@@ -299,6 +299,18 @@ class TestLoop:
         report = world.converger.report("x")
         assert (report.ready, report.message, report.applied) == (True, "", document.version)
 
+    def test_httpd_is_not_told_what_it_would_die_of_and_changes_when_it_starts(self, world: World) -> None:
+        world.want([member("a")])
+        world.step()
+        document = world.want([member("a")], listen_address="")
+        world.run(8.0)
+        assert "change listen.port too" in world.converger.report("x").message
+        assert world.httpd.reloads == []
+        world.httpd.die()
+        world.run(3.0)
+        assert world.converger.applied == document.version
+        assert "Listen 8000\n" in world.httpd.config
+
     def test_what_stays_refused_is_tried_ever_more_rarely_until_something_else_is_wanted(self, world: World) -> None:
         world.want([member("a")])
         world.step()
