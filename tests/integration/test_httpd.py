@@ -310,6 +310,20 @@ class TestHttpd:
             log.flush()
             assert tail.lines() == ["next"]
 
+    def test_of_a_log_that_nobody_read_for_long_the_end_is_read(
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("luban.adapters.apache_httpd.process.READ_BYTES", 30)
+        path = folder / "log"
+        path.write_text("".join(f"line {number}\n" for number in range(100)) + "li")
+        tail = LogTail(path, from_start=True)
+        assert tail.lines() == ["line 97", "line 98", "line 99"]
+        with path.open("a") as log:
+            log.write("ne 100\n")
+        assert tail.lines() == ["line 100"]
+        path.write_text("anew\n")
+        assert tail.lines() == ["anew"], "somebody emptied it"
+
     async def test_connections_are_counted_by_address_and_port(self) -> None:
         port = free_port("127.0.32.1")
         servers = [await Backend(str(last), f"127.0.32.{last}", port).start() for last in (1, 2)]

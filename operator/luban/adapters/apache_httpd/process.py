@@ -17,6 +17,7 @@ import subprocess
 import sysconfig
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import BinaryIO
 
 import structlog
 
@@ -34,6 +35,8 @@ TERMINATE_SECONDS = 5.0
 POLL_SECONDS = 0.02
 LOG_BYTES = 8 << 20
 """A log that grew past this is emptied."""
+READ_BYTES = 8 << 20
+"""Of a log that grew further while nobody read it, only the last so many are read."""
 STDERR_LOG = "stderr.log"
 _LONGEST_WORDS = 2000
 _GRAVE = re.compile(r"^\[[^]]*\] \[\w*:(error|crit|alert|emerg)\]")
@@ -242,12 +245,10 @@ class LogTail:
         self._rest = b""
 
     def lines(self) -> list[str]:
-        """Complete new lines. Raises FolderUnusable."""
+        """Complete new lines, those within the last READ_BYTES. Raises FolderUnusable."""
         try:
             with self._path.open("r+b") as file:
-                file.seek(self._offset)
-                data = file.read()
-                self._offset += len(data)
+                fresh = self._fresh(file)
                 if self._offset > LOG_BYTES:
                     # httpd appends: after this it goes on at the beginning.
                     file.truncate(0)
@@ -256,15 +257,32 @@ class LogTail:
             return []
         except OSError as error:
             raise folder_unusable(self._path, error) from error
-        *complete, self._rest = (self._rest + data).split(b"\n")
+        *complete, self._rest = (self._rest + fresh).split(b"\n")
         return [line.decode(errors="replace") for line in complete]
+
+    def _fresh(self, file: BinaryIO) -> bytes:
+        """What was appended, from the beginning of a line on if it is too much to read all."""
+        size = file.seek(0, os.SEEK_END)
+        if size < self._offset:
+            # Somebody else has emptied it.
+            self._offset, self._rest = 0, b""
+        skipped = size - self._offset > READ_BYTES
+        self._offset = size - READ_BYTES if skipped else self._offset
+        file.seek(self._offset)
+        data = file.read(size - self._offset)
+        self._offset += len(data)
+        if not skipped:
+            return data
+        log.warning("the beginning of a log is passed over", file=str(self._path))
+        self._rest = b""
+        return data.partition(b"\n")[2]
 
 
 def _read_from(path: Path, offset: int) -> str:
-    """Text of a file from an offset on; empty if there is none."""
+    """Text of a file from an offset on, the last READ_BYTES at most; empty if there is none."""
     try:
         with path.open("rb") as file:
-            file.seek(offset)
+            file.seek(max(offset, file.seek(0, os.SEEK_END) - READ_BYTES))
             return file.read().decode(errors="replace")
     except FileNotFoundError:
         return ""
