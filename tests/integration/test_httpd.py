@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
+import shutil
 import subprocess
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
@@ -15,7 +16,7 @@ import pytest
 from luban.adapters.apache_httpd.connections import open_connections
 from luban.adapters.apache_httpd.process import Httpd, LogTail, find_httpd
 from luban.balancer_agent.slots import SETTLE_SECONDS
-from luban.errors import ConfigurationRefused, PermanentError
+from luban.errors import ConfigurationRefused, PermanentError, TemporaryError
 from luban.render.httpd import AgentSettings, SlotLine, plain_config, slot_host, slotted_config
 from tests.fakes.httpd_harness import HTTPD, ROOT, HttpdHarness, a_stage, background, free_port, httpd_folder, until
 from tests.fakes.web import Backend
@@ -89,6 +90,20 @@ async def plain_httpd(stage: HttpdHarness) -> AsyncIterator[None]:
         yield
     finally:
         process.terminate()
+        process.wait()
+
+
+@contextlib.contextmanager
+def running(*words: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A process with these words for its name and arguments; the program is always `tail`."""
+    process = subprocess.Popen(words, executable=shutil.which("tail"), stdout=subprocess.DEVNULL)
+    try:
+        # In the moment of its start it has no arguments.
+        while not Path(f"/proc/{process.pid}/cmdline").read_bytes():
+            assert process.poll() is None
+        yield process
+    finally:
+        process.kill()
         process.wait()
 
 
@@ -309,6 +324,27 @@ class TestHttpd:
             log.write("next\n")
             log.flush()
             assert tail.lines() == ["next"]
+
+    async def test_a_program_that_looks_at_the_configuration_is_no_httpd(self, folder: Path) -> None:
+        httpd = Httpd(find_httpd(), folder)
+        httpd.write_config("")
+        with running("tail", "-f", str(httpd.config)) as looking:
+            (folder / "httpd.pid").write_text(f"{looking.pid}\n")
+            assert not httpd.adopt()
+            await httpd.stop(0.1)
+            assert looking.poll() is None
+
+    async def test_an_httpd_that_cannot_be_ended_is_told(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("luban.adapters.apache_httpd.process.TERMINATE_SECONDS", 0.1)
+        monkeypatch.setattr("luban.adapters.apache_httpd.process._signal", lambda *_: None)
+        httpd = Httpd(find_httpd(), folder)
+        httpd.write_config("")
+        with running("apache2", "-f", str(httpd.config)) as stuck:
+            with pytest.raises(TemporaryError, match=f"process {stuck.pid}, does not end"):
+                await httpd.stop(0.1)
+            monkeypatch.undo()
+            await httpd.stop(0.1)
+            assert stuck.poll() is not None
 
     def test_of_a_log_that_nobody_read_for_long_the_end_is_read(
         self, folder: Path, monkeypatch: pytest.MonkeyPatch

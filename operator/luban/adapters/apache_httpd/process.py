@@ -16,6 +16,7 @@ import signal
 import subprocess
 import sysconfig
 from collections.abc import Iterable, Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import BinaryIO
 
@@ -216,23 +217,35 @@ class Httpd:
         return process.returncode or 0, output.decode(errors="replace").strip()[-_LONGEST_WORDS:]
 
     def _is_ours(self, pid: int) -> bool:
-        """Whether a process is an httpd with our configuration file; a pid alone may be someone else's by now."""
+        """Whether a process is an httpd with our configuration file; a pid alone may be someone else's by now.
+
+        So may the file: `tail -f` and editors are given it as httpd is.
+        """
         try:
-            arguments = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+            program, *arguments = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
         except OSError:
             return False
-        return b"-f" in arguments and os.fsencode(self.config) in arguments
+        given = (b"-f", os.fsencode(self.config)) in pairwise(arguments)
+        return given and (_name(program) in self._names() or _name(_executable(pid)) in self._names())
+
+    def _names(self) -> set[bytes]:
+        """What the program of an httpd of ours may be called: as we call it, and as it is called where that leads."""
+        paths = (self._binary, os.path.realpath(self._binary), *BINARIES)
+        return {_name(os.fsencode(path)) for path in paths}
 
     async def _end_leftovers(self) -> None:
         """End children whose parent was killed: they would hold the port, and serve with an old state.
 
-        They listen to no other signal: only their parent can ask them to finish.
+        They listen to no other signal: only their parent can ask them to finish. Raises TemporaryError if one stays.
         """
+        deadline = asyncio.get_running_loop().time() + TERMINATE_SECONDS
         while leftovers := [pid for pid in _processes() if self._is_ours(pid)]:
             for pid in leftovers:
                 _signal(pid, signal.SIGKILL)
             if self._process is not None:
                 self._process.poll()
+            if asyncio.get_running_loop().time() >= deadline:
+                raise TemporaryError("HttpdHangs", f"an earlier httpd, process {leftovers[0]}, does not end")
             await asyncio.sleep(POLL_SECONDS)
 
 
@@ -329,8 +342,22 @@ def _facts(pid: int) -> list[str]:
         return []
 
 
+def _name(program: bytes) -> bytes:
+    """Name of a program without its folder; an upgrade puts a word behind the path of one that still runs."""
+    return program.removesuffix(b" (deleted)").rpartition(b"/")[2]
+
+
+def _executable(pid: int) -> bytes:
+    """Path of a process's program; empty: it is gone, or not ours to look at."""
+    try:
+        return os.fsencode(Path(f"/proc/{pid}/exe").readlink())
+    except OSError:
+        return b""
+
+
 def _signal(pid: int, number: signal.Signals) -> None:
-    with contextlib.suppress(ProcessLookupError):
+    # Of one that is not ours to end the caller learns when it does not end.
+    with contextlib.suppress(ProcessLookupError, PermissionError):
         os.kill(pid, number)
 
 
