@@ -209,6 +209,44 @@ async def test_a_member_is_drained_when_what_is_open_has_ended(stage: HttpdHarne
     await stage.drained(holder)
 
 
+async def test_a_member_is_not_drained_while_it_sends_to_a_client_that_has_ended_its_own_side() -> None:
+    gate, heard = asyncio.Event(), asyncio.Event()
+
+    async def goes_on(exchange: Exchange) -> bool:
+        await exchange.send(message("HTTP/1.1 101 Go", [("Upgrade", "websocket"), ("Connection", "Upgrade")]))
+        await exchange.reader.read()
+        heard.set()
+        await gate.wait()
+        await exchange.send(b"the rest")
+        return False
+
+    async with plain_stage("a") as stage:
+        stage.services["a"].plays["ws"] = goes_on
+        await stage.start()
+        reader, writer = await connect(HTTPD, stage.port)
+        writer.write(opening("ws"))
+        await read_head(reader)
+        writer.write_eof()
+        await asyncio.wait_for(heard.wait(), 10.0)
+        stage.want("a", "Disabled")
+        await stage.applied()
+        looks = 0
+
+        async def looked_at_for_long() -> bool:
+            nonlocal looks
+            report = await stage.member("a")
+            assert report is not None
+            assert (report.drained, report.in_flight) == (False, 1)
+            looks += 1
+            return looks == 100
+
+        await until(looked_at_for_long, "a hundred looks")
+        gate.set()
+        assert await asyncio.wait_for(reader.read(), 10.0) == b"the rest"
+        writer.close()
+        await stage.drained("a")
+
+
 async def test_websockets_that_stay_open_leave_room_for_new_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     """A child of httpd serves what it began, also when others serve by then; httpd has places for so many children."""
     monkeypatch.setattr("luban.render.httpd.MOST_CHILDREN", 8)

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import re
 import shutil
+import socket
 import subprocess
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
@@ -371,3 +372,18 @@ class TestHttpd:
             await writer.wait_closed()
         for server in servers:
             await server.stop()
+
+    def test_a_connection_counts_until_both_sides_or_its_program_have_ended(self) -> None:
+        with contextlib.ExitStack() as stack:
+            server = stack.enter_context(socket.create_server(("127.0.32.1", 0)))
+            address: tuple[str, int] = server.getsockname()
+            clients = [stack.enter_context(socket.create_connection(address)) for _ in range(4)]
+            there = [stack.enter_context(server.accept()[0]) for _ in clients]
+            _, half, finished, closed = clients
+            half.shutdown(socket.SHUT_WR)
+            finished.shutdown(socket.SHUT_WR)
+            there[clients.index(finished)].close()
+            closed.close()
+            assert open_connections([address])[address] == 2, "the open one and the half-closed one"
+            half.close()
+            assert open_connections([address])[address] == 1

@@ -23,10 +23,15 @@ _HEADER = struct.Struct("=IHHII")
 """struct nlmsghdr: length, type, flags, sequence, port."""
 _REQUEST = struct.Struct("=BBBxI48x")
 """struct inet_diag_req_v2: family, protocol, extensions, states; the socket identity stays empty."""
-_ANSWER = struct.Struct("=BBxx2xH16x16s")
-"""The beginning of struct inet_diag_msg: family, state, destination port, destination."""
-_STATES = 1 << 1 | 1 << 2
+_ANSWER = struct.Struct("=BBxx2xH16x16s28xI")
+"""struct inet_diag_msg: family, state, destination port, destination, inode."""
+_OPEN = (1, 2)
 """TCP_ESTABLISHED and TCP_SYN_SENT: a connection that is just being opened carries a request too."""
+_HALF_CLOSED = (4, 5)
+"""TCP_FIN_WAIT1 and TCP_FIN_WAIT2. The other side may still send, as to a WebSocket whose client has only ended its own
+side; but only if a program holds the socket: of one that it has closed in full these states are what remains, for up to
+a minute, and its inode is 0. Not CLOSE_WAIT: the other side has sent all that it will."""
+_STATES = sum(1 << state for state in _OPEN + _HALF_CLOSED)
 _PATIENCE_SECONDS = 2.0
 _BUFFER_BYTES = 1 << 18
 
@@ -55,7 +60,7 @@ def _packed(address: str) -> bytes:
 
 
 def _dump(family: socket.AddressFamily, length: int) -> Iterator[tuple[bytes, int]]:
-    """Destination (packed address, port) of every open TCP connection of a family."""
+    """Destination (packed address, port) of every TCP connection of a family on which something may come."""
     try:
         with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_SOCK_DIAG) as netlink:
             netlink.settimeout(_PATIENCE_SECONDS)
@@ -76,7 +81,8 @@ def _answers(netlink: socket.socket, length: int) -> Iterator[tuple[bytes, int]]
                 return
             if kind == _NLMSG_ERROR:
                 raise OSError("netlink refused the request")
-            _, _, port, destination = _ANSWER.unpack_from(data, offset + _HEADER.size)
-            yield destination[:length], socket.ntohs(port)
+            _, state, port, destination, inode = _ANSWER.unpack_from(data, offset + _HEADER.size)
+            if state in _OPEN or inode:
+                yield destination[:length], socket.ntohs(port)
             # Messages are aligned to four bytes.
             offset += (size + 3) & ~3
