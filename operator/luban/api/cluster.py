@@ -102,7 +102,8 @@ class Metric(Model):
         max_length=256,
         json_schema_extra=remedy("must be a URL path such as /metrics"),
     )
-    """Path on the VM's service port. Clients do not get it, unless it has a query: the balancer answers 404."""
+    """Path on the VM's service port. Clients do not get it, the balancer answers 404; but one that is / or has a query is
+    not hidden."""
     name: str = Field(
         default="luban_app_active_sessions",
         pattern=r"^[a-zA-Z_:][a-zA-Z0-9_:]*$",
