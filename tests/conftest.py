@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import Phase, settings
 
 from lab.binaries import ensure_binaries
 from lab.controlplane import API_PORT, ETCD_PEER_PORT, ETCD_PORT, ControlPlane
@@ -21,7 +21,9 @@ from lab.paths import Layout
 
 # The same examples in every run: what CI finds is found again. LUBAN_HYPOTHESIS=long looks for new ones.
 settings.register_profile("repeatable", derandomize=True)
-settings.load_profile("default" if os.environ.get("LUBAN_HYPOTHESIS") == "long" else "repeatable")
+settings.register_profile("quick", derandomize=True, phases=(Phase.explicit, Phase.generate))
+PROFILES = {"long": "default", "quick": "quick"}
+settings.load_profile(PROFILES.get(os.environ.get("LUBAN_HYPOTHESIS", ""), "repeatable"))
 
 ROOT = Path(__file__).resolve().parent.parent
 BASES = range(80, 120, 4)

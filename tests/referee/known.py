@@ -139,6 +139,12 @@ KNOWN: dict[str, Story] = {
     "one-too-many-for-a-minimum-that-waits": story(
         0, spec((("host-b", 1, 3), ("host-c", 0, 2)), minVMs=2), (1, "vm-is-paused", 3, "user")
     ),
+    "idle-because-out-of-reach": story(
+        100,
+        spec((("host-b", 1, 3),), minVMs=1, sessions={"lowerQuorum": 1, "upperQuorumPercent": 50}),
+        (120, "lease-moves", 1, 2),
+        (300, "metrics-are-back"),
+    ),
     "an-address-that-moves": story(
         0,
         spec(DEFAULTS, minVMs=2),

@@ -76,7 +76,7 @@ class _Members(Collector):
         yield _counter("requests", "Requests sent to the member since httpd started", members, lambda m: m.served)
         yield _gauge("in_flight", "Connections from httpd to the member", members, lambda m: m.in_flight)
         yield _gauge("sessions", "Active sessions of the member", members, lambda m: m.sessions)
-        yield _gauge("healthy", "1 if the member passes its health check", members, lambda m: int(m.healthy))
+        yield _gauge("healthy", "1 if the member passes its health check", members, lambda m: int(bool(m.healthy)))
         yield _gauge("drained", "1 if nothing is in flight and nothing new comes", members, lambda m: int(m.drained))
         state = GaugeMetricFamily(
             "luban_balancer_member_state", "1 for the state that httpd has the member in", labels=["member", "state"]

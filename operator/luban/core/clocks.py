@@ -12,11 +12,14 @@ from luban.api.vm import Phase
 from luban.core.drain import closed
 from luban.core.memory import ClusterMemory, Entered
 from luban.core.model import (
+    BalancerReport,
     Observation,
     VMRecord,
 )
 from luban.core.state import State
 
+SETTLED_SECONDS = 10.0
+"""So long after a balancer was away its good words on members are not believed."""
 AWAY_SECONDS = 60.0
 """A host that was silent for so long and answers again may have been mended."""
 NOTICED_SECONDS = 10.0
@@ -26,12 +29,19 @@ NOTICED_SECONDS = 10.0
 def on_our_clock(memory: ClusterMemory, observation: Observation, now: float) -> tuple[ClusterMemory, State]:
     """Note what begins now, and give each VM the time since which this process has seen it in its phase."""
     entered = {vm.name: entered_at(memory.entered.get(vm.name), vm.phase, now) for vm in observation.vms}
+    mute = {it.name: now for it in observation.balancers if not (it.reachable and it.ready)}
+    mute = {name: at for name, at in memory.mute.items() if now - at < SETTLED_SECONDS} | mute
     state = State(
-        replace(observation, vms=tuple(replace(vm, phase_since=entered[vm.name].since) for vm in observation.vms))
+        replace(
+            observation,
+            vms=tuple(replace(vm, phase_since=entered[vm.name].since) for vm in observation.vms),
+            balancers=tuple(_doubted(it) if it.name in mute else it for it in observation.balancers),
+        )
     )
     noted = replace(
         memory,
         entered=entered,
+        mute=mute,
         closed={
             vm.name: memory.closed.get(vm.name, now)
             for vm in state.draining
@@ -41,6 +51,12 @@ def on_our_clock(memory: ClusterMemory, observation: Observation, now: float) ->
         silent={host.name: memory.silent.get(host.name, now) for host in observation.hosts if not host.reachable},
     )
     return noted, state
+
+
+def _doubted(balancer: BalancerReport) -> BalancerReport:
+    """A balancer that was away has not checked all its members yet: what it calls healthy may be dead."""
+    members = tuple(replace(it, healthy=None) if it.healthy else it for it in balancer.members)
+    return replace(balancer, members=members)
 
 
 def hosts_back(spec: LubanClusterSpec, memory: ClusterMemory, observation: Observation, now: float) -> bool:

@@ -58,6 +58,8 @@ class ClusterMemory:
     """By VM on its way out: since when no balancer sends it anything new."""
     unheard: dict[str, float] = field(default_factory=dict)
     """By VM that stops: when the power button was last known to have been pressed in vain."""
+    mute: dict[str, float] = field(default_factory=dict)
+    """By balancer: when it was last known not to serve, or said nothing."""
     silent: dict[str, float] = field(default_factory=dict)
     """By host: since when it does not answer."""
     taken_addresses: dict[str, float] = field(default_factory=dict)

@@ -167,8 +167,8 @@ class MemberReport:
     state: MemberState
     address: str = ""
     port: int = 0
-    healthy: bool = True
-    """httpd's own opinion of it."""
+    healthy: bool | None = True
+    """Whether it passes the balancer's health checks; None: not known yet."""
     in_flight: int = 0
     """Requests that it is serving for this balancer now."""
     sessions: int = 0

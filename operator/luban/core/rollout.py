@@ -60,7 +60,7 @@ def _can_surge(snapshot: Snapshot) -> bool:
 def _at_rest(snapshot: Snapshot) -> bool:
     """Whether nothing is on its way out, and all that is up to date answers: a rollout stops at its first failure."""
     state = snapshot.state
-    settled = state.answering | {vm.name for vm in snapshot.outdated_live}
+    settled = state.proven | {vm.name for vm in snapshot.outdated_live}
     leaving = any(not snapshot.given_up(vm) for vm in state.draining)
     return not leaving and all(vm.name in settled for vm in state.live)
 
@@ -76,7 +76,7 @@ def _make_room(snapshot: Snapshot) -> tuple[VMRecord, str] | None:
     open_hosts = {vm.host: snapshot.after(vm).chosen_host is not None for vm in {vm.host: vm for vm in able}.values()}
     replaceable = [vm for vm in able if open_hosts[vm.host]]
     useless = [vm for vm in replaceable if vm.phase != "Ready" or vm.name in state.sick]
-    all_answer = len(state.answering) == len(state.live)
+    all_answer = len(state.proven) == len(state.live)
     return _pick(snapshot, useless or (replaceable if all_answer else []), keep_minima=False)
 
 
@@ -112,7 +112,7 @@ def _others_answer(state: State, vm: VMRecord, desired: int) -> bool:
     """Whether enough others answer, or nobody would miss it: it never served, or is known not to answer."""
     if vm.phase in phases.STARTING or vm.phase in ("Failed", "Paused") or vm.name in state.sick:
         return True
-    return len(state.answering - {vm.name}) >= desired
+    return len(state.proven - {vm.name}) >= desired
 
 
 def _pick(

@@ -56,7 +56,8 @@ def decide_scaling(spec: LubanClusterSpec, state: State, memory: ClusterMemory, 
             limits=lambda: room.limits(desired),
         )
     )
-    return _settle(spec, wish, desired, replace(memory, evaluated=now.monotonic), now=now, room=room)
+    memory = replace(memory, evaluated=now.monotonic)
+    return _settle(spec, state, wish, desired, memory, now=now, room=room)
 
 
 def next_look(spec: LubanClusterSpec, memory: ClusterMemory, now: float) -> float:
@@ -109,9 +110,17 @@ def _due(spec: LubanClusterSpec, memory: ClusterMemory, now: float) -> bool:
 
 
 def _settle(
-    spec: LubanClusterSpec, wish: Recommendation, desired: int, memory: ClusterMemory, *, now: Now, room: Room
+    spec: LubanClusterSpec,
+    state: State,
+    wish: Recommendation,
+    desired: int,
+    memory: ClusterMemory,
+    *,
+    now: Now,
+    room: Room,
 ) -> ScalingResult:
     """Hold a wish back until its window and cooldown are over; then it becomes the wanted number."""
+    wish = _doubted(spec, state, wish) or wish
     memory = _track(wish, memory, now.monotonic)
     if wish.delta == 0:
         return _close(wish, desired, memory, now)
@@ -134,6 +143,15 @@ def _kept_back(spec: LubanClusterSpec, wish: Recommendation) -> Recommendation |
     if wish.delta < 0 and spec.scaling.pause_scale_in:
         return _held(wish, "ScaleInPaused", "scaling.pauseScaleIn is set")
     return None
+
+
+def _doubted(spec: LubanClusterSpec, state: State, wish: Recommendation) -> Recommendation | None:
+    """No wish to shrink: what looks idle may only be out of reach, and nobody has seen a low load then. None: none."""
+    if wish.delta >= 0 or policy_of(spec.scaling.policy).immediate or not state.probe_failing:
+        return None
+    names = ", ".join(sorted(state.probe_failing))
+    held = _held(wish, "NotAnswering", f"but {names} does not answer its readiness probe")
+    return replace(held, delta=0)
 
 
 def _held(wish: Recommendation, reason: str, why: str) -> Recommendation:

@@ -188,6 +188,16 @@ class State:
         return frozenset(vm.name for vm in self.serving if self._answers(vm))
 
     @cached_property
+    def probe_failing(self) -> frozenset[str]:
+        """Names of those that serve and did not answer our own probe, whatever the balancers say."""
+        return frozenset(name for name in self.serving_names if not self.observation.probes.get(name, True))
+
+    @cached_property
+    def proven(self) -> frozenset[str]:
+        """Names of those of whom nobody says that they do not answer: while enough of these are there, one may go."""
+        return self.answering - self.probe_failing
+
+    @cached_property
     def not_answering(self) -> frozenset[str]:
         """Names of those that serve, but of whom nobody knows that they answer."""
         return self.serving_names - self.answering
@@ -225,7 +235,8 @@ class State:
     def _health(self, vm: VMRecord) -> list[bool]:
         """What each balancer that answers and sends requests to the VM says of it."""
         members = (self.member(it, vm) for it in self.observation.balancers if it.reachable)
-        return [member.healthy for member in members if member is not None and member.state == "Enabled"]
+        words = (member.healthy for member in members if member is not None and member.state == "Enabled")
+        return [word for word in words if word is not None]
 
     def told_to_enable(self, vm: VMRecord) -> bool:
         """Whether a balancer's ConfigMap tells it to send requests to the VM."""

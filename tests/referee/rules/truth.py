@@ -65,9 +65,13 @@ def makes_room(centre: DataCentre, vm: VMRecord) -> bool:
 
     That is so only if each VM that stays answers users (or another one would make room), none more fits for good
     (a place that a leaving VM still holds, or on a host that is silent now, is waited for), and the successor can
-    start at once when this one is gone.
+    start at once when this one is gone. One that answers nobody, on a dead host that the user emptied, makes no room.
     """
-    here = staying(centre)
+    here = [
+        it
+        for it in staying(centre)
+        if centre.serves(it) or centre.rack(it.host).reachable or not is_emptied(centre, it.host)
+    ]
     others = [it for it in here if it.name != vm.name]
     return (
         must_move(centre, vm)
