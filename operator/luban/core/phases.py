@@ -20,6 +20,14 @@ PAST_DRAINING: frozenset[Phase] = frozenset({"Stopping", "Lost"})
 """Nothing is left to be drained."""
 PROBED: frozenset[Phase] = frozenset({"Booting", "Ready", "Paused"})
 """Their readiness is asked for."""
+AWAITED: frozenset[Phase] = frozenset({"Booting"})
+"""Asked again and again until they answer: users wait for it."""
+BECOMES_READY: frozenset[Phase] = frozenset({"Booting", "Paused"})
+"""From here a VM becomes Ready, which ends the patience with what failed."""
+NO_USE: frozenset[Phase] = frozenset({"Failed", "Paused"})
+"""They answer nobody, and nothing is under way that would change it."""
+IN_VAIN: frozenset[Phase] = frozenset({"Failed", "Lost"})
+"""A VM that comes to this costs patience with the next, unless it served for long before."""
 HOLDS_NOTHING: frozenset[Phase] = frozenset({"Lost"})
 """Their domains are off and are not started again: they take no room on a host."""
 GROUPS: dict[str, frozenset[Phase]] = {
@@ -28,6 +36,10 @@ GROUPS: dict[str, frozenset[Phase]] = {
     "NEVER_SERVED": NEVER_SERVED,
     "PAST_DRAINING": PAST_DRAINING,
     "PROBED": PROBED,
+    "AWAITED": AWAITED,
+    "BECOMES_READY": BECOMES_READY,
+    "NO_USE": NO_USE,
+    "IN_VAIN": IN_VAIN,
     "HOLDS_NOTHING": HOLDS_NOTHING,
 }
 """All groups by name."""

@@ -110,7 +110,7 @@ def _excess(snapshot: Snapshot, desired: int) -> tuple[VMRecord, str] | None:
 
 def _others_answer(state: State, vm: VMRecord, desired: int) -> bool:
     """Whether enough others answer, or nobody would miss it: it never served, or is known not to answer."""
-    if vm.phase in phases.STARTING or vm.phase in ("Failed", "Paused") or vm.name in state.sick:
+    if vm.phase in phases.STARTING | phases.NO_USE or vm.name in state.sick:
         return True
     return len(state.proven - {vm.name}) >= desired
 

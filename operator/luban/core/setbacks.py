@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from luban.api.cluster import LubanClusterSpec
+from luban.core import phases
 from luban.core.lifecycle import Step
 from luban.core.memory import ClusterMemory, Setback
 from luban.core.model import (
@@ -35,7 +36,7 @@ def setbacks_after(
     before: Mapping[str, Setback], state: State, steps: Mapping[str, Step], now: float
 ) -> dict[str, Setback]:
     """What failed lately, once `steps` are taken. Several VMs that fail in one tick are one setback."""
-    if any(vm.phase in ("Booting", "Paused") and steps[vm.name].phase == "Ready" for vm in state.vms):
+    if any(vm.phase in phases.BECOMES_READY and steps[vm.name].phase == "Ready" for vm in state.vms):
         return {}
     fresh = {reason for vm in state.vms if (reason := _cause(vm, steps[vm.name], now))}
     return {**before, **{reason: _again(before.get(reason), now) for reason in fresh}}
@@ -43,7 +44,7 @@ def setbacks_after(
 
 def _cause(vm: VMRecord, step: Step, now: float) -> str:
     """Why the VM fails with this step; empty: it does not."""
-    if step.phase not in ("Failed", "Lost") or vm.phase == step.phase:
+    if step.phase not in phases.IN_VAIN or vm.phase == step.phase:
         return ""
     if vm.phase == "Ready" and now - vm.phase_since >= SOUND_SECONDS:
         return ""

@@ -75,9 +75,7 @@ class State:
     @cached_property
     def starting(self) -> tuple[VMRecord, ...]:
         """Live and on their way to serve: not failed, and not paused."""
-        return tuple(
-            vm for vm in self.live if vm.name not in self.serving_names and vm.phase not in ("Failed", "Paused")
-        )
+        return tuple(vm for vm in self.live if vm.name not in self.serving_names and vm.phase not in phases.NO_USE)
 
     @cached_property
     def booting(self) -> tuple[VMRecord, ...]:

@@ -22,7 +22,7 @@ from luban.core.model import (
     Published,
     VMRecord,
 )
-from luban.core.phases import PROBED
+from luban.core.phases import AWAITED, PROBED
 from luban.core.state import State
 from luban.errors import LubanError
 from luban.ports import HostRef, Ports
@@ -256,7 +256,7 @@ class Observer:
 
     def _probe(self, state: State, vm: VMRecord) -> Question[bool]:
         probe, address, port = vm.template.readiness_probe, state.address(vm), vm.template.port
-        path, timeout, booting = probe.http_get.path, float(probe.timeout_seconds), vm.phase == "Booting"
+        path, timeout, booting = probe.http_get.path, float(probe.timeout_seconds), vm.phase in AWAITED
         return Question(
             # What a VM answered before it was paused says nothing of whether it is ready again.
             about=(address, port, path, booting),

@@ -157,3 +157,8 @@ def test_texts_are_sentences() -> None:
         for reason, meaning in table.items():
             assert re.fullmatch(r"\S.*\.", meaning), reason
             assert "|" not in meaning, reason
+
+
+def test_the_readme_names_every_condition() -> None:
+    readme = (Path(__file__).parents[3] / "README.md").read_text()
+    assert [name for name in CONDITIONS if name not in readme] == []
