@@ -52,7 +52,7 @@ def decide_scaling(spec: LubanClusterSpec, state: State, memory: ClusterMemory, 
             desired=desired,
             serving=[vm.name for vm in state.serving],
             sessions=state.observation.sessions,
-            sick=state.not_answering,
+            not_answering=state.not_answering,
             limits=lambda: room.limits(desired),
         )
     )

@@ -33,8 +33,9 @@ class ScalingLimits:
     """Those of N that do not serve yet, but are on their way."""
     minimum: int
     maximum: int
+    """scaling.maxVMs. The hosts may hold fewer: a greater wish is cut to what they hold."""
     has_host: bool
-    """Whether any host can take another VM."""
+    """Whether any host can take one more VM."""
     up_step: int = 1
     down_step: int = 1
     removable: int = 0
@@ -54,7 +55,7 @@ class PolicyInput:
     """VMs that the balancers send requests to, answering or not."""
     sessions: Mapping[str, int]
     """Active sessions by VM. Missing: unknown."""
-    sick: Collection[str]
+    not_answering: Collection[str]
     """Serving VMs that do not answer: they carry no load, and theirs is unknown."""
     limits: Callable[[], ScalingLimits]
     """Asked only by those that need it: it costs a look at every host."""
