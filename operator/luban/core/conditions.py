@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from luban.api.cluster import BondPolicy
 from luban.api.cluster_status import Decision, Placement
@@ -29,25 +29,25 @@ LEAVING = "once those that are leaving are gone"
 
 @dataclass(frozen=True)
 class Situation:
-    """What the conditions are about."""
+    """What the conditions are about. Nothing has a default: what is not filled in would read as all good."""
 
     state: State
     decision: Decision
     desired: int
-    misses: Mapping[str, int] = field(default_factory=dict)
+    misses: Mapping[str, int]
     """By VM: readiness probes missed in a row."""
-    policy: BondPolicy = "Ignore"
-    hosts: tuple[str, ...] = ()
+    policy: BondPolicy
+    hosts: tuple[str, ...]
     """Of the spec."""
-    missing: int = 0
+    missing: int
     """How many wanted VMs are not being made."""
-    outdated: int = 0
+    outdated: int
     """Live VMs that must make way for others."""
-    placement: Placement | None = None
+    placement: Placement | None
     """Where the next VM would go."""
-    strays: tuple[str, ...] = ()
+    strays: tuple[str, ...]
     """Domains that no LubanVM stands for, in words."""
-    setbacks: Mapping[str, Setback] = field(default_factory=dict)
+    setbacks: Mapping[str, Setback]
     """By cause: what fails again and again."""
 
 

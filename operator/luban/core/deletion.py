@@ -47,11 +47,23 @@ def plan_deletion(spec: LubanClusterSpec, state: State, memory: ClusterMemory, n
         reason="Deleting",
         message=f"the cluster is being deleted, deletionPolicy {spec.deletion_policy}: {left} VMs left",
     )
-    hosts = tuple(host.name for host in spec.hosts)
+    situation = Situation(
+        state=state,
+        decision=decision,
+        desired=0,
+        misses={},
+        policy=spec.bond_policy,
+        hosts=tuple(host.name for host in spec.hosts),
+        missing=0,
+        outdated=0,
+        placement=None,
+        strays=(),
+        setbacks={},
+    )
     return Plan(
         actions=actions,
         decision=decision,
-        conditions=conditions_of(Situation(state, decision, desired=0, policy=spec.bond_policy, hosts=hosts)),
+        conditions=conditions_of(situation),
         placement=None,
         phase="Deleting",
         desired=0,

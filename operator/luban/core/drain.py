@@ -38,9 +38,9 @@ class DrainTimes:
 
     timeout: float
     """balancer.drain.timeout."""
-    silence: float = SILENCE_SECONDS
+    silence: float
     """How much longer a balancer that says nothing is waited for."""
-    closed_since: float | None = None
+    closed_since: float | None
     """Since when every balancer is known to send nothing new; None: not yet."""
 
 

@@ -56,6 +56,21 @@ def state_of(
     return State(observation)
 
 
+def situation(state: State, decision: Decision, desired: int, **more: Any) -> Situation:
+    """All is well, but for what is given."""
+    usual: dict[str, Any] = {
+        "misses": {},
+        "policy": "Ignore",
+        "hosts": (),
+        "missing": 0,
+        "outdated": 0,
+        "placement": None,
+        "strays": (),
+        "setbacks": {},
+    }
+    return Situation(state=state, decision=decision, desired=desired, **usual | more)
+
+
 def found(
     state: State,
     *,
@@ -64,14 +79,14 @@ def found(
     misses: dict[str, int] | None = None,
     policy: BondPolicy = "Prefer",
 ) -> dict[str, ConditionState]:
-    conditions = conditions_of(Situation(state, decision, desired, misses=misses or {}, policy=policy, hosts=HOSTS))
+    conditions = conditions_of(situation(state, decision, desired, misses=misses or {}, policy=policy, hosts=HOSTS))
     assert [it.type for it in conditions] == ORDER
     assert all(it.reason for it in conditions)
     return {it.type: it for it in conditions}
 
 
 def phase(state: State, *, desired: int = 2) -> str:
-    return phase_of(state, desired, conditions_of(Situation(state, HOLD, desired)))
+    return phase_of(state, desired, conditions_of(situation(state, HOLD, desired)))
 
 
 def test_all_is_well() -> None:
@@ -97,13 +112,13 @@ class TestReady:
         assert found(state_of(sessions={}), desired=3)["Ready"].reason == "Starting"
 
     def test_no_room_is_why_where_nothing_is_broken(self) -> None:
-        ready = conditions_of(Situation(state_of(), HOLD, 4, missing=2))[0]
+        ready = conditions_of(situation(state_of(), HOLD, 4, missing=2))[0]
         assert (ready.reason, ready.message) == ("NoRoom", f"2 of 4 VMs answer: {NO_ROOM.format(2, LEAVING)}")
-        assert conditions_of(Situation(state_of(silent=["host-c"]), HOLD, 4, missing=2))[0].reason == "HostUnreachable"
+        assert conditions_of(situation(state_of(silent=["host-c"]), HOLD, 4, missing=2))[0].reason == "HostUnreachable"
 
     def test_no_room_says_why_host_by_host(self) -> None:
         nowhere = Placement(host="", reason="NoRoom", message="nowhere; not host-b: it is cordoned")
-        ready = conditions_of(Situation(state_of(), HOLD, 4, missing=2, placement=nowhere))[0]
+        ready = conditions_of(situation(state_of(), HOLD, 4, missing=2, placement=nowhere))[0]
         assert ready.message == "2 of 4 VMs answer: no room for 2 more; next VM: nowhere; not host-b: it is cordoned"
 
     def test_a_cluster_that_is_deleted_is_never_ready(self) -> None:

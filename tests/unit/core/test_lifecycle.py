@@ -73,7 +73,7 @@ def taken(
         published=published_with({vm.name: told} if told else {}, version=version),
         **seen,
     )
-    times = DrainTimes(30.0, closed_since=vm.phase_since if closed else None)
+    times = DrainTimes(30.0, SILENCE_SECONDS, vm.phase_since if closed else None)
     return next_step(vm, State(observation), times, vm.phase_since + after)
 
 
@@ -279,7 +279,7 @@ class TestPaused:
 
     def test_why(self) -> None:
         state = State(Observation(vms=(make_vm(),), hosts=(paused_host(make_vm(), "IOError"),)))
-        (update,) = next_step(make_vm(), state, DrainTimes(30.0), EPOCH).actions
+        (update,) = next_step(make_vm(), state, DrainTimes(30.0, SILENCE_SECONDS, None), EPOCH).actions
         assert isinstance(update, UpdateVM)
         assert (update.phase, update.reason) == ("Paused", "DomainPaused")
         assert "reading or writing its disk failed" in update.message
@@ -396,7 +396,7 @@ class TestDraining:
 
     def test_without_a_balancer_nothing_is_in_flight(self) -> None:
         observation = Observation(vms=(self.LEAVES,), hosts=hosts_with([self.LEAVES]))
-        step = next_step(self.LEAVES, State(observation), DrainTimes(30.0), EPOCH)
+        step = next_step(self.LEAVES, State(observation), DrainTimes(30.0, SILENCE_SECONDS, None), EPOCH)
         assert told(step) == STOPS
 
     def test_a_vm_that_is_enabled_already_is_drained_whatever_its_status_says(self) -> None:

@@ -166,7 +166,9 @@ def _names(items: Sequence[DecisionInput]) -> str:
 
 def recommend(given: PolicyInput) -> Recommendation:
     """The policy behind scaling.policy Sessions."""
-    return judge_load(given.serving, given.sessions, given.spec.scaling.sessions, given.limits(), failing=given.not_answering)
+    return judge_load(
+        given.serving, given.sessions, given.spec.scaling.sessions, given.limits(), failing=given.not_answering
+    )
 
 
 SESSIONS = Policy(recommend)
