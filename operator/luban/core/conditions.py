@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from luban.api.cluster import BondPolicy
 from luban.api.cluster_status import Decision, Placement
+from luban.api.conditions import ConditionName
 from luban.core.memory import Setback
 from luban.core.model import (
     BondObservation,
@@ -22,7 +23,11 @@ MISSES_TOLERATED = 3
 
 LONGEST_MESSAGE = 8192
 """Characters of a message that repeats what nodes said; the API takes 32,768."""
-STRAY_REMEDY = "is removed within five minutes; to keep it, set spec.paused to true"
+STRAY_REMEDY = (
+    "is removed after five minutes, and once no balancer sends it requests; to keep it, set spec.paused to true"
+)
+EXPLAIN_READY: frozenset[ConditionName] = frozenset({"HostsReachable", "VMsHealthy", "BalancersReady"})
+"""The first of these that is False is why VMs are missing; each makes the cluster Degraded."""
 NO_ROOM = "no room for {} more; next VM: {}"
 LEAVING = "once those that are leaving are gone"
 
@@ -67,7 +72,7 @@ def phase_of(state: State, desired: int, conditions: tuple[ConditionState, ...])
     """The state of a cluster that is neither paused nor being deleted."""
     if not state.serving:
         return "Pending"
-    if any(it.status is False and it.type in {"HostsReachable", "VMsHealthy", "BalancersReady"} for it in conditions):
+    if any(it.status is False and it.type in EXPLAIN_READY for it in conditions):
         return "Degraded"
     settled = len(state.answering) == desired and not state.starting and not state.draining
     return "Ready" if settled else "Progressing"
@@ -81,7 +86,7 @@ def _ready(it: Situation, parts: tuple[ConditionState, ...]) -> ConditionState:
     message = f"{answering} of {it.desired} VMs answer" + (f", {it.outdated} to be replaced" if it.outdated else "")
     if answering >= it.desired:
         return ConditionState("Ready", True, "AllServing", message)
-    broken = next((one for one in parts if one.status is False and one.type not in {"LoadKnown", "BondsHealthy"}), None)
+    broken = next((one for one in parts if one.status is False and one.type in EXPLAIN_READY), None)
     if broken is not None:
         return ConditionState("Ready", False, broken.reason, f"{message}: {broken.message}")
     if it.missing > 0 and not it.setbacks:
