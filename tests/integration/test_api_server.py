@@ -112,7 +112,7 @@ def test_a_full_load_of_hosts_is_within_the_cost_limit(luban_api: ControlPlane) 
     body["spec"]["hosts"] = [
         {
             "name": f"host-{number}",
-            "uri": f"qemu+tls://{'h' * 200}-{number}/system",
+            "uri": f"qemu+tls://{'.'.join(['h' * 60] * 3)}-{number}/system",
             "forwardRange": f"127.1.{number}.0/24",
         }
         for number in range(64)
