@@ -122,6 +122,8 @@ class Server:
     """Asks the API server what it thinks of an object, without storing it."""
 
     api: client.CustomObjectsApi
+    as_operator: client.CustomObjectsApi
+    """With the name of the operator's ServiceAccount, which alone may make LubanVMs."""
 
     def judged(self, body: Body) -> tuple[list[str], Body]:
         """Why it is refused, in the API server's words, or the object as it would be stored."""
@@ -130,8 +132,9 @@ class Server:
             if body["kind"] == "LubanHost":
                 made = self.api.create_cluster_custom_object(names.GROUP, names.VERSION, names.HOSTS, body, **options)
             else:
-                plural = names.CLUSTERS if body["kind"] == "LubanCluster" else names.VMS
-                made = self.api.create_namespaced_custom_object(
+                ours = body["kind"] == "LubanVM"
+                plural = names.VMS if ours else names.CLUSTERS
+                made = (self.as_operator if ours else self.api).create_namespaced_custom_object(
                     names.GROUP, names.VERSION, "default", plural, body, **options
                 )
         except ApiException as error:
@@ -152,10 +155,13 @@ def in_full(server: Server, text: str) -> Body:
 @pytest.fixture(scope="module")
 def server(luban_api: ControlPlane) -> Iterator[Server]:
     """The real one."""
-    api = config.new_client_from_config(str(luban_api.layout.admin_kubeconfig))
-    yield Server(client.CustomObjectsApi(api))
-    api.close()
-    api.rest_client.pool_manager.clear()
+    apis = [config.new_client_from_config(str(luban_api.layout.admin_kubeconfig)) for _ in range(2)]
+    apis[1].set_default_header("Impersonate-User", "system:serviceaccount:luban-system:luban-operator")
+    apis[1].set_default_header("Impersonate-Group", "system:masters")
+    yield Server(*map(client.CustomObjectsApi, apis))
+    for api in apis:
+        api.close()
+        api.rest_client.pool_manager.clear()
 
 
 @pytest.fixture(scope="module")
