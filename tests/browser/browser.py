@@ -154,6 +154,8 @@ class Visit:
         """Nothing serious for axe-core, nothing too wide or too small, all Chinese marked, nothing on the console."""
         if keep:
             self._keep(name)
+        # A form that was sent just now may leave no document for a moment.
+        self.page.wait_for_load_state("domcontentloaded")
         wide = self.page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
         assert wide <= 0, f"{name}: {wide} pixels wider than the window"
         found = {
