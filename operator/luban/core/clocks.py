@@ -11,11 +11,7 @@ from luban.api.cluster import LubanClusterSpec
 from luban.api.vm import Phase
 from luban.core.drain import closed
 from luban.core.memory import ClusterMemory, Entered
-from luban.core.model import (
-    BalancerReport,
-    Observation,
-    VMRecord,
-)
+from luban.core.model import BalancerReport, Observation, VMRecord
 from luban.core.state import State
 
 SETTLED_SECONDS = 10.0

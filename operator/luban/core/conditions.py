@@ -9,12 +9,7 @@ from luban.api.cluster import BondPolicy
 from luban.api.cluster_status import Decision, Placement
 from luban.api.conditions import ConditionName
 from luban.core.memory import Setback
-from luban.core.model import (
-    BondObservation,
-    ClusterPhase,
-    ConditionState,
-    VMRecord,
-)
+from luban.core.model import BondObservation, ClusterPhase, ConditionState, VMRecord
 from luban.core.placement import SOUND, UNKNOWN
 from luban.core.state import State
 

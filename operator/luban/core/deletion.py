@@ -10,13 +10,7 @@ from luban.core import unreadable
 from luban.core.conditions import Situation, conditions_of
 from luban.core.members import publications
 from luban.core.memory import ClusterMemory
-from luban.core.model import (
-    Action,
-    DeleteVM,
-    OrphanVM,
-    Plan,
-    RemoveBalancer,
-)
+from luban.core.model import Action, DeleteVM, OrphanVM, Plan, RemoveBalancer
 from luban.core.state import State
 from luban.core.steps import Steps, steps_of
 from luban.core.strays import remove_strays, strays_since

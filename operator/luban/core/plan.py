@@ -15,13 +15,7 @@ from luban.core.deletion import BUSY_SECONDS, plan_deletion
 from luban.core.lifecycle import Step
 from luban.core.members import publications
 from luban.core.memory import ClusterMemory
-from luban.core.model import (
-    Action,
-    CreateVM,
-    DeleteVM,
-    Observation,
-    Plan,
-)
+from luban.core.model import Action, CreateVM, DeleteVM, Observation, Plan
 from luban.core.rollout import vms_to_create, vms_to_delete
 from luban.core.scaling import Room, ScalingResult, decide_scaling, next_look
 from luban.core.setbacks import setbacks_after

@@ -146,7 +146,10 @@ def _kept_back(spec: LubanClusterSpec, wish: Recommendation) -> Recommendation |
 
 
 def _doubted(spec: LubanClusterSpec, state: State, wish: Recommendation) -> Recommendation | None:
-    """No wish to shrink: what looks idle may only be out of reach, and nobody has seen a low load then. None: none."""
+    """Hold instead of a wish to shrink while a VM that serves does not answer our own probe; None: all do.
+
+    It looks idle and may be out of reach. The wish counts as broken off: nobody has seen a low load meanwhile.
+    """
     if wish.delta >= 0 or policy_of(spec.scaling.policy).immediate or not state.probe_failing:
         return None
     names = ", ".join(sorted(state.probe_failing))

@@ -13,10 +13,7 @@ from luban.api.cluster import LubanClusterSpec
 from luban.core import phases
 from luban.core.lifecycle import Step
 from luban.core.memory import ClusterMemory, Setback
-from luban.core.model import (
-    UpdateVM,
-    VMRecord,
-)
+from luban.core.model import UpdateVM, VMRecord
 from luban.core.state import State
 
 FIRST_SECONDS = 10.0

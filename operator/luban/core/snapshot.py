@@ -12,9 +12,7 @@ from luban.api.template import rolls_out
 from luban.core import phases
 from luban.core.drain import may_get_requests, must_drain
 from luban.core.memory import ClusterMemory
-from luban.core.model import (
-    VMRecord,
-)
+from luban.core.model import VMRecord
 from luban.core.placement import Bonds, Candidates, Occupancy, Placing, place, removable, spares
 from luban.core.policies.base import ScalingLimits
 from luban.core.scaling import maximum, minimum

@@ -6,14 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from luban.core import phases
-from luban.core.model import (
-    BalancerReport,
-    DomainRecord,
-    HostObservation,
-    MemberReport,
-    Observation,
-    VMRecord,
-)
+from luban.core.model import BalancerReport, DomainRecord, HostObservation, MemberReport, Observation, VMRecord
 
 RUNNING_STATES = frozenset({"Running", "Paused", "ShuttingDown"})
 

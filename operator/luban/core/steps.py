@@ -10,12 +10,7 @@ from luban.api.vm import Phase
 from luban.core.drain import SILENCE_SECONDS, DrainTimes, progress
 from luban.core.lifecycle import Step, next_step
 from luban.core.memory import ClusterMemory
-from luban.core.model import (
-    Action,
-    DeleteVM,
-    UpdateVM,
-    VMRecord,
-)
+from luban.core.model import Action, DeleteVM, UpdateVM, VMRecord
 from luban.core.state import State
 
 GONE_SECONDS = 600.0

@@ -6,14 +6,11 @@ import math
 
 from luban.api.cluster import LubanClusterSpec
 from luban.core.memory import ClusterMemory
-from luban.core.model import (
-    Action,
-    RemoveStray,
-)
+from luban.core.model import RemoveStray
 from luban.core.state import State
 
 STRAY_SECONDS = 300.0
-"""So long a stray lives on, out of the balancers: time to see what went wrong."""
+"""So long a stray lives on at least: time to see what went wrong."""
 STRAY_NOTICE_SECONDS = 15.0
 """So long nothing is said of it: a host's picture may be some seconds old."""
 
@@ -32,7 +29,7 @@ def strays_in_words(state: State, memory: ClusterMemory, now: float) -> tuple[st
     )
 
 
-def remove_strays(spec: LubanClusterSpec, state: State, memory: ClusterMemory, until: float) -> tuple[Action, ...]:
+def remove_strays(spec: LubanClusterSpec, state: State, memory: ClusterMemory, until: float) -> tuple[RemoveStray, ...]:
     """Remove domains that stood without a LubanVM from `until` or before, and in every tick since.
 
     Never at the first sighting, which could be a call that came late. `until` is minutes ago, unless the cluster goes.
@@ -45,7 +42,9 @@ def remove_strays(spec: LubanClusterSpec, state: State, memory: ClusterMemory, u
     )
 
 
-def remove_idle_strays(spec: LubanClusterSpec, state: State, memory: ClusterMemory, now: float) -> tuple[Action, ...]:
+def remove_idle_strays(
+    spec: LubanClusterSpec, state: State, memory: ClusterMemory, now: float
+) -> tuple[RemoveStray, ...]:
     """The same while the cluster lives: after STRAY_SECONDS, and once no balancer sends requests there any more.
 
     While VMs are missing a stray may serve in their place; then it is drained like any other.
@@ -55,8 +54,7 @@ def remove_idle_strays(spec: LubanClusterSpec, state: State, memory: ClusterMemo
     return tuple(
         removal
         for removal in remove_strays(spec, state, memory, now - STRAY_SECONDS)
-        if isinstance(removal, RemoveStray)
-        and not _gets_requests(
+        if not _gets_requests(
             state, addresses[removal.uuid], patient=memory.strays.get(removal.uuid, now) > now - patience
         )
     )

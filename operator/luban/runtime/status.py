@@ -14,12 +14,7 @@ from luban.api.cluster_status import BalancerStatus, HostBond, HostStatus, Luban
 from luban.api.common import Condition
 from luban.api.reading import faults
 from luban.core.memory import ClusterMemory
-from luban.core.model import (
-    BondObservation,
-    ConditionState,
-    Observation,
-    Plan,
-)
+from luban.core.model import BondObservation, ConditionState, Observation, Plan
 from luban.core.placement import SOUND
 from luban.core.state import State
 from luban.core.times import Now, rfc3339, seconds_of

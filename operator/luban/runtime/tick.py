@@ -13,12 +13,7 @@ from luban.api.cluster import LubanCluster
 from luban.api.cluster_status import LubanClusterStatus
 from luban.api.common import ObjectMeta
 from luban.core.memory import ClusterMemory
-from luban.core.model import (
-    ClusterRef,
-    ConditionState,
-    Failure,
-    Plan,
-)
+from luban.core.model import ClusterRef, ConditionState, Failure, Plan
 from luban.core.plan import plan
 from luban.core.setbacks import memory_for
 from luban.core.times import Now

@@ -9,15 +9,7 @@ from typing import Any
 import pytest
 
 from luban.core.memory import ClusterMemory
-from luban.core.model import (
-    CreateVM,
-    DeleteVM,
-    EnsureDomain,
-    Failure,
-    Member,
-    Observation,
-    Published,
-)
+from luban.core.model import CreateVM, DeleteVM, EnsureDomain, Failure, Member, Observation, Published
 from luban.core.plan import plan
 from luban.core.steps import GONE_SECONDS
 from luban.core.times import Now

@@ -9,10 +9,7 @@ import pytest
 
 from luban.api.cluster import LubanClusterSpec
 from luban.core.memory import ClusterMemory
-from luban.core.model import (
-    Observation,
-    VMRecord,
-)
+from luban.core.model import Observation, VMRecord
 from luban.core.policies.base import ScalingLimits
 from luban.core.scaling import Room, ScalingResult, decide_scaling, maximum, minimum, next_look
 from luban.core.snapshot import Snapshot

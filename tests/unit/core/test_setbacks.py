@@ -4,11 +4,7 @@ from __future__ import annotations
 
 from luban.core.lifecycle import Step
 from luban.core.memory import Setback
-from luban.core.model import (
-    Observation,
-    UpdateVM,
-    VMRecord,
-)
+from luban.core.model import Observation, UpdateVM, VMRecord
 from luban.core.setbacks import FIRST_SECONDS, LONGEST_SECONDS, SOUND_SECONDS, setbacks_after
 from luban.core.state import State
 from tests.fakes.simulator import EPOCH, make_vm
