@@ -256,7 +256,7 @@ def test_every_field_is_tried(cluster: Body, host: Body) -> None:
 
 def test_the_full_objects_are_good(server: Server, cluster: Body, host: Body) -> None:
     assert agree(server, cluster, lambda stored: use(server, stored))
-    assert agree(server, host, LubanHost.parse)
+    assert agree(server, host, LubanHost.model_validate)
 
 
 @pytest.mark.parametrize(
@@ -268,7 +268,9 @@ def test_whatever_a_cluster_may_say_can_be_used(server: Server, cluster: Body, p
 
 @pytest.mark.parametrize(("path", "schema"), HOST_LEAVES, ids=[".".join(map(str, path)) for path, _ in HOST_LEAVES])
 def test_whatever_a_host_may_say_can_be_used(server: Server, host: Body, path: Place, schema: Schema) -> None:
-    assert not list(failures(server, host, path, schema, lambda stored: check_units(LubanHost.parse(stored).spec)))
+    assert not list(
+        failures(server, host, path, schema, lambda stored: check_units(LubanHost.model_validate(stored).spec))
+    )
 
 
 def test_whatever_a_cluster_may_be_called_can_be_used(server: Server, cluster: Body) -> None:

@@ -188,7 +188,7 @@ class TestLoop:
         }
         condition = status["conditions"][0]
         assert (condition["type"], condition["status"], condition["reason"]) == ("BondHealthy", "True", "Healthy")
-        LubanHost.parse(world.api.object)
+        LubanHost.model_validate(world.api.object)
 
     async def test_nothing_new_is_written_only_as_a_sign_of_life(self) -> None:
         world = World(HEALTHY)
