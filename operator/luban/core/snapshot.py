@@ -117,7 +117,8 @@ class Snapshot:
     def limits(self, desired: int) -> ScalingLimits:
         """How far the cluster can grow and shrink from `desired` wanted VMs.
 
-        One that starts on a host which does not answer may never serve: growing does not wait for it.
+        One that starts on a host which does not answer may never serve: growing does not wait for it. Nor does it wait
+        for one above the wanted number, as a rollout's successors are: a long rollout would stop all growing.
         """
         state, behavior = self.state, self.spec.scaling.behavior
         hosts = {vm.host for vm in state.live if self.may_stop(vm)}
@@ -126,7 +127,7 @@ class Snapshot:
         has_host = desired < maximum(self.spec) and (self.chosen_host is not None or len(state.live) > desired)
         return ScalingLimits(
             total=desired,
-            starting=coming + max(0, desired - len(state.live)),
+            starting=min(coming + max(0, desired - len(state.live)), max(0, desired - len(state.answering))),
             minimum=minimum(self.spec),
             maximum=self.spec.scaling.max_vms,
             has_host=has_host,

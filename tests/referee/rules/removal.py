@@ -17,6 +17,7 @@ from tests.referee.centre import stops
 from tests.referee.rules.base import Rule, is_own
 from tests.referee.rules.truth import (
     ceiling,
+    floor,
     has_place,
     host_of,
     is_emptied,
@@ -144,6 +145,10 @@ class TrueCause(Rule):
             self._blame(vm, action.reason, after)
         if cause in ("low load", "limits") or action.reason == SURPLUS:
             self.wanted = min(self.wanted, after)
+        elif cause and self._may_shrink():
+            # The number wanted may sink in the same look, and what goes has another reason to be the first.
+            served = sum(self.centre.serves(it) for it in staying(self.centre) if it.name != vm.name)
+            self.wanted = min(self.wanted, max(served, floor(self.centre)))
 
     def _cause(self, vm: VMRecord, reason: str, after: int) -> str:
         """Why it may go, in a word; empty: it may not."""
@@ -156,8 +161,13 @@ class TrueCause(Rule):
             return "limits"
         if must_move(centre, vm) and not (centre.serves(vm) and has_place(centre, staying(centre), now=False)):
             return "moves"
-        automatic = centre.spec.scaling.policy == "Sessions" and not centre.spec.scaling.pause_scale_in
-        return "low load" if automatic and load_in_words(centre) == "low" and self._has_lasted() else ""
+        return "low load" if self._may_shrink() else ""
+
+    def _may_shrink(self) -> bool:
+        """Whether the load is known and low, and has been for as long as the user asked for."""
+        scaling = self.centre.spec.scaling
+        automatic = scaling.policy == "Sessions" and not scaling.pause_scale_in
+        return automatic and load_in_words(self.centre) == "low" and self._has_lasted()
 
     def _has_lasted(self) -> bool:
         window = self.centre.spec.scaling.behavior.scale_down.stabilization_window.seconds

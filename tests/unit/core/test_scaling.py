@@ -330,6 +330,11 @@ class TestStarting:
             decide = Judge(spec_with(), extra=(make_vm("vm-9", phase),))
             assert said(decide(BUSY)) == ("Hold", "WarmingUp", 4), phase
 
+    def test_but_not_for_one_above_the_wanted_number(self) -> None:
+        """A rollout's successor: a long rollout would stop all growing."""
+        decide = Judge(spec_with(), extra=(make_vm("vm-9", "Booting"),), memory=ClusterMemory(desired=3))
+        assert said(decide(BUSY)) == ("ScaleUp", "AllAboveUpper", 4)
+
     def test_and_for_one_that_is_not_even_created(self) -> None:
         decide = Judge(spec_with(), memory=ClusterMemory(desired=4))
         assert decide(BUSY).decision.reason == "WarmingUp"
