@@ -152,4 +152,21 @@ KNOWN: dict[str, Story] = {
         (3, "lease-moves", "host-b", "host-c"),
         (5, "user-sets-drain", "5s"),
     ),
+    "placed-on-a-host-that-closed": story(
+        0,
+        spec((("host-b", 1, 3), ("host-c", 1, 1)), minVMs=2, maxVMs=2),
+        (60, "host-hangs", "host-c"),
+        (0, "host-refuses", "host-b", "busy"),
+        (0, "user-rolls-out"),
+        (20, "user-cordons", "host-b"),
+    ),
+    "a-rollout-and-fewer-wanted-in-one-look": story(
+        0,
+        spec(DEFAULTS, minVMs=2, behavior={"scaleDown": {"stabilizationWindow": "0s"}}),
+        (60, "load-per-vm-is", 62),
+        (5, "vm-crashes", "host-c"),
+        (0, "load-per-vm-is", 5),
+        (20, "user-rolls-out"),
+        (1, "load-is", 130),
+    ),
 }

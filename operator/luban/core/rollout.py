@@ -31,7 +31,7 @@ def vms_to_delete(snapshot: Snapshot, desired: int) -> list[DeleteVM]:
 
 def _next_to_delete(snapshot: Snapshot, desired: int) -> tuple[VMRecord, str] | None:
     for vm in snapshot.outdated_live:
-        if snapshot.abandoned(vm):
+        if snapshot.abandoned(vm) or snapshot.stranded(vm):
             return vm, snapshot.why_replace(vm)
     if len(snapshot.state.live) > desired:
         return _excess(snapshot, desired)

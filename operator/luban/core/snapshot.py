@@ -64,6 +64,10 @@ class Snapshot:
         useless = vm.name in self.state.reported_sick or not must_drain(vm, self.state)
         return useless and self._emptied(vm.host) and self._long_silent(vm.host) and self.state.balancers_answer
 
+    def stranded(self, vm: VMRecord) -> bool:
+        """Whether the VM was never started, and its host closed meanwhile: it would wait for ever, and hold up all."""
+        return vm.name in self.may_not_start and self._emptied(vm.host) and self.state.reachable(vm.host)
+
     @cached_property
     def may_not_start(self) -> frozenset[str]:
         """VMs whose domain must not be started: a maximum was lowered, or their host closed, since they were placed."""

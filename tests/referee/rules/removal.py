@@ -31,6 +31,8 @@ from tests.referee.story import Happening
 
 TOLERANCE_SECONDS = 6.0
 """The referee looks once a tick, and a calm cluster ticks every five seconds."""
+PAUSED_SECONDS = 60.0
+"""A VM that somebody paused for longer than this has failed, as the documentation says."""
 
 
 class Answers(Rule):
@@ -132,7 +134,9 @@ class TrueCause(Rule):
         self.not_low = 0.0
         """Seconds without a low load, lately."""
         self.failed: set[str] = set()
-        """UIDs of VMs whose domain was seen to be off, or that did not answer in time."""
+        """UIDs of VMs whose domain was seen to be off or paused for long, or that did not answer in time."""
+        self.paused: dict[str, float] = {}
+        """By uid: since when its domain is paused."""
 
     def before(self, action: Action) -> None:
         """Is there a cause?"""
@@ -229,10 +233,17 @@ class TrueCause(Rule):
             domain = centre.domain(vm)
             if domain is None:
                 continue
-            if domain.state in ("Off", "Crashed") or (vm.uid not in self.shown and self._is_late(vm, domain)):
+            if self._has_failed(vm, domain):
                 self.failed.add(vm.uid)
             elif working and not centre.probes_lost and centre.answering_host(vm.host) and centre.answers(vm):
                 self.shown.add(vm.uid)
+
+    def _has_failed(self, vm: VMRecord, domain: Domain) -> bool:
+        if domain.state != "Paused":
+            self.paused.pop(vm.uid, None)
+        elif self.centre.now - self.paused.setdefault(vm.uid, self.centre.now) > PAUSED_SECONDS - TOLERANCE_SECONDS:
+            return True
+        return domain.state in ("Off", "Crashed") or (vm.uid not in self.shown and self._is_late(vm, domain))
 
     def _watch_load(self, seconds: float) -> None:
         """A load that is not low for less than the policy's interval may go unnoticed."""
@@ -244,7 +255,8 @@ class TrueCause(Rule):
             self.low_since = None
 
     def event(self, happening: Happening) -> None:
-        """A shorter startupTimeout holds for the VMs there are."""
+        """A shorter startupTimeout holds for the VMs there are, and so does a wish for fewer."""
+        self.wanted = min(self.wanted, self._upmost())
         now = self.centre.spec.template.spec.startup_timeout.seconds
         for vm in self.centre.vms.values():
             self.shortest[vm.uid] = min(now, self.shortest.get(vm.uid, vm.template.startup_timeout.seconds))

@@ -404,6 +404,18 @@ class TestCordon:
         story.go(300)
         assert story.done == []
 
+    def test_one_that_was_never_started_there_is_given_up(self) -> None:
+        """It must not start, and would hold a place of maxVMs for ever: no rollout would come to an end."""
+        waiting = make_vm("vm-2", "Provisioning", host="host-c")
+        hosts = [{"name": "host-b", "vms": {"max": 1}}, {"name": "host-c", "cordoned": True}]
+        made = planned([make_vm("vm-1"), waiting], states={"vm-2": None}, scaling={"maxVMs": 2}, hosts=hosts)
+        assert [(it.name, it.reason) for it in made.actions if isinstance(it, DeleteVM)] == [("vm-2", "HostCordoned")]
+        assert [it.host for it in made.actions if isinstance(it, CreateVM)] == []
+        kept = planned(
+            [make_vm("vm-1"), waiting], states={"vm-2": None}, scaling={"maxVMs": 2}, hosts=hosts, silent=["host-c"]
+        )
+        assert not [it for it in kept.actions if isinstance(it, DeleteVM)], "nobody knows whether it runs"
+
     def test_a_silent_one_makes_no_room(self) -> None:
         """At maxVMs a successor must wait for its predecessor's end, and that one's would never be seen."""
         story = Story.told(scaling={"maxVMs": 2})
