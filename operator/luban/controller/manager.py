@@ -20,12 +20,12 @@ from luban.core.times import rfc3339
 from luban.errors import LubanError
 from luban.ports import HostRef, Ports
 from luban.render.balancer import settings_of
-from luban.runtime.host_reports import HostReports, node_of
 from luban.runtime.metrics import Metrics
 from luban.runtime.records import awaits_us, cluster_ref, owner_of
 from luban.runtime.remains import Gone, gone_owner_of, remains_of
 from luban.runtime.status import spec_refused, with_conditions
 from luban.runtime.tick import ClusterRuntime, GoneRuntime
+from luban.senses.host_reports import HostReports, node_of
 
 log = structlog.get_logger(__name__)
 

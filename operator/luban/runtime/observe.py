@@ -27,12 +27,12 @@ from luban.core.state import State
 from luban.errors import LubanError
 from luban.ports import HostRef, Ports
 from luban.render.httpd import settings_of
-from luban.runtime.asking import Answers, Asker, Question
-from luban.runtime.host_reports import HostReports
 from luban.runtime.publication import published_of, settings_version
 from luban.runtime.records import belongs_to, cluster_ref, is_adopted, is_orphan, read_vms, with_timings
 from luban.runtime.remains import Gone, Remains, is_left_of
-from luban.runtime.steady import SteadyWords
+from luban.senses.asking import Answers, Asker, Question
+from luban.senses.host_reports import HostReports
+from luban.senses.steady import SteadyWords
 
 log = structlog.get_logger(__name__)
 

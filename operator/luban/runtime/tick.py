@@ -23,7 +23,6 @@ from luban.render.balancer import settings_of
 from luban.runtime.adoption import Adopter
 from luban.runtime.apply import Applier, fault
 from luban.runtime.events import Event, action_events, bond_events, cluster_events
-from luban.runtime.host_reports import HostReports
 from luban.runtime.metrics import Metrics
 from luban.runtime.observe import Look, Observer
 from luban.runtime.recorder import EventRecorder
@@ -31,6 +30,7 @@ from luban.runtime.records import cluster_ref
 from luban.runtime.remains import Gone, deletion_policy_of
 from luban.runtime.status import StatusWriter, build_status, remembered, spec_refused, with_conditions
 from luban.runtime.trouble import RECONCILED, Trouble
+from luban.senses.host_reports import HostReports
 
 log = structlog.get_logger(__name__)
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from luban.core.model import ConditionState, Failure
-from luban.runtime.steady import SteadyWords
+from luban.senses.steady import SteadyWords
 
 RETRY_SECONDS, LONGEST_RETRY_SECONDS = 2.0, 15.0
 """Time to the next tick after one that could not be finished: the first time, and at most."""

@@ -13,7 +13,7 @@ from luban.core.model import BalancerReport, ClusterRef, DomainRecord
 from luban.errors import HostUnreachable, TemporaryError
 from luban.ports import HostRef
 from luban.runtime import observe
-from luban.runtime.steady import SteadyWords
+from luban.senses.steady import SteadyWords
 from tests.fakes.operator_harness import NAMESPACE, OperatorHarness
 
 GAUGE = {"scaling": {"policy": "Sessions", "minVMs": 2, "maxVMs": 6, "sessions": {"source": "Metric"}}}

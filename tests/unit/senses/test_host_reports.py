@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 from luban.api.cluster import Host
 from luban.core.model import BondObservation
 from luban.core.times import rfc3339
-from luban.runtime.host_reports import STALE_SECONDS, HostReports, node_of
+from luban.senses.host_reports import STALE_SECONDS, HostReports, node_of
 from tests.fakes.hosts import NOW, SINCE, body, bond
 
 HOST = Host(name="host-b", uri="qemu+tls://host-b/system")

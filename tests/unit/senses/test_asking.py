@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from luban.runtime.asking import Asker, Question
+from luban.senses.asking import Asker, Question
 
 NO_PATIENCE = 0.0
 
