@@ -21,11 +21,20 @@ class HostRef:
     uri: str
 
 
+@dataclass(frozen=True)
+class MarkedDomain:
+    """A libvirt domain with our metadata."""
+
+    owner: ClusterRef
+    """The LubanCluster that its metadata names."""
+    record: DomainRecord
+
+
 class Hypervisor(Protocol):
     """KVM hosts through libvirt. Each host is independent: a hung one delays only calls to itself."""
 
-    async def list_domains(self, host: HostRef, cluster: ClusterRef) -> dict[str, DomainRecord]:
-        """Domains on the host with this cluster's metadata, by uuid: one bulk call. Raises HostUnreachable."""
+    async def list_domains(self, host: HostRef) -> dict[str, MarkedDomain]:
+        """Domains on the host with our metadata, of all clusters, by uuid: one bulk call. Raises HostUnreachable."""
 
     async def ensure_running(self, host: HostRef, machine: Machine) -> None:
         """Make overlay, seed and domain as far as they are missing, and start it. Idempotent.

@@ -43,7 +43,7 @@ def test_every_need_is_met() -> None:
 
 @on_all
 async def test_nothing_of_ours_at_first(side: Implementation) -> None:
-    assert await side.hypervisor.list_domains(side.host, CLUSTER) == {}
+    assert await side.hypervisor.list_domains(side.host) == {}
 
 
 @on_all
@@ -120,12 +120,15 @@ async def test_an_address_is_observed_when_the_guest_has_one(side: Implementatio
 
 
 @on_all
-async def test_each_cluster_sees_its_own(side: Implementation) -> None:
-    vm = machine(side)
-    await side.hypervisor.ensure_running(side.host, vm)
-    for other in (ClusterRef("shop", "other"), ClusterRef("else", "luban"), replace(CLUSTER, uid="made anew")):
-        assert await side.hypervisor.list_domains(side.host, other) == {}
-    assert await side.hypervisor.list_domains(side.host, replace(CLUSTER, uid="")) != {}
+async def test_each_domain_says_whose_it_is(side: Implementation) -> None:
+    vm, other = (
+        machine(side),
+        replace(machine(side, "luban-x8", "127.0.65.3"), cluster=ClusterRef("else", "other", "0123")),
+    )
+    for it in (vm, other):
+        await side.hypervisor.ensure_running(side.host, it)
+    found = await side.hypervisor.list_domains(side.host)
+    assert {uuid: it.owner for uuid, it in found.items()} == {vm.uuid: CLUSTER, other.uuid: other.cluster}
 
 
 @on_all
@@ -285,7 +288,7 @@ async def test_an_address_that_another_vm_has_is_named_at_once_and_for_good(side
 async def test_an_unusable_uri_is_permanent(side: Implementation) -> None:
     host = HostRef("host-q", "vmware://host-q/system")
     with pytest.raises(PermanentError) as error:
-        await side.hypervisor.list_domains(host, CLUSTER)
+        await side.hypervisor.list_domains(host)
     assert error.value.reason == "InvalidURI"
     assert "host-q" in error.value.message
     assert "vmware://host-q/system" in error.value.message
@@ -295,15 +298,15 @@ async def test_an_unusable_uri_is_permanent(side: Implementation) -> None:
 async def test_a_daemon_that_is_not_there_is_unreachable(side: Implementation) -> None:
     gone = side.other_daemon("qemu+tcp://127.0.0.1:1/system")
     with pytest.raises(HostUnreachable) as error:
-        await side.hypervisor.list_domains(gone, CLUSTER)
+        await side.hypervisor.list_domains(gone)
     assert "host-x" in error.value.message
     with pytest.raises(HostUnreachable):
         await side.hypervisor.ensure_running(gone, machine(side, network={"type": "Bridge", "source": "br0"}))
-    assert await side.hypervisor.list_domains(side.host, CLUSTER) == {}
+    assert await side.hypervisor.list_domains(side.host) == {}
 
 
 @on_all
 async def test_closing_twice(side: Implementation) -> None:
-    await side.hypervisor.list_domains(side.host, CLUSTER)
+    await side.hypervisor.list_domains(side.host)
     await side.hypervisor.close()
     await side.hypervisor.close()

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from luban.api.names import VM_VOLUME
 from luban.core.model import ClusterRef, DomainRecord, DomainState, Machine
 from luban.errors import ForeignDomain, HostUnreachable, LubanError, PermanentError
-from luban.ports import HostRef
+from luban.ports import HostRef, MarkedDomain
 
 RUNNING: frozenset[DomainState] = frozenset({"Running", "Paused", "ShuttingDown"})
 NEVER = float("inf")
@@ -132,15 +132,15 @@ class FakeHypervisor:
 
     # ---- ports.Hypervisor ------------------------------------------------------------------------------------
 
-    async def list_domains(self, host: HostRef, cluster: ClusterRef) -> dict[str, DomainRecord]:
+    async def list_domains(self, host: HostRef) -> dict[str, MarkedDomain]:
         """See Hypervisor."""
-        known = self._called(host, "list_domains", str(cluster))
+        known = self._called(host, "list_domains", "")
         for domain in known.domains.values():
             self._settle(known, domain)
         return {
-            domain.uuid: DomainRecord(domain.uuid, domain.name, domain.state, self._address(domain), domain.reason)
-            for domain in known.domains.values()
-            if domain.cluster is not None and _same(domain.cluster, cluster)
+            it.uuid: MarkedDomain(it.cluster, DomainRecord(it.uuid, it.name, it.state, self._address(it), it.reason))
+            for it in known.domains.values()
+            if it.cluster is not None
         }
 
     async def ensure_running(self, host: HostRef, machine: Machine) -> None:
@@ -287,11 +287,6 @@ def _base_volumes(machine: Machine) -> list[str]:
     boot = machine.template.domain.kernel_boot
     kernel = [boot.kernel_volume, boot.initrd_volume] if boot else []
     return [volume for volume in [machine.template.image.volume, *kernel] if volume]
-
-
-def _same(one: ClusterRef, other: ClusterRef) -> bool:
-    names = (one.namespace, one.name) == (other.namespace, other.name)
-    return names and (not one.uid or not other.uid or one.uid == other.uid)
 
 
 def _require_ours(domain: FakeDomain) -> None:

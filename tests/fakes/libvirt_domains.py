@@ -162,7 +162,7 @@ class Scene:
         self.directory = Directory("host-b", clock=lambda: self.now)
 
     def read(self, cluster: ClusterRef = CLUSTER) -> dict[str, DomainRecord]:
-        return self.directory.read(self.session, cluster)
+        return {uuid: it.record for uuid, it in self.directory.read(self.session).items() if it.owner.covers(cluster)}
 
     def addresses(self, *domains: StandInDomain) -> list[str]:
         """Their addresses, after a round of questions: what is known now, and no later than that."""

@@ -16,6 +16,7 @@ from luban.ports import Leadership, Ports, Unrivalled
 from luban.render.balancer import parse_balancer_json
 from luban.runtime.metrics import Metrics
 from luban.runtime.tick import ClusterRuntime
+from luban.senses import Senses
 from tests.fakes.cluster import FakeCluster
 from tests.fakes.hypervisor import FakeHypervisor
 
@@ -137,7 +138,8 @@ class OperatorHarness:
     def new_operator(self) -> ClusterRuntime:
         """An operator that knows nothing but what the API server has."""
         metrics = Metrics(CollectorRegistry())
-        self.runtime = ClusterRuntime(self.ports(), metrics, LubanCluster.parse(self.body()))
+        ports = self.ports()
+        self.runtime = ClusterRuntime(ports, metrics, LubanCluster.parse(self.body()), Senses.of(ports))
         return self.runtime
 
     def ports(self, leadership: Leadership | None = None) -> Ports:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -18,14 +17,15 @@ from luban.api.reading import read_leniently
 from luban.core.model import ClusterRef, ConditionState
 from luban.core.times import rfc3339
 from luban.errors import LubanError
-from luban.ports import HostRef, Ports
+from luban.ports import Ports
 from luban.render.balancer import settings_of
 from luban.runtime.metrics import Metrics
 from luban.runtime.records import awaits_us, cluster_ref, owner_of
 from luban.runtime.remains import Gone, gone_owner_of, remains_of
 from luban.runtime.status import spec_refused, with_conditions
 from luban.runtime.tick import ClusterRuntime, GoneRuntime
-from luban.senses.host_reports import HostReports, node_of
+from luban.senses import Senses
+from luban.senses.host_reports import node_of
 
 log = structlog.get_logger(__name__)
 
@@ -46,8 +46,6 @@ class Entry:
     runtime: ClusterRuntime
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held by the one loop that ticks it: the daemon's, or later the deletion's."""
-    watches: dict[HostRef, Callable[[], None]] = field(default_factory=dict)
-    """Unsubscribe calls of libvirt's lifecycle events, by host."""
     ending: asyncio.Task[None] | None = None
     """Ends what it has under way and drops its series, after its last tick. None: it is cared for."""
 
@@ -58,8 +56,6 @@ class Manager:
 
     ports: Ports
     metrics: Metrics
-    reports: HostReports = field(default_factory=HostReports)
-    """What node agents say about bonds."""
     _entries: dict[str, Entry] = field(default_factory=dict)
     """By uid of the LubanCluster."""
     _refused: dict[str, ClusterRef] = field(default_factory=dict)
@@ -73,6 +69,9 @@ class Manager:
     _endings: set[asyncio.Task[None]] = field(default_factory=set)
     """Clusters that nobody takes care of any more, each until its last tick is over."""
 
+    def __post_init__(self) -> None:
+        self.senses = Senses.of(self.ports)
+
     def take(self, body: dict[str, Any]) -> Entry:
         """The entry of a cluster, made at first sight.
 
@@ -81,12 +80,11 @@ class Manager:
         uid = body["metadata"]["uid"]
         entry = self._entries.get(uid)
         if entry is None:
-            entry = Entry(ClusterRuntime(self.ports, self.metrics, _cluster_of(body), self.reports))
+            entry = Entry(ClusterRuntime(self.ports, self.metrics, _cluster_of(body), self.senses))
             self._entries[uid] = entry
             self._refused.pop(uid, None)
         else:
             entry.runtime.update(body)
-        self._watch_hosts(entry)
         return entry
 
     def changed(self, body: dict[str, Any]) -> None:
@@ -128,7 +126,7 @@ class Manager:
 
     async def _run_gone(self, gone: Gone, stopped: asyncio.Event) -> None:
         # In a registry of its own: a cluster of the same name may have its metrics in the other.
-        runtime = GoneRuntime(self.ports, Metrics(CollectorRegistry()), gone, self.reports)
+        runtime = GoneRuntime(self.ports, Metrics(CollectorRegistry()), gone, self.senses)
         try:
             await runtime.run(stopped, minimum_period=MINIMUM_PERIOD_SECONDS)
         finally:
@@ -147,12 +145,12 @@ class Manager:
 
     def host_changed(self, body: dict[str, Any]) -> None:
         """A LubanHost was written: the clusters that place VMs there look at once, if it says something new."""
-        if self.reports.take(body, self.ports.clock.monotonic(), self.ports.clock.now()):
+        if self.senses.bonds.take(body, self.ports.clock.monotonic(), self.ports.clock.now()):
             self._wake_those_on(body["metadata"]["name"])
 
     def host_gone(self, node: str) -> None:
         """A LubanHost was deleted."""
-        self.reports.drop(node)
+        self.senses.bonds.drop(node)
         self._wake_those_on(node)
 
     def _wake_those_on(self, node: str) -> None:
@@ -258,8 +256,6 @@ class Manager:
             self._drop_series(refused)
         if entry is None:
             return
-        for unsubscribe in entry.watches.values():
-            unsubscribe()
         for stopped, of in self._stops.items():
             if of == uid:
                 stopped.set()
@@ -279,14 +275,6 @@ class Manager:
         others = (*self._refused.values(), *(entry.runtime.ref for entry in self._entries.values()))
         if all((it.namespace, it.name) != (ref.namespace, ref.name) for it in others):
             self.metrics.forget(ref)
-
-    def _watch_hosts(self, entry: Entry) -> None:
-        """Have libvirt's lifecycle events of the spec's hosts wake the cluster."""
-        wanted = {HostRef(host.name, host.uri) for host in entry.runtime.cluster.spec.hosts}
-        for gone in set(entry.watches) - wanted:
-            entry.watches.pop(gone)()
-        for host in wanted - set(entry.watches):
-            entry.watches[host] = self.ports.hypervisor.watch(host, entry.runtime.domain_changed)
 
 
 def _left_to_itself(error: ValueError) -> tuple[ConditionState, ...]:

@@ -35,6 +35,11 @@ class ClusterRef:
     def __str__(self) -> str:
         return f"{self.namespace}/{self.name}"
 
+    def covers(self, other: ClusterRef) -> bool:
+        """Whether both are the same; a missing uid on either side matches any."""
+        same = (self.namespace, self.name) == (other.namespace, other.name)
+        return same and (not self.uid or not other.uid or self.uid == other.uid)
+
 
 @dataclass(frozen=True)
 class Machine:

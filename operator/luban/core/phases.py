@@ -22,6 +22,8 @@ PROBED: frozenset[Phase] = frozenset({"Booting", "Ready", "Paused"})
 """Their readiness is asked for."""
 AWAITED: frozenset[Phase] = frozenset({"Booting"})
 """Asked again and again until they answer: users wait for it."""
+SEEN_ON_HOST: frozenset[Phase] = frozenset({"Pending", "Provisioning", "Booting", "Stopping"})
+"""What becomes of them next is seen on their host: what that said a while ago is too old."""
 BECOMES_READY: frozenset[Phase] = frozenset({"Booting", "Paused"})
 """From here a VM becomes Ready, which ends the patience with what failed."""
 NO_USE: frozenset[Phase] = frozenset({"Failed", "Paused"})
@@ -37,6 +39,7 @@ GROUPS: dict[str, frozenset[Phase]] = {
     "PAST_DRAINING": PAST_DRAINING,
     "PROBED": PROBED,
     "AWAITED": AWAITED,
+    "SEEN_ON_HOST": SEEN_ON_HOST,
     "BECOMES_READY": BECOMES_READY,
     "NO_USE": NO_USE,
     "IN_VAIN": IN_VAIN,

@@ -26,11 +26,6 @@ class Mark:
     address: str = ""
     """Address planned beforehand (network type User); empty: none."""
 
-    def covers(self, cluster: ClusterRef) -> bool:
-        """Whether the domain belongs to that cluster; a missing uid on either side matches any."""
-        same = (self.cluster.namespace, self.cluster.name) == (cluster.namespace, cluster.name)
-        return same and (not self.cluster.uid or not cluster.uid or self.cluster.uid == cluster.uid)
-
 
 def mark_element(mark: Mark) -> ET.Element:
     """One flat element: libvirt strips namespace prefixes when it is asked for it, so children would be lost."""

@@ -14,7 +14,7 @@ import structlog
 from luban.api.cluster import LubanCluster
 from luban.core.model import Action, EnsureDomain, Failure, Plan
 from luban.errors import Conflict, LubanError, NotLeader, PermanentError
-from luban.ports import Ports
+from luban.ports import HostRef, Ports
 from luban.runtime.carry_out import Hands, failure_subject, host_of, subject
 from luban.runtime.retries import Retries
 
@@ -48,10 +48,15 @@ def fault(error: Exception) -> Failure:
 
 @dataclass
 class Applier:
-    """Carries out plans of one cluster. `on_done` is called when a background action ended, to look again."""
+    """Carries out plans of one cluster.
+
+    `on_done` is called when a background action ended, to look again; `touched` with each host on which something was
+    done.
+    """
 
     ports: Ports
     on_done: Callable[[], None] = lambda: None
+    touched: Callable[[HostRef], None] = lambda _host: None
     provision_failures: dict[str, Failure] = field(default_factory=dict)
     """By VM: why the last attempt to make its domain failed."""
     action_failures: dict[str, Failure] = field(default_factory=dict)
@@ -70,7 +75,7 @@ class Applier:
         chains: dict[str, list[Action]] = defaultdict(list)
         for action in plan.actions:
             chains[subject(action)].append(action)
-        hands = Hands(self.ports, cluster, bodies)
+        hands = Hands(self.ports, cluster, bodies, self.touched)
         started = [self._start(hands, name, chain) for name, chain in chains.items()]
         waiting = {task for task in started if task is not None}
         if not waiting:

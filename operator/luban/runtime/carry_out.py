@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,12 +73,14 @@ def host_of(action: Action) -> str:
 class Hands:
     """Carries out the actions of one cluster as it is now.
 
-    `bodies`: LubanVM objects by name, as they were when the plan was made.
+    `bodies`: LubanVM objects by name, as they were when the plan was made. `touched`: told of each host on which
+    something was done, or tried.
     """
 
     ports: Ports
     cluster: LubanCluster
     bodies: Mapping[str, Mapping[str, Any]]
+    touched: Callable[[HostRef], None]
 
     @property
     def ref(self) -> ClusterRef:
@@ -90,10 +93,12 @@ class Hands:
             raise NotLeader("NotLeader", f"{subject(action)}: left to the operator that leads")
         match action:
             case EnsureDomain() | ShutdownDomain() | DestroyDomain() | RemoveDomain():
-                await self._domain(action)
+                with self._touching(HostRef(action.vm.host, action.vm.host_uri)) as host:
+                    await self._domain(action, host)
             case RemoveStray():
                 pool = self.cluster.spec.template.spec.image.pool
-                await self.ports.hypervisor.remove(HostRef(action.host, action.host_uri), action.uuid, pool)
+                with self._touching(HostRef(action.host, action.host_uri)) as host:
+                    await self.ports.hypervisor.remove(host, action.uuid, pool)
             case PublishBalancer():
                 await self._publish(action)
             case RemoveBalancer():
@@ -101,9 +106,16 @@ class Hands:
             case CreateVM() | DeleteVM() | ReleaseVM() | UpdateVM() | OrphanVM():
                 await self._object(action)
 
-    async def _domain(self, action: DomainAction) -> None:
+    @contextmanager
+    def _touching(self, host: HostRef) -> Iterator[HostRef]:
+        """Whatever becomes of it: what is known of the host is too old then."""
+        try:
+            yield host
+        finally:
+            self.touched(host)
+
+    async def _domain(self, action: DomainAction, host: HostRef) -> None:
         vm, hypervisor = action.vm, self.ports.hypervisor
-        host = HostRef(vm.host, vm.host_uri)
         match action:
             case EnsureDomain():
                 self._require_host(vm)

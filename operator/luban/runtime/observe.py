@@ -15,32 +15,25 @@ from luban.core.model import (
     BalancerReport,
     BondObservation,
     ClusterRef,
-    DomainRecord,
     Failure,
     HostObservation,
     Observation,
     Published,
     VMRecord,
 )
-from luban.core.phases import AWAITED, PROBED
+from luban.core.phases import AWAITED, PROBED, SEEN_ON_HOST
 from luban.core.state import State
-from luban.errors import LubanError
 from luban.ports import HostRef, Ports
 from luban.render.httpd import settings_of
 from luban.runtime.publication import published_of, settings_version
 from luban.runtime.records import belongs_to, cluster_ref, is_adopted, is_orphan, read_vms, with_timings
 from luban.runtime.remains import Gone, Remains, is_left_of
+from luban.senses import Senses
 from luban.senses.asking import Answers, Asker, Question
-from luban.senses.host_reports import HostReports
 from luban.senses.steady import SteadyWords
 
 log = structlog.get_logger(__name__)
 
-HOST_PATIENCE_SECONDS = 1.0
-"""A tick waits so long for a host; a slower one is asked no second time meanwhile."""
-HOST_MEMORY_SECONDS = 5.0
-"""So long a host that has not answered yet counts as it was seen last: libvirtd holds back its answers for a second or
-two while it destroys a domain. After that it is unreachable."""
 PROBE_PATIENCE_SECONDS = 0.5
 """A tick waits so long for the VMs' answers; what comes later counts in a later tick."""
 SCRAPE_SECONDS = 1.0
@@ -64,41 +57,24 @@ class Look:
     """Names of LubanVMs that are nobody's, and could be ours."""
 
 
-@dataclass(frozen=True)
-class _Asked:
-    """A question to a host that is under way. It asks for our domains and those of these adopted VMs, by uid."""
-
-    adopted: frozenset[str]
-    task: asyncio.Task[dict[str, DomainRecord]]
-
-
-@dataclass(frozen=True)
-class _Picture:
-    """A host's domains, ours and those of these adopted VMs, and when it said so."""
-
-    adopted: frozenset[str]
-    at: float
-    domains: dict[str, DomainRecord]
-
-
 @dataclass
 class Observer:
-    """Looks at one cluster. Keeps calls that a host has not answered yet, so that it is never asked twice at once."""
+    """Looks at one cluster."""
 
     ports: Ports
-    reports: HostReports = field(default_factory=HostReports)
-    """What node agents say about bonds."""
+    senses: Senses
+    """What is known beyond this cluster."""
     wake: Callable[[], None] = lambda: None
     """Called when a VM that boots answers."""
-    _pending: dict[HostRef, _Asked] = field(default_factory=dict)
-    _last: dict[HostRef, _Picture] = field(default_factory=dict)
-    """What each host answered last."""
+    domain_changed: Callable[[str], None] = lambda _uuid: None
+    """Called with the uuid of a domain to which something happened; empty: a host's connection was lost."""
     _left_out: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """By VM: what could not be read in the last look."""
     _words: SteadyWords = field(default_factory=SteadyWords)
-    """Of hosts and balancers that do not answer."""
+    """Of balancers that do not answer."""
 
     def __post_init__(self) -> None:
+        self._key = object()
         self._readiness: Asker[bool] = Asker(self.ports.clock.monotonic, self.wake)
         self._gauges: Asker[int | None] = Asker(self.ports.clock.monotonic)
 
@@ -106,9 +82,7 @@ class Observer:
         """Ask nobody any more."""
         self._readiness.close()
         self._gauges.close()
-        for asked in self._pending.values():
-            asked.task.cancel()
-        self._pending.clear()
+        self.senses.hosts.follow(self._key, (), self.domain_changed)
 
     async def observe(
         self, cluster: LubanCluster, failures: Mapping[str, Failure], troubles: Mapping[str, Failure]
@@ -122,12 +96,11 @@ class Observer:
         self._tell(ref, read.left_out)
         vms = tuple(with_timings(record, cluster.spec.template.spec) for record in read.records)
         adopted = frozenset(str(body["metadata"]["uid"]) for body in bodies if is_adopted(body))
-        asking = asyncio.ensure_future(self._hosts(ref, _hosts_of(cluster, vms), adopted))
+        looking = asyncio.ensure_future(self._hosts(cluster, vms, adopted))
         try:
             published, reports = await self._balancers(cluster, ref)
         finally:
-            # Also if the API server fails meanwhile: nobody else would hear what the hosts answer.
-            hosts = await asking
+            hosts = await looking
         observation = Observation(
             vms=vms,
             hosts=hosts,
@@ -151,71 +124,16 @@ class Observer:
 
     def _bonds(self, cluster: LubanCluster) -> dict[str, BondObservation]:
         now = self.ports.clock.monotonic()
-        looks = {host.name: self.reports.look(host, now) for host in cluster.spec.hosts}
+        looks = {host.name: self.senses.bonds.look(host, now) for host in cluster.spec.hosts}
         return {name: bond for name, bond in looks.items() if bond is not None}
 
     async def _hosts(
-        self, cluster: ClusterRef, hosts: list[HostRef], adopted: frozenset[str]
+        self, cluster: LubanCluster, vms: tuple[VMRecord, ...], adopted: frozenset[str]
     ) -> tuple[HostObservation, ...]:
-        return tuple(await asyncio.gather(*(self._host(cluster, host, adopted) for host in hosts)))
-
-    async def _domains(
-        self,
-        cluster: ClusterRef,
-        host: HostRef,
-        adopted: frozenset[str],
-        before: asyncio.Task[dict[str, DomainRecord]] | None,
-    ) -> dict[str, DomainRecord]:
-        """Domains that bear our mark, and those of adopted VMs, which bear that of another cluster of our name.
-
-        `before`: ends first, for no host is asked twice at once.
-        """
-        if before is not None:
-            await asyncio.wait({before})
-        domains = await self.ports.hypervisor.list_domains(host, cluster)
-        if not adopted:
-            return domains
-        others = await self.ports.hypervisor.list_domains(host, replace(cluster, uid=""))
-        return {**{uuid: others[uuid] for uuid in adopted & others.keys()}, **domains}
-
-    async def _host(self, cluster: ClusterRef, host: HostRef, adopted: frozenset[str]) -> HostObservation:
-        asked = self._ask(cluster, host, adopted)
-        done, _ = await asyncio.wait({asked.task}, timeout=HOST_PATIENCE_SECONDS)
-        if not done:
-            return self._as_seen_last(host, adopted)
-        self._pending.pop(host, None)
-        if asked.task.cancelled():
-            # Nobody stopped us: the call was given up further down, and says nothing.
-            return self._as_seen_last(host, adopted)
-        try:
-            domains = asked.task.result()
-        except LubanError as error:
-            self._last.pop(host, None)
-            return HostObservation(host.name, False, self._words.choose(host.name, error.message))
-        except Exception as error:  # One host must not end the look at all others.
-            self._last.pop(host, None)
-            log.exception("unexpected error of a host", cluster=str(cluster), host=host.name)
-            return HostObservation(host.name, False, self._words.choose(host.name, f"{type(error).__name__}: {error}"))
-        self._words.over(host.name)
-        self._last[host] = _Picture(asked.adopted, self.ports.clock.monotonic(), domains)
-        return HostObservation(host.name, True, domains=domains)
-
-    def _ask(self, cluster: ClusterRef, host: HostRef, adopted: frozenset[str]) -> _Asked:
-        """The question that is under way, or another behind it if that one leaves out what was adopted since."""
-        before = self._pending.get(host)
-        if before is not None and adopted <= before.adopted:
-            return before
-        asking = self._domains(cluster, host, adopted, before.task if before is not None else None)
-        self._pending[host] = _Asked(adopted, asyncio.ensure_future(asking))
-        return self._pending[host]
-
-    def _as_seen_last(self, host: HostRef, adopted: frozenset[str]) -> HostObservation:
-        """As the host said lately. A picture from before an adoption would show what was adopted as lost."""
-        last, now = self._last.get(host), self.ports.clock.monotonic()
-        if last is not None and adopted <= last.adopted and now - last.at <= HOST_MEMORY_SECONDS:
-            return HostObservation(host.name, True, domains=last.domains)
-        words = f"libvirt on {host.name} has not answered yet"
-        return HostObservation(host.name, False, self._words.choose(host.name, words))
+        awaited = {vm.host for vm in vms if vm.phase in SEEN_ON_HOST}
+        hosts = {host: host.name in awaited for host in _hosts_of(cluster, vms)}
+        self.senses.hosts.follow(self._key, hosts.keys(), self.domain_changed)
+        return await self.senses.hosts.look(cluster_ref(cluster), adopted, hosts)
 
     async def _balancers(
         self, cluster: LubanCluster, ref: ClusterRef

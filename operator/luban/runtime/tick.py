@@ -30,7 +30,7 @@ from luban.runtime.records import cluster_ref
 from luban.runtime.remains import Gone, deletion_policy_of
 from luban.runtime.status import StatusWriter, build_status, remembered, spec_refused, with_conditions
 from luban.runtime.trouble import RECONCILED, Trouble
-from luban.senses.host_reports import HostReports
+from luban.senses import Senses
 
 log = structlog.get_logger(__name__)
 
@@ -46,8 +46,8 @@ class ClusterRuntime:
     ports: Ports
     metrics: Metrics
     cluster: LubanCluster
-    reports: HostReports = field(default_factory=HostReports)
-    """What node agents say about bonds."""
+    senses: Senses
+    """What is known beyond this cluster."""
     memory: ClusterMemory = field(default_factory=ClusterMemory)
     spec_condition: ConditionState = SPEC_VALID
     finished: bool = False
@@ -58,9 +58,9 @@ class ClusterRuntime:
         self._version = self.cluster.metadata.resource_version
         """Of the LubanCluster as it was read or written last."""
         self.wake = asyncio.Event()
-        self.observer = Observer(self.ports, self.reports, self.wake.set)
+        self.observer = Observer(self.ports, self.senses, self.wake.set, self.domain_changed)
         self.adopter = Adopter(self.ports)
-        self.applier = Applier(self.ports, on_done=self.wake.set)
+        self.applier = Applier(self.ports, self.wake.set, self.senses.hosts.touch)
         if self.cluster.left_out:
             log.warning("parts of the status left out", cluster=str(self.ref), parts=self.cluster.left_out)
         # What cannot be read must not stay beside what is true now.

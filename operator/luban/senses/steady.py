@@ -20,6 +20,10 @@ class SteadyWords:
         self._last[about] = words
         return told
 
+    def keep(self, about: str, words: str) -> str:
+        """What is told already, else these words."""
+        return self._told.setdefault(about, words)
+
     def over(self, about: str) -> None:
         """The trouble is over."""
         self._told.pop(about, None)

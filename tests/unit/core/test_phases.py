@@ -78,6 +78,17 @@ EXPECTED: dict[str, dict[Phase, bool]] = {
         "Failed": False,
         "Lost": False,
     },
+    "SEEN_ON_HOST": {
+        "Pending": True,
+        "Provisioning": True,
+        "Booting": True,
+        "Ready": False,
+        "Paused": False,
+        "Draining": False,
+        "Stopping": True,
+        "Failed": False,
+        "Lost": False,
+    },
     "BECOMES_READY": {
         "Pending": False,
         "Provisioning": False,

@@ -287,14 +287,6 @@ def test_metadata_of_a_domain_is_the_mark(test_driver: libvirt.virConnect) -> No
     assert mark == Mark(spec().cluster, "luban-x7", "default", "luban-web.qcow2", "127.0.17.2")
 
 
-def test_cluster_of_the_same_name_made_anew_is_another_cluster() -> None:
-    mark = Mark(ClusterRef("shop", "luban", "old"), "luban-x7", "default", "web.qcow2")
-    assert mark.covers(ClusterRef("shop", "luban", "old"))
-    assert mark.covers(ClusterRef("shop", "luban"))
-    assert not mark.covers(ClusterRef("shop", "luban", "new"))
-    assert not mark.covers(ClusterRef("shop", "other", "old"))
-
-
 def test_mac_addresses_are_ours_to_give_stable_and_spread() -> None:
     """A unicast address has the lowest bit of its first byte clear, a locally administered one the next bit set."""
     addresses = {mac_address(f"{UUID}{number}") for number in range(20_000)}

@@ -10,10 +10,9 @@ from typing import Any
 import pytest
 
 from luban.api import names
-from luban.core.model import ClusterRef, DomainRecord
 from luban.errors import PermanentError
-from luban.ports import HostRef
-from luban.runtime import observe
+from luban.ports import HostRef, MarkedDomain
+from luban.senses import hosts
 from tests.fakes.operator_harness import NAMESPACE, OperatorHarness, cluster_body
 
 ORPHAN = {"deletionPolicy": "Orphan"}
@@ -138,17 +137,17 @@ async def test_one_that_cannot_be_had_holds_up_no_cluster() -> None:
 @pytest.mark.parametrize("slow_call", [1, 2], ids=["asked-before", "seen-before"])
 async def test_a_picture_from_before_loses_nobody(slow_call: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """A host that answers slowly just then: what it said before knows nothing of what was adopted."""
-    monkeypatch.setattr(observe, "HOST_PATIENCE_SECONDS", 0.01)
+    monkeypatch.setattr(hosts, "PATIENCE_SECONDS", 0.01)
     harness, left = await orphaned()
     apply_again(harness)
     held, answer = asyncio.Event(), harness.hypervisor.list_domains
     asked: Counter[str] = Counter()
 
-    async def slow(host: HostRef, cluster: ClusterRef) -> dict[str, DomainRecord]:
+    async def slow(host: HostRef) -> dict[str, MarkedDomain]:
         asked[host.name] += 1
         if asked[host.name] != slow_call:
-            return await answer(host, cluster)
-        before = await answer(host, cluster)
+            return await answer(host)
+        before = await answer(host)
         await held.wait()
         return before
 

@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry
 from luban.api.cluster import LubanCluster
 from luban.runtime.metrics import Metrics
 from luban.runtime.tick import ClusterRuntime
+from luban.senses import Senses
 from tests.fakes.operator_harness import OperatorHarness
 
 READS = {"list_vms", "read_config_map", "balancer_endpoint", "read_cluster", "read_secret"}
@@ -31,7 +32,8 @@ class Term:
 
 def rival(harness: OperatorHarness, term: Term) -> ClusterRuntime:
     """Another operator."""
-    return ClusterRuntime(harness.ports(term), Metrics(CollectorRegistry()), LubanCluster.parse(harness.body()))
+    ports = harness.ports(term)
+    return ClusterRuntime(ports, Metrics(CollectorRegistry()), LubanCluster.parse(harness.body()), Senses.of(ports))
 
 
 def acts(harness: OperatorHarness) -> set[str]:

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from luban.api import names
-from luban.core.model import ClusterRef, DomainRecord
 from luban.errors import PermanentError, TemporaryError
-from luban.ports import HostRef
+from luban.ports import HostRef, MarkedDomain
 from luban.runtime import observe
 from luban.runtime.status import VOLATILE_SECONDS
+from luban.senses import hosts
 from tests.fakes.hosts import body, bond
 from tests.fakes.operator_harness import NAMESPACE, Killed, OperatorHarness
 
@@ -127,14 +127,14 @@ async def test_silent_host_keeps_its_vms() -> None:
 
 
 async def test_a_host_that_hesitates_is_not_called_unreachable_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(observe, "HOST_PATIENCE_SECONDS", 0.01)
+    monkeypatch.setattr(hosts, "PATIENCE_SECONDS", 0.01)
     harness = OperatorHarness()
     await harness.run(60)
     gate, real = asyncio.Event(), harness.hypervisor.list_domains
 
-    async def hesitates(host: HostRef, cluster: ClusterRef) -> dict[str, DomainRecord]:
+    async def hesitates(host: HostRef) -> dict[str, MarkedDomain]:
         await gate.wait()
-        return await real(host, cluster)
+        return await real(host)
 
     harness.hypervisor.list_domains = hesitates  # type: ignore[method-assign]
     await harness.tick()
@@ -155,7 +155,7 @@ def reachable(harness: OperatorHarness) -> str:
 async def test_the_next_vm_avoids_an_impaired_bond_and_says_so() -> None:
     harness = OperatorHarness({"scaling": {"policy": "Manual"}})
     await harness.run(60)
-    reports = harness.runtime.reports
+    reports = harness.runtime.senses.bonds
     degraded = bond(verdict="Degraded", active=1, message="bond0: eth2 has no carrier")
     reports.take(body(degraded, node="host-b", at=harness.clock.seconds), harness.clock.seconds, harness.clock.seconds)
     reports.take(body(node="host-c", at=harness.clock.seconds), harness.clock.seconds, harness.clock.seconds)
@@ -180,7 +180,7 @@ async def test_bond_events_on_transitions_of_each_host() -> None:
     async def becomes(host: str, verdict: str) -> list[str]:
         """Reasons of the events that follow."""
         before, now = len(harness.api.event_log), harness.clock.seconds
-        harness.runtime.reports.take(body(bond(verdict=verdict), node=host, at=now), now, now)
+        harness.runtime.senses.bonds.take(body(bond(verdict=verdict), node=host, at=now), now, now)
         await harness.run(20)
         return [it.reason for it in harness.api.event_log[before:]]
 
@@ -196,7 +196,7 @@ async def test_bond_events_on_transitions_of_each_host() -> None:
 async def test_a_flapping_port_does_not_write_the_clusters_status_again_and_again() -> None:
     harness = OperatorHarness({"scaling": {"policy": "Manual"}})
     await harness.run(60)
-    reports, writes, begun = harness.runtime.reports, [], harness.clock.seconds
+    reports, writes, begun = harness.runtime.senses.bonds, [], harness.clock.seconds
     real = harness.api.patch_cluster_status
 
     async def counted(*arguments: Any, **options: Any) -> str:

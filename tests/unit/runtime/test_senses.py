@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from luban.core.model import BalancerReport, ClusterRef, DomainRecord
+from luban.core.model import BalancerReport, ClusterRef
 from luban.errors import HostUnreachable, TemporaryError
-from luban.ports import HostRef
+from luban.ports import HostRef, MarkedDomain
 from luban.runtime import observe
+from luban.senses import hosts
 from luban.senses.steady import SteadyWords
 from tests.fakes.operator_harness import NAMESPACE, OperatorHarness
 
@@ -106,14 +107,14 @@ async def test_a_host_is_asked_once_when_the_balancer_cannot_be(monkeypatch: pyt
     await harness.run(60)
     real, under_way, most = harness.hypervisor.list_domains, 0, 0
 
-    async def slow(host: HostRef, cluster: ClusterRef) -> dict[str, DomainRecord]:
+    async def slow(host: HostRef) -> dict[str, MarkedDomain]:
         nonlocal under_way, most
         under_way += 1
         most = max(most, under_way)
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         under_way -= 1
-        return await real(host, cluster)
+        return await real(host)
 
     harness.hypervisor.list_domains = slow  # type: ignore[method-assign]
     harness.api.fail_next("read_config_map", TemporaryError("Unavailable", "no"), times=5)
@@ -129,10 +130,10 @@ async def test_an_error_that_nobody_foresaw_makes_one_host_unreachable() -> None
     await harness.run(60)
     real = harness.hypervisor.list_domains
 
-    async def break_(host: HostRef, cluster: ClusterRef) -> dict[str, DomainRecord]:
+    async def break_(host: HostRef) -> dict[str, MarkedDomain]:
         if host.name == "host-b":
             raise ValueError("no such thing")
-        return await real(host, cluster)
+        return await real(host)
 
     harness.hypervisor.list_domains = break_  # type: ignore[method-assign]
     with capture_logs() as logs:
@@ -154,10 +155,10 @@ async def test_a_host_that_hangs_is_told_in_words_that_stay() -> None:
     texts = itertools.cycle(TEXTS)
     real = harness.hypervisor.list_domains
 
-    async def hangs(host: HostRef, cluster: ClusterRef) -> dict[str, DomainRecord]:
+    async def hangs(host: HostRef) -> dict[str, MarkedDomain]:
         if host.name == "host-c":
             raise HostUnreachable("HostUnreachable", next(texts))
-        return await real(host, cluster)
+        return await real(host)
 
     harness.hypervisor.list_domains = hangs  # type: ignore[method-assign]
     harness.api.calls.clear()
@@ -209,33 +210,33 @@ async def test_a_deletion_that_cannot_go_on_is_looked_at_ever_more_seldom() -> N
 
 
 async def test_a_clock_that_is_set_back_makes_no_silent_host_reachable(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(observe, "HOST_PATIENCE_SECONDS", 0.01)
+    monkeypatch.setattr(hosts, "PATIENCE_SECONDS", 0.01)
     harness = OperatorHarness()
     await harness.run(60)
     gate = asyncio.Event()
 
-    async def hangs(*_: Any) -> dict[str, DomainRecord]:
+    async def hangs(*_: Any) -> dict[str, MarkedDomain]:
         await gate.wait()
         return {}
 
     harness.hypervisor.list_domains = hangs  # type: ignore[method-assign]
     harness.clock.seconds -= 3600
-    await harness.run(10)
+    await harness.run(20)
     assert not any(host["reachable"] for host in harness.body()["status"]["hosts"])
     harness.runtime.observer.close()
 
 
 async def test_a_loop_that_ended_while_a_host_hangs_can_begin_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """A deletion goes on where the daemon left off."""
-    monkeypatch.setattr(observe, "HOST_PATIENCE_SECONDS", 0.01)
+    monkeypatch.setattr(hosts, "PATIENCE_SECONDS", 0.01)
     harness = OperatorHarness()
     await harness.run(60)
     gate, answer = asyncio.Event(), harness.hypervisor.list_domains
 
-    async def hangs(host: HostRef, cluster: ClusterRef) -> dict[str, DomainRecord]:
+    async def hangs(host: HostRef) -> dict[str, MarkedDomain]:
         if host.name == "host-c":
             await gate.wait()
-        return await answer(host, cluster)
+        return await answer(host)
 
     harness.hypervisor.list_domains = hangs  # type: ignore[method-assign]
     for _ in range(3):
@@ -253,10 +254,10 @@ async def test_a_call_that_is_given_up_is_a_host_that_has_not_answered() -> None
     await harness.run(60)
     answer = harness.hypervisor.list_domains
 
-    async def given_up(host: HostRef, cluster: ClusterRef) -> dict[str, DomainRecord]:
+    async def given_up(host: HostRef) -> dict[str, MarkedDomain]:
         if host.name == "host-c":
             raise asyncio.CancelledError
-        return await answer(host, cluster)
+        return await answer(host)
 
     harness.hypervisor.list_domains = given_up  # type: ignore[method-assign]
     await harness.run(20)

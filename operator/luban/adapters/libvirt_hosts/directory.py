@@ -22,7 +22,8 @@ from luban.adapters.libvirt_hosts.domains import read_mark
 from luban.adapters.libvirt_hosts.errors import attempt, find
 from luban.adapters.libvirt_hosts.session import Session
 from luban.adapters.libvirt_hosts.states import IO_ERROR, NO_SPACE, Standing, standing
-from luban.core.model import ClusterRef, DomainRecord
+from luban.core.model import DomainRecord
+from luban.ports import MarkedDomain
 from luban.render.domain_mark import Mark
 
 log = structlog.get_logger(__name__)
@@ -61,13 +62,13 @@ class Directory:
         self._marks: dict[str, Mark | None] = {}
         self._complaints: dict[str, str] = {}
 
-    def read(self, session: Session, cluster: ClusterRef) -> dict[str, DomainRecord]:
-        """All domains of the cluster on the host, by uuid."""
+    def read(self, session: Session) -> dict[str, MarkedDomain]:
+        """All domains on the host with our mark, by uuid."""
         rows = _bulk(session.connection)
         session.proceed()
         self._forget_all_but(rows)
         enough_at = self.clock() + ASIDE_SECONDS
-        ours = self._of(cluster, rows)
+        ours = self._marked(rows)
         self._look_for_addresses(
             session, {uuid: rows[uuid] for uuid, mark in ours.items() if not mark.address}, enough_at
         )
@@ -75,12 +76,15 @@ class Directory:
         self._complain(published.complaints)
         disks = self.disks.reasons()
         return {
-            uuid: DomainRecord(
-                uuid,
-                rows[uuid].domain.name(),
-                rows[uuid].standing.state,
-                mark.address or published.by_uuid.get(uuid, ""),
-                disks.get(uuid) or rows[uuid].standing.reason,
+            uuid: MarkedDomain(
+                mark.cluster,
+                DomainRecord(
+                    uuid,
+                    rows[uuid].domain.name(),
+                    rows[uuid].standing.state,
+                    mark.address or published.by_uuid.get(uuid, ""),
+                    disks.get(uuid) or rows[uuid].standing.reason,
+                ),
             )
             for uuid, mark in ours.items()
         }
@@ -110,9 +114,9 @@ class Directory:
         if domain is not None and libvirt.VIR_DOMAIN_DISK_ERROR_NO_SPACE in (attempt(domain.diskErrors) or {}).values():
             self.disks.note(uuid, NO_SPACE)
 
-    def _of(self, cluster: ClusterRef, rows: Mapping[str, _Row]) -> dict[str, Mark]:
+    def _marked(self, rows: Mapping[str, _Row]) -> dict[str, Mark]:
         marks = {uuid: self._mark_of(uuid, row.domain) for uuid, row in rows.items()}
-        return {uuid: mark for uuid, mark in marks.items() if mark is not None and mark.covers(cluster)}
+        return {uuid: mark for uuid, mark in marks.items() if mark is not None}
 
     def _mark_of(self, uuid: str, domain: libvirt.virDomain) -> Mark | None:
         if uuid in self._marks:

@@ -24,9 +24,9 @@ from luban.adapters.libvirt_hosts.lane import Lane
 from luban.adapters.libvirt_hosts.session import Connector, Keepalive, Knock, Opener, Session, no_knock
 from luban.adapters.libvirt_hosts.storage import MissingPools
 from luban.adapters.libvirt_hosts.uri import is_local
-from luban.core.model import ClusterRef, DomainRecord, Machine
+from luban.core.model import Machine
 from luban.errors import LubanError
-from luban.ports import HostRef
+from luban.ports import HostRef, MarkedDomain
 
 T = TypeVar("T")
 log = structlog.get_logger(__name__)
@@ -119,12 +119,10 @@ class LibvirtHypervisor:
         self._removals: dict[tuple[HostRef, str], asyncio.Task[None]] = {}
         """By host and uuid: removals that wait for a job about the same domain to end."""
 
-    async def list_domains(self, host: HostRef, cluster: ClusterRef) -> dict[str, DomainRecord]:
+    async def list_domains(self, host: HostRef) -> dict[str, MarkedDomain]:
         """See Hypervisor. Guest agents are asked behind its back: their answers are in a later result."""
         known = self._host(host)
-        found = await known.reads.call(
-            lambda session: known.directory.read(session, cluster), "read domains", self._settings.read
-        )
+        found = await known.reads.call(known.directory.read, "read domains", self._settings.read)
         self._ask_agents(known)
         return found
 

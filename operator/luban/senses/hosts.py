@@ -1,0 +1,190 @@
+"""The hosts: each libvirt daemon is asked once, whichever clusters want to know, and what it said is kept with its age.
+
+A look gives what is known. It asks first if that is too old or something happened on the host since: an event, or an
+action of ours. It waits for a host that answers slowly only once, and a little.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+
+import structlog
+
+from luban.core.model import ClusterRef, DomainRecord, HostObservation
+from luban.errors import LubanError
+from luban.ports import HostRef, Hypervisor, MarkedDomain
+from luban.senses.steady import SteadyWords
+
+log = structlog.get_logger(__name__)
+
+FRESH_SECONDS = 4.0
+"""What a host said so long ago still holds, if nothing has happened since; calm clusters look every five seconds."""
+HASTY_SECONDS = 0.5
+"""The same while somebody waits for something there, and for a host that could not be asked."""
+PATIENCE_SECONDS = 1.0
+"""A look waits so long for an answer; one that takes longer is waited for by nobody."""
+MEMORY_SECONDS = 5.0
+"""So long a host that has not answered yet counts as it was seen last: libvirtd holds back its answers for a second or
+two while it destroys a domain. After that it is unreachable."""
+
+Wake = Callable[[str], None]
+"""Told the uuid of a domain to which something happened; empty: the connection was lost."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """What a host said."""
+
+    at: float
+    """When it was asked, in seconds of a clock that nobody sets."""
+    turn: int
+    """How often something had happened on the host before it was asked."""
+    domains: Mapping[str, MarkedDomain] = field(default_factory=dict)
+    """All domains with our mark, of every cluster, by uuid."""
+    error: str = ""
+    """Why it said nothing; empty: it answered."""
+
+    def of(self, cluster: ClusterRef, adopted: Collection[str]) -> dict[str, DomainRecord]:
+        """Domains of a cluster, and those of its adopted VMs, which bear the mark of another one of its name."""
+        namesake = ClusterRef(cluster.namespace, cluster.name)
+        return {
+            uuid: it.record
+            for uuid, it in self.domains.items()
+            if it.owner.covers(cluster) or (uuid in adopted and it.owner.covers(namesake))
+        }
+
+
+class HostSense:
+    """One host."""
+
+    def __init__(self, host: HostRef, hypervisor: Hypervisor, monotonic: Callable[[], float]) -> None:
+        self._host, self._hypervisor, self._monotonic = host, hypervisor, monotonic
+        self._followers: dict[object, Wake] = {}
+        self._picture: Picture | None = None
+        self._asking: asyncio.Task[None] | None = None
+        self._unanswered: float | None = None
+        """Since when a question is without an answer; None: none is."""
+        self._turn = 0
+        self._words = SteadyWords()
+        self._leave = hypervisor.watch(host, self._happened)
+
+    def follow(self, key: object, wake: Wake) -> None:
+        """Tell of what happens here."""
+        self._followers[key] = wake
+
+    def unfollow(self, key: object) -> bool:
+        """Tell no more. Returns whether nobody is left."""
+        self._followers.pop(key, None)
+        return not self._followers
+
+    def close(self) -> None:
+        """Ask and hear no more."""
+        self._leave()
+        if self._asking is not None:
+            self._asking.cancel()
+
+    def touch(self) -> None:
+        """Something was done here: what is known is too old from now on."""
+        self._turn += 1
+
+    async def look(self, cluster: ClusterRef, adopted: Collection[str], *, hasty: bool) -> HostObservation:
+        """The host as one cluster sees it."""
+        await self._bring_up_to_date(HASTY_SECONDS if hasty else FRESH_SECONDS)
+        picture, name = self._picture, self._host.name
+        if picture is not None and picture.error:
+            return HostObservation(name, False, picture.error)
+        if picture is None or self._silent_for() > MEMORY_SECONDS:
+            return HostObservation(name, False, self._words.keep(name, f"libvirt on {name} has not answered yet"))
+        return HostObservation(name, True, domains=picture.of(cluster, adopted))
+
+    async def _bring_up_to_date(self, oldest: float) -> None:
+        if self._asking is None:
+            if self._holds(oldest):
+                return
+            self._asking = asyncio.ensure_future(self._ask())
+        asking = self._asking
+        await asyncio.wait({asking}, timeout=max(0.0, PATIENCE_SECONDS - self._silent_for()))
+        if asking is self._asking and asking.done():
+            self._asking = None
+            if not asking.cancelled():
+                asking.result()
+
+    def _holds(self, oldest: float) -> bool:
+        picture = self._picture
+        if picture is None or picture.turn != self._turn:
+            return False
+        return self._monotonic() - picture.at <= (HASTY_SECONDS if picture.error else oldest)
+
+    def _silent_for(self) -> float:
+        """Seconds for which a question has been without an answer."""
+        return 0.0 if self._unanswered is None else self._monotonic() - self._unanswered
+
+    async def _ask(self) -> None:
+        """Until nothing happened while it was asked. What was heard holds meanwhile."""
+        while True:
+            self._picture = await self._answer()
+            if self._picture.turn == self._turn:
+                return
+
+    async def _answer(self) -> Picture:
+        """What the host says. That all is gone is believed only when it is said twice."""
+        heard = await self._question()
+        vanished = self._picture is not None and self._picture.domains and not (heard.domains or heard.error)
+        return await self._question() if vanished else heard
+
+    async def _question(self) -> Picture:
+        at, turn = self._monotonic(), self._turn
+        if self._unanswered is None:
+            self._unanswered = at
+        picture = await self._said(at, turn)
+        self._unanswered = None
+        return picture
+
+    async def _said(self, at: float, turn: int) -> Picture:
+        name = self._host.name
+        try:
+            domains = await self._hypervisor.list_domains(self._host)
+        except LubanError as error:
+            return Picture(at, turn, error=self._words.choose(name, error.message))
+        except Exception as error:  # One host must not end the look at all others.
+            log.exception("unexpected error of a host", host=name)
+            return Picture(at, turn, error=self._words.choose(name, f"{type(error).__name__}: {error}"))
+        self._words.over(name)
+        return Picture(at, turn, domains)
+
+    def _happened(self, uuid: str) -> None:
+        self.touch()
+        for wake in list(self._followers.values()):
+            wake(uuid)
+
+
+class HostSenses:
+    """All hosts that any cluster looks at."""
+
+    def __init__(self, hypervisor: Hypervisor, monotonic: Callable[[], float]) -> None:
+        self._hypervisor, self._monotonic = hypervisor, monotonic
+        self._hosts: dict[HostRef, HostSense] = {}
+
+    def follow(self, key: object, hosts: Collection[HostRef], wake: Wake) -> None:
+        """Look after exactly these hosts for `key`, and tell it of what happens there."""
+        for gone in self._hosts.keys() - set(hosts):
+            if self._hosts[gone].unfollow(key):
+                self._hosts.pop(gone).close()
+        for host in hosts:
+            if host not in self._hosts:
+                self._hosts[host] = HostSense(host, self._hypervisor, self._monotonic)
+            self._hosts[host].follow(key, wake)
+
+    def touch(self, host: HostRef) -> None:
+        """Something was done on the host."""
+        if host in self._hosts:
+            self._hosts[host].touch()
+
+    async def look(
+        self, cluster: ClusterRef, adopted: Collection[str], hasty: Mapping[HostRef, bool]
+    ) -> tuple[HostObservation, ...]:
+        """Hosts that somebody follows, as a cluster sees them; `hasty`: whether it waits for something there."""
+        looks = (self._hosts[host].look(cluster, adopted, hasty=it) for host, it in hasty.items())
+        return tuple(await asyncio.gather(*looks))
