@@ -5,6 +5,7 @@ The adapter works as the operator's ServiceAccount, so that these tests also sho
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 from collections.abc import AsyncIterator
@@ -14,7 +15,9 @@ from typing import Any
 import pytest
 
 from lab.controlplane import ControlPlane
-from luban.adapters.kubernetes_api import connect
+from luban.adapters.kubernetes_api import KubernetesCluster, connect
+from luban.adapters.kubernetes_api.cache import Cache
+from luban.adapters.kubernetes_api.calls import Call
 from luban.api import LubanCluster, LubanClusterStatus, LubanVM, LubanVMSpec, LubanVMStatus, names
 from luban.core.model import ClusterRef
 from luban.errors import Conflict, PermanentError
@@ -23,17 +26,52 @@ from tests.contract.cluster_implementations import Body, FakeImplementation, Imp
 pytestmark = [pytest.mark.contract, pytest.mark.timeout(1800)]
 
 
-@pytest.fixture(params=["fake", pytest.param("real", marks=pytest.mark.integration)])
+@pytest.fixture(
+    params=[
+        "fake",
+        pytest.param("real", marks=pytest.mark.integration),
+        pytest.param("watching", marks=pytest.mark.integration),
+    ]
+)
 async def side(request: pytest.FixtureRequest) -> AsyncIterator[Implementation]:
-    """Each implementation in turn."""
+    """Each implementation in turn: the fake, the adapter that asks each time, and the one that follows watches."""
     if request.param == "fake":
         yield FakeImplementation()
         return
     kubeconfig: Path = request.getfixturevalue("operator_kubeconfig")
     plane: ControlPlane = request.getfixturevalue("luban_base")
-    cluster = await connect(str(kubeconfig))
-    yield RealImplementation(cluster, plane, request.getfixturevalue("namespace"))
+    namespace: str = request.getfixturevalue("namespace")
+    cluster = await connect(str(kubeconfig), follow=() if request.param == "watching" else None)
+    if request.param == "watching":
+        await until_followed(cluster, ClusterRef(namespace, "luban"))
+    yield RealImplementation(cluster, plane, namespace)
     await cluster.close()
+
+
+async def until_followed(cluster: KubernetesCluster, ref: ClusterRef) -> None:
+    """Until nothing that a watch can tell is asked of the API server any more."""
+    sent: list[str] = []
+    cache = cluster._transport
+    assert isinstance(cache, Cache)
+    plain = cache._transport.send
+
+    async def counted(call: Call) -> dict[str, Any]:
+        sent.append(str(call))
+        return await plain(call)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cache._transport, "send", counted)
+        async with asyncio.timeout(30):
+            for _ in range(2):
+                # Of what is not there a watch says nothing: what is asked for then is asked of the API server.
+                await cluster.read_config_map(ref, "none")
+                await cluster.balancer_endpoint(ref, "none")
+            while True:
+                sent.clear()
+                await cluster.list_vms(ref)
+                if not sent and all(it.current for it in cache._informers.values()):
+                    return
+                await asyncio.sleep(0.05)
 
 
 @pytest.fixture
@@ -89,7 +127,10 @@ def found(side: Implementation, kind: str, name: str) -> Body:
 
 async def test_a_created_vm_is_listed_at_once(side: Implementation, ref: ClusterRef) -> None:
     created = await side.cluster.create_vm(ref, vm_body(ref, "luban-a"))
-    assert [vm["metadata"] for vm in await side.cluster.list_vms(ref)] == [created["metadata"]]
+    created["metadata"].pop("managedFields", None)
+    assert [vm["metadata"] | {"managedFields": None} for vm in await side.cluster.list_vms(ref)] == [
+        created["metadata"] | {"managedFields": None}
+    ]
     vm = LubanVM.parse(created)
     assert vm.metadata.uid
     assert vm.metadata.resource_version

@@ -88,7 +88,7 @@ async def _ports(options: Options, leader: Leader | None) -> Ports:
     leadership = leader or Unrivalled()
     return Ports(
         hypervisor=LibvirtHypervisor(settings),
-        cluster=await connect(options.kubeconfig, may_write=leadership.held),
+        cluster=await connect(options.kubeconfig, may_write=leadership.held, follow=options.namespaces),
         balancers=HttpBalancers(networks=options.agent_networks),
         probes=HttpProbes(),
         clock=SystemClock(),

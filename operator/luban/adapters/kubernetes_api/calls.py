@@ -62,6 +62,8 @@ class Call:
     query: Mapping[str, str] = field(default_factory=dict)
     body: Mapping[str, Any] | Sequence[Any] | None = None
     content_type: str = "application/json"
+    may_lag: bool = False
+    """Whether what a watch knows will do: own writes included, those of others a little later."""
 
     @property
     def method(self) -> str:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import base64
 import datetime
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
+from luban.adapters.kubernetes_api.cache import CLUSTER_FIELD, Cache
 from luban.adapters.kubernetes_api.calls import (
     APPLY_PATCH,
     CLUSTERS,
@@ -37,20 +38,26 @@ Metadata = dict[str, Any]
 
 
 async def connect(
-    kubeconfig: str | None = None, context: str | None = None, *, may_write: Callable[[], bool] = lambda: True
+    kubeconfig: str | None = None,
+    context: str | None = None,
+    *,
+    may_write: Callable[[], bool] = lambda: True,
+    follow: Sequence[str] | None = None,
 ) -> KubernetesCluster:
     """Prepare access to the API server; nothing is sent yet. To be closed after use.
 
     `kubeconfig` is a path. None: $KUBECONFIG, else inside a Pod its ServiceAccount, else ~/.kube/config.
-    `may_write` is asked before anything is written. Raises PermanentError InvalidKubeconfig.
+    `may_write` is asked before anything is written. `follow`: the namespaces (empty: all) whose objects are followed
+    by watches instead of being read each time; None: none are. Raises PermanentError InvalidKubeconfig.
     """
-    return KubernetesCluster(await open_transport(kubeconfig, context, may_write=may_write))
+    transport = await open_transport(kubeconfig, context, may_write=may_write)
+    return KubernetesCluster(transport if follow is None else Cache(transport, follow))
 
 
 class KubernetesCluster:
     """The Kubernetes API; see ports.Cluster for what each call promises."""
 
-    def __init__(self, transport: Transport) -> None:
+    def __init__(self, transport: Transport | Cache) -> None:
         self._transport = transport
 
     async def close(self) -> None:
@@ -60,10 +67,10 @@ class KubernetesCluster:
     async def list_vms(self, cluster: ClusterRef) -> list[dict[str, Any]]:
         """LubanVM objects of the cluster, by the field that cannot change: a label that somebody takes off hides none.
 
-        Without a resourceVersion a LIST is consistent: it shows every write that was answered before.
+        It shows every write of ours: a LIST without a resourceVersion is consistent, and a watch is merged with them.
         """
-        selector = f"spec.clusterName={cluster.name}"
-        answer = await self._transport.send(Call("list", VMS, cluster.namespace, query={"fieldSelector": selector}))
+        query = {"fieldSelector": f"{CLUSTER_FIELD}{cluster.name}"}
+        answer = await self._transport.send(Call("list", VMS, cluster.namespace, query=query, may_lag=True))
         return list(answer["items"])
 
     async def create_vm(self, cluster: ClusterRef, body: Mapping[str, Any]) -> dict[str, Any]:
@@ -123,7 +130,7 @@ class KubernetesCluster:
 
     async def read_config_map(self, cluster: ClusterRef, name: str, *, ours: bool = False) -> dict[str, str] | None:
         """Data of a ConfigMap; None: not there. `ours`: one with our label that nobody has deleted yet."""
-        found = await self._read(CONFIG_MAPS, cluster.namespace, name)
+        found = await self._read(CONFIG_MAPS, cluster.namespace, name, may_lag=True)
         if found is None or (ours and not (_is_ours(found, cluster) and _stays(found))):
             return None
         return dict(found.get("data") or {})
@@ -157,7 +164,7 @@ class KubernetesCluster:
 
     async def balancer_endpoint(self, cluster: ClusterRef, balancer: str) -> str | None:
         """Base URL of a balancer's agent; None: none has reported."""
-        found = await self._read(LEASES, cluster.namespace, balancer)
+        found = await self._read(LEASES, cluster.namespace, balancer, may_lag=True)
         annotations = (found or {}).get("metadata", {}).get("annotations") or {}
         return annotations.get(names.ANNOTATION_AGENT_ENDPOINT) or None
 
@@ -195,9 +202,11 @@ class KubernetesCluster:
         with suppress(NotFound):
             await self._transport.send(Call("patch", EVENTS, namespace, name, body=news, content_type=MERGE_PATCH))
 
-    async def _read(self, resource: Resource, namespace: str, name: str) -> dict[str, Any] | None:
+    async def _read(
+        self, resource: Resource, namespace: str, name: str, *, may_lag: bool = False
+    ) -> dict[str, Any] | None:
         try:
-            return await self._transport.send(Call("get", resource, namespace, name))
+            return await self._transport.send(Call("get", resource, namespace, name, may_lag=may_lag))
         except NotFound:
             return None
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from tenacity import (
 
 from luban.adapters.kubernetes_api.calls import Call
 from luban.adapters.kubernetes_api.errors import LIBRARY_ERRORS, UnavailableError, from_answer, from_exception
+from luban.adapters.kubernetes_api.streams import documents
 from luban.api import names
 from luban.errors import NotLeader, PermanentError, TemporaryError
 
@@ -68,6 +70,25 @@ class Transport:
         except TimeoutError as error:
             raise TemporaryError("Timeout", f"{call}: not done within {self._deadline:g} s") from error
 
+    @asynccontextmanager
+    async def watch(self, call: Call, *, silence: float) -> AsyncIterator[AsyncIterator[dict[str, Any]]]:
+        """Open a watch; gives its events until the API server ends it.
+
+        Raises a LubanError if it cannot be opened, breaks, or says nothing for `silence` seconds.
+        """
+        timeout = aiohttp.ClientTimeout(sock_connect=CONNECT_TIMEOUT, sock_read=silence)
+        try:
+            response = await self._open(call, timeout)
+            try:
+                if response.status >= 300:
+                    content = await response.read()
+                    raise from_answer(call, response.status, content.decode(errors="replace"), response.headers)
+                yield documents(response)
+            finally:
+                _cut(response)
+        except LIBRARY_ERRORS as error:
+            raise from_exception(call, error) from error
+
     async def close(self) -> None:
         """Close all connections."""
         await self._api.close()  # type: ignore[no-untyped-call]
@@ -104,7 +125,13 @@ class Transport:
         return dict(answer)
 
     async def _exchange(self, call: Call) -> tuple[int, str, Any]:
-        """Status, text and headers of the answer.
+        """Status, text and headers of the answer."""
+        response = await self._open(call, aiohttp.ClientTimeout(sock_connect=CONNECT_TIMEOUT))
+        content = await response.read()
+        return response.status, content.decode(errors="replace"), response.headers
+
+    async def _open(self, call: Call, timeout: aiohttp.ClientTimeout) -> aiohttp.ClientResponse:
+        """Send the request; the body of the answer is not read yet.
 
         This is below the client's generated methods: those parse answers into objects, and we want what was sent.
         """
@@ -117,10 +144,16 @@ class Transport:
             body=call.body,
             auth_settings=["BearerToken"],
         )
-        timeout = aiohttp.ClientTimeout(sock_connect=CONNECT_TIMEOUT)
-        response = await self._api.call_api(method, url, headers, body, _request_timeout=timeout)
-        content = await response.read()  # type: ignore[no-untyped-call]
-        return response.status, content.decode(errors="replace"), response.headers
+        answer = await self._api.call_api(method, url, headers, body, _request_timeout=timeout)
+        response: aiohttp.ClientResponse = answer.response
+        return response
+
+
+def _cut(response: aiohttp.ClientResponse) -> None:
+    """End a connection in the middle of an answer that has no end. A farewell by TLS would outlive the loop."""
+    if response.connection is not None and response.connection.transport is not None:
+        response.connection.transport.abort()
+    response.close()
 
 
 async def open_transport(

@@ -6,7 +6,6 @@ A ConfigMap volume follows a change after 48-67 s; a watch after milliseconds.
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import random
 from collections.abc import AsyncIterator, Mapping
@@ -21,6 +20,7 @@ from kubernetes.aio.client import ApiClient, Configuration
 from kubernetes.aio.client.exceptions import OpenApiException
 from kubernetes.aio.config import ConfigException
 
+from luban.adapters.kubernetes_api.streams import documents
 from luban.api import names
 from luban.errors import PermanentError, TemporaryError
 
@@ -102,8 +102,7 @@ class ConfigMapSource:
         query = self._scope(watch="true", resourceVersion=version, timeoutSeconds=str(self._watch_seconds))
         response = await _send(self._api, "GET", self._path, query=query, timeout=self._watch_seconds + CALL_SECONDS)
         async with response:
-            while line := await response.content.readline():
-                event = json.loads(line)
+            async for event in documents(response):
                 if event["type"] == "ERROR":
                     raise TemporaryError("WatchEnded", str(event["object"].get("message")))
                 yield None if event["type"] == "DELETED" else event["object"].get("data") or {}

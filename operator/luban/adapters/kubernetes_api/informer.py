@@ -1,0 +1,221 @@
+"""What the API server holds of one resource: listed once, followed by a watch, with our own writes in it at once.
+
+A watch lags a little behind. What we write ourselves is merged by resourceVersion, so that nobody who reads here sees
+less than we did. While the watch is not open nothing is known: whoever asks must ask the API server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import structlog
+
+from luban.adapters.kubernetes_api.calls import Call, Resource
+from luban.adapters.kubernetes_api.transport import Transport
+from luban.errors import LubanError, PermanentError, TemporaryError
+
+log = structlog.get_logger(__name__)
+
+Body = dict[str, Any]
+
+WATCH_SECONDS = 240, 360
+"""A watch ends after a time between these and goes on where it was; not all operators' at the same time."""
+SILENCE_SECONDS = 90.0
+"""The API server sends a bookmark about once a minute: a watch that says nothing for so long is dead."""
+GAP_SECONDS = 2.0
+"""So long between two watches what is known still holds."""
+FIRST_PAUSE, LAST_PAUSE = 0.5, 30.0
+"""Seconds before a watch that failed is opened anew: doubled with each further failure in a row."""
+LIST_LIMIT = "500"
+"""Objects in one answer to a list; the rest follows in further ones."""
+
+
+@dataclass(frozen=True)
+class Scope:
+    """Which objects are followed."""
+
+    resource: Resource
+    namespace: str
+    """Empty: all namespaces."""
+    selector: str = ""
+    """Label selector; empty: all of them."""
+    group: Callable[[Mapping[str, Any]], str] = lambda _body: ""
+    """What objects are looked up by, within their namespace."""
+
+    def __str__(self) -> str:
+        return f"{self.resource} in {self.namespace or 'all namespaces'}"
+
+
+@dataclass
+class Store:
+    """Objects by namespace and name, and by namespace and group."""
+
+    scope: Scope
+    _objects: dict[tuple[str, str], Body] = field(default_factory=dict)
+    _groups: defaultdict[tuple[str, str], set[str]] = field(default_factory=lambda: defaultdict(set))
+    _gone: set[str] = field(default_factory=set)
+    """UIDs of objects that we know to be gone although the watch may still speak of them."""
+
+    def get(self, namespace: str, name: str) -> Body | None:
+        """One object. Not to be changed."""
+        return self._objects.get((namespace, name))
+
+    def group(self, namespace: str, group: str) -> list[Body]:
+        """All objects of a group, by name. Not to be changed."""
+        return [self._objects[namespace, name] for name in sorted(self._groups.get((namespace, group), ()))]
+
+    def put(self, body: Body) -> None:
+        """An object as it was read, written or told of. What is older than what is known changes nothing."""
+        metadata = body["metadata"]
+        known = self.get(metadata["namespace"], metadata["name"])
+        if metadata["uid"] in self._gone or (known is not None and version_of(known) >= version_of(body)):
+            return
+        if metadata.get("deletionTimestamp") and not metadata.get("finalizers"):
+            self.remove(metadata["namespace"], metadata["name"], metadata["uid"])
+            return
+        self._drop(known)
+        # A third of an object, which nobody reads.
+        lean = {**body, "metadata": {key: value for key, value in metadata.items() if key != "managedFields"}}
+        self._objects[metadata["namespace"], metadata["name"]] = lean
+        self._groups[metadata["namespace"], self.scope.group(body)].add(metadata["name"])
+
+    def remove(self, namespace: str, name: str, uid: str) -> None:
+        """An object is gone. The watch may tell of earlier changes of it yet."""
+        self._gone.add(uid)
+        known = self.get(namespace, name)
+        if known is not None and known["metadata"]["uid"] == uid:
+            self._drop(known)
+
+    def told_gone(self, body: Body) -> None:
+        """The watch says that an object is gone: it says no more of it."""
+        metadata = body["metadata"]
+        self.remove(metadata["namespace"], metadata["name"], metadata["uid"])
+        self._gone.discard(metadata["uid"])
+
+    def replace(self, bodies: list[Body], version: int) -> None:
+        """A list of all objects, as of a version. What we wrote later than that stays."""
+        listed = {(body["metadata"]["namespace"], body["metadata"]["name"]) for body in bodies}
+        for key, known in list(self._objects.items()):
+            if key not in listed and version_of(known) <= version:
+                self._drop(known)
+        self._gone &= {body["metadata"]["uid"] for body in bodies}
+        for body in bodies:
+            self.put(body)
+
+    def _drop(self, body: Body | None) -> None:
+        if body is None:
+            return
+        metadata = body["metadata"]
+        del self._objects[metadata["namespace"], metadata["name"]]
+        key = (metadata["namespace"], self.scope.group(body))
+        self._groups[key].discard(metadata["name"])
+        if not self._groups[key]:
+            del self._groups[key]
+
+
+def version_of(body: Mapping[str, Any]) -> int:
+    """An object's resourceVersion: one of the same resource that is greater is later (Kubernetes promises it since
+    1.35, and etcd's revisions always were)."""
+    return int(body["metadata"]["resourceVersion"])
+
+
+class Informer:
+    """Follows one scope until it is closed."""
+
+    def __init__(self, transport: Transport, scope: Scope, *, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self.scope, self.store = scope, Store(scope)
+        self._transport, self._monotonic = transport, monotonic
+        self._version = ""
+        """Up to where everything is known; empty: nothing is."""
+        self._open = False
+        self._until = float("-inf")
+        self._task = asyncio.ensure_future(self._run())
+
+    @property
+    def current(self) -> bool:
+        """Whether what is known holds now."""
+        return self._open or self._monotonic() < self._until
+
+    async def close(self) -> None:
+        """Follow no more."""
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _run(self) -> None:
+        pause = FIRST_PAUSE
+        while True:
+            try:
+                await self._follow()
+                pause = FIRST_PAUSE
+            except PermanentError as error:
+                # All go on without it, by asking for each object; so nothing of this is repeated every second.
+                pause = self._failed(error, LAST_PAUSE)
+            except LubanError as error:
+                pause = self._failed(error, min(2 * pause, LAST_PAUSE))
+            except Exception as error:
+                log.exception("watch failed by a fault of ours", what=str(self.scope), error=str(error))
+                pause = self._failed(None, LAST_PAUSE)
+            await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 (spreads operators, hides nothing)
+
+    def _failed(self, error: LubanError | None, pause: float) -> float:
+        self._version, self._until = "", float("-inf")
+        if error is not None:
+            log.warning("watch failed, it begins anew", what=str(self.scope), reason=error.reason, error=error.message)
+        return pause
+
+    async def _follow(self) -> None:
+        """One watch, after a list if nothing is known yet. Raises LubanError if it broke, or what is known is too
+        old to go on from."""
+        if not self._version:
+            await self._list()
+        async with self._transport.watch(self._watch(), silence=SILENCE_SECONDS) as events:
+            self._open = True
+            try:
+                async for event in events:
+                    self._heard(event)
+            finally:
+                self._open, self._until = False, self._monotonic() + GAP_SECONDS
+
+    async def _list(self) -> None:
+        bodies: list[Body] = []
+        going_on: dict[str, str] = {}
+        while True:
+            query = {**self._query(), "limit": LIST_LIMIT, **going_on}
+            answer = await self._transport.send(Call("list", self.scope.resource, self.scope.namespace, query=query))
+            bodies += answer["items"]
+            if not (token := answer["metadata"].get("continue")):
+                break
+            going_on = {"continue": token}
+        self._version = answer["metadata"]["resourceVersion"]
+        self.store.replace(bodies, int(self._version))
+
+    def _watch(self) -> Call:
+        seconds = random.randint(*WATCH_SECONDS)  # noqa: S311 (spreads operators, hides nothing)
+        query = {
+            **self._query(),
+            "watch": "true",
+            "allowWatchBookmarks": "true",
+            "resourceVersion": self._version,
+            "timeoutSeconds": str(seconds),
+        }
+        return Call("list", self.scope.resource, self.scope.namespace, query=query)
+
+    def _query(self) -> dict[str, str]:
+        return {"labelSelector": self.scope.selector} if self.scope.selector else {}
+
+    def _heard(self, event: Mapping[str, Any]) -> None:
+        body = event.get("object") or {}
+        match event.get("type"):
+            case "ADDED" | "MODIFIED":
+                self.store.put(body)
+            case "DELETED":
+                self.store.told_gone(body)
+            case "ERROR":
+                raise TemporaryError("WatchEnded", f"{self.scope}: {body.get('message')}")
+        self._version = body["metadata"]["resourceVersion"]
