@@ -26,7 +26,7 @@ from luban.core.state import State
 from luban.ports import HostRef, Ports
 from luban.render.httpd import settings_of
 from luban.runtime.publication import published_of, settings_version
-from luban.runtime.records import belongs_to, cluster_ref, is_adopted, is_orphan, read_vms, with_timings
+from luban.runtime.records import VMReader, belongs_to, cluster_ref, is_adopted, is_orphan, with_timings
 from luban.runtime.remains import Gone, Remains, is_left_of
 from luban.senses import Senses
 from luban.senses.asking import Answers, Asker, Question
@@ -75,6 +75,7 @@ class Observer:
 
     def __post_init__(self) -> None:
         self._key = object()
+        self._reader = VMReader()
         self._readiness: Asker[bool] = Asker(self.ports.clock.monotonic, self.wake)
         self._gauges: Asker[int | None] = Asker(self.ports.clock.monotonic)
 
@@ -92,7 +93,7 @@ class Observer:
         listed = await self.ports.cluster.list_vms(ref)
         mine = is_left_of if isinstance(cluster, Gone) else belongs_to
         bodies = [body for body in listed if mine(body, cluster.metadata)]
-        read = read_vms(bodies)
+        read = self._reader.read(bodies)
         self._tell(ref, read.left_out)
         vms = tuple(with_timings(record, cluster.spec.template.spec) for record in read.records)
         adopted = frozenset(str(body["metadata"]["uid"]) for body in bodies if is_adopted(body))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from luban.api import names
@@ -26,17 +26,43 @@ class VMsRead:
     """By name: parts that this version cannot read."""
 
 
-def read_vms(bodies: Iterable[Mapping[str, Any]]) -> VMsRead:
-    """Read LubanVM objects. One that cannot be read keeps no other from being read."""
-    vms: list[LubanVM] = []
-    unreadable: list[UnreadableVM] = []
-    for body in bodies:
-        try:
-            vms.append(LubanVM.parse(body))
-        except UnreadableObject as error:
-            unreadable.append(_unreadable(ObjectMeta.model_validate(body["metadata"]), error.message))
-    left_out = {vm.metadata.name: vm.left_out for vm in vms if vm.left_out}
-    return VMsRead(tuple(map(_record_of, vms)), tuple(unreadable), left_out)
+@dataclass
+class VMReader:
+    """Reads LubanVM objects, each version of one only once: to take one apart costs more than all else of a tick."""
+
+    _known: dict[tuple[str, str], _Read] = field(default_factory=dict)
+    """By uid and resourceVersion."""
+
+    def read(self, bodies: Iterable[Mapping[str, Any]]) -> VMsRead:
+        """What the objects say. One that cannot be read keeps no other from being read."""
+        self._known = {_version(body): self._known.get(_version(body)) or _read(body) for body in bodies}
+        reads = self._known.values()
+        return VMsRead(
+            tuple(it.record for it in reads if it.record is not None),
+            tuple(it.unreadable for it in reads if it.unreadable is not None),
+            {it.record.name: it.left_out for it in reads if it.record is not None and it.left_out},
+        )
+
+
+@dataclass(frozen=True)
+class _Read:
+    """What one object says."""
+
+    record: VMRecord | None = None
+    unreadable: UnreadableVM | None = None
+    left_out: tuple[str, ...] = ()
+
+
+def _version(body: Mapping[str, Any]) -> tuple[str, str]:
+    return body["metadata"]["uid"], body["metadata"]["resourceVersion"]
+
+
+def _read(body: Mapping[str, Any]) -> _Read:
+    try:
+        vm = LubanVM.parse(body)
+    except UnreadableObject as error:
+        return _Read(unreadable=_unreadable(ObjectMeta.model_validate(body["metadata"]), error.message))
+    return _Read(_record_of(vm), left_out=vm.left_out)
 
 
 def _unreadable(metadata: ObjectMeta, message: str) -> UnreadableVM:

@@ -8,7 +8,7 @@ import pytest
 from prometheus_client import generate_latest
 
 from luban.api import names
-from luban.runtime.records import read_vms
+from luban.runtime.records import VMReader
 from tests.fakes.operator_harness import NAMESPACE, OperatorHarness
 
 
@@ -22,6 +22,12 @@ def condition(harness: OperatorHarness, type_: str) -> dict[str, Any]:
     """One condition of the cluster."""
     found: dict[str, Any] = next(it for it in harness.body()["status"]["conditions"] if it["type"] == type_)
     return found
+
+
+def make_unreadable(body: dict[str, Any]) -> None:
+    """What a newer operator may have written: this one cannot read it."""
+    del body["spec"]["host"]
+    body["metadata"]["resourceVersion"] += "0"
 
 
 async def test_a_vm_in_a_newer_phase_keeps_serving() -> None:
@@ -50,7 +56,7 @@ async def test_one_vm_that_cannot_be_read_leaves_the_others_in_care() -> None:
     harness = OperatorHarness({"replicas": 3})
     await harness.run(60)
     bad, other, _ = harness.vms()
-    del bad["spec"]["host"]
+    make_unreadable(bad)
     harness.hypervisor.power_off(other["metadata"]["uid"])
     await harness.run(600)
     assert failed_ticks(harness) == []
@@ -69,18 +75,25 @@ async def test_each_vm_is_read_apart() -> None:
     good, bad = harness.vms()
     bad["spec"] = {}
     good["status"]["balancers"] = "all"
-    read = read_vms([good, bad])
+    reader = VMReader()
+    read = reader.read([good, bad])
     assert [vm.name for vm in read.records] == [good["metadata"]["name"]]
     assert [vm.uid for vm in read.unreadable] == [bad["metadata"]["uid"]]
     assert list(read.left_out) == [good["metadata"]["name"]]
     assert (read.records[0].host, read.records[0].balancers) == (good["spec"]["host"], ())
+    again = reader.read([good])
+    assert again.records[0] is read.records[0], "a version that was read is not read again"
+    assert not again.unreadable
+    good["status"]["balancers"] = ["luban-balancer-0"]
+    good["metadata"]["resourceVersion"] += "0"
+    assert reader.read([good]).records[0].balancers == ("luban-balancer-0",)
 
 
 async def test_whoever_deletes_one_that_cannot_be_read_is_not_kept_waiting() -> None:
     harness = OperatorHarness()
     await harness.run(60)
     bad = harness.vms()[0]
-    del bad["spec"]["host"]
+    make_unreadable(bad)
     await harness.run(30)
     harness.api.remove("LubanVM", NAMESPACE, bad["metadata"]["name"])
     await harness.run(20)
