@@ -34,6 +34,10 @@ from luban.senses.steady import SteadyWords
 
 log = structlog.get_logger(__name__)
 
+REPORT_PATIENCE_SECONDS = 1.0
+"""A tick waits so long for the balancers' reports; one that was slow is waited for no more until it is prompt again."""
+REPORT_SECONDS = 2.5
+"""A report says something for so long. Calm clusters ask every five seconds: theirs is always a new one."""
 PROBE_PATIENCE_SECONDS = 0.5
 """A tick waits so long for the VMs' answers; what comes later counts in a later tick."""
 SCRAPE_SECONDS = 1.0
@@ -78,11 +82,13 @@ class Observer:
         self._reader = VMReader()
         self._readiness: Asker[bool] = Asker(self.ports.clock.monotonic, self.wake)
         self._gauges: Asker[int | None] = Asker(self.ports.clock.monotonic)
+        self._reports: Asker[BalancerReport] = Asker(self.ports.clock.monotonic)
 
     def close(self) -> None:
         """Ask nobody any more."""
         self._readiness.close()
         self._gauges.close()
+        self._reports.close()
         self.senses.hosts.follow(self._key, (), self.domain_changed)
 
     async def observe(
@@ -157,7 +163,16 @@ class Observer:
         endpoint = await self.ports.cluster.balancer_endpoint(ref, name)
         if endpoint is None:
             return BalancerReport(name, reachable=False, message="its agent has not reported yet")
-        report = await self.ports.balancers.report(ref, name, endpoint, members=members)
+        question = Question(
+            about=endpoint,
+            ask=lambda: self.ports.balancers.report(ref, name, endpoint, members=members),
+            period=0.0,
+            lifetime=REPORT_SECONDS,
+        )
+        answers = await self._reports.ask({name: question}, REPORT_PATIENCE_SECONDS)
+        report = answers.values.get(name)
+        if report is None:
+            return BalancerReport(name, False, message=self._words.keep(name, "its agent has not answered yet"))
         if report.reachable:
             self._words.over(name)
             return report

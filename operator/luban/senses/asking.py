@@ -1,4 +1,5 @@
-"""Questions to many VMs, each at its own pace: nobody waits for a slow one, and nobody is asked twice at once."""
+"""Questions to many VMs or balancers, each at its own pace: a slow one is waited for once, and nobody is asked twice at
+once."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Question(Generic[T]):
-    """What is asked of one VM."""
+    """What is asked of one VM, or balancer."""
 
     about: Hashable
     """Where and for what. Anything else here is another question, to which an earlier answer is none."""
@@ -44,6 +45,8 @@ class _Thread(Generic[T]):
     begun: float = float("-inf")
     answer: T | None = None
     answered: float = float("-inf")
+    slow: bool = False
+    """Whether somebody has waited for the answer in vain: nobody does again before one has come in time."""
 
     def collect(self, now: float) -> bool:
         """Take the answer if it has come. Returns whether it has. One that ended without any is asked again."""
@@ -71,9 +74,9 @@ class Asker(Generic[T]):
         """Ask what is due, wait `patience` seconds at most, and return what is known then."""
         self._take_over(questions)
         fresh = self._collect()
-        pending = [task for name, question in questions.items() if (task := self._begin(name, question)) is not None]
-        if pending:
-            await asyncio.wait(pending, timeout=patience)
+        for name, question in questions.items():
+            self._begin(name, question)
+        await self._wait(patience)
         fresh |= self._collect()
         now = self.monotonic()
         known = [name for name, it in questions.items() if now - self._threads[name].answered <= it.lifetime]
@@ -98,12 +101,24 @@ class Asker(Generic[T]):
         now = self.monotonic()
         return {name for name, thread in self._threads.items() if thread.collect(now)}
 
-    def _begin(self, name: str, question: Question[T]) -> asyncio.Task[T] | None:
-        """The VM's question under way, begun now if it is due."""
+    def _begin(self, name: str, question: Question[T]) -> None:
+        """Begin the VM's question if it is due and not under way."""
         thread, now = self._threads[name], self.monotonic()
         if thread.task is None and now - thread.begun >= question.period:
             self._start(thread, question)
-        return thread.task
+
+    async def _wait(self, patience: float) -> None:
+        """For all that is under way, but not again for what was slow before: that has its chance for nothing."""
+        under_way = {thread.task: thread for thread in self._threads.values() if thread.task is not None}
+        if not under_way:
+            return
+        prompt = [task for task, thread in under_way.items() if not thread.slow]
+        if prompt:
+            await asyncio.wait(prompt, timeout=patience)
+        else:
+            await asyncio.sleep(0)
+        for task, thread in under_way.items():
+            thread.slow = not task.done()
 
     def _start(self, thread: _Thread[T], question: Question[T]) -> None:
         thread.task, thread.begun = asyncio.ensure_future(question.ask()), self.monotonic()

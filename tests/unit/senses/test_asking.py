@@ -89,6 +89,26 @@ async def test_a_slow_one_is_not_waited_for_and_not_asked_twice(vms: Vms) -> Non
     assert (values["slow"], repeated) == (2, set()), "the late answer is taken, and as it is due, it is asked again"
 
 
+@pytest.mark.looptime
+async def test_a_slow_one_is_waited_for_once(vms: Vms) -> None:
+    loop = asyncio.get_running_loop()
+    vms.gates["slow"] = asyncio.Event()
+    waited = []
+    for vms.seconds in (0, 10, 20):
+        begun = loop.time()
+        await vms.look("slow", "quick", patience=3.0)
+        waited.append(loop.time() - begun)
+    assert waited == [3.0, 0.0, 0.0]
+    vms.gates["slow"].set()
+    await asyncio.sleep(0)
+    vms.seconds = 30
+    assert (await vms.look("slow", "quick", patience=3.0))[0]["slow"] == 2
+    vms.gates["slow"].clear()
+    vms.seconds, begun = 40, loop.time()
+    await vms.look("slow", "quick", patience=3.0)
+    assert loop.time() - begun == 3.0, "it was prompt again, so it is waited for again"
+
+
 async def test_an_answer_that_is_too_old_says_nothing(vms: Vms) -> None:
     assert (await vms.look("a", lifetime=12.0))[0] == {"a": 1}
     vms.gates["a"] = asyncio.Event()
