@@ -36,6 +36,11 @@ log = structlog.get_logger(__name__)
 
 NOT_LEADER_SECONDS = 1.0
 """Time to the next tick of one who may not act: its loop is ended meanwhile."""
+CHANGING_SECONDS = 0.5
+"""Time to the next tick while somebody writes to the LubanCluster faster than we do."""
+WRITE_ATTEMPTS = 5
+"""A status is tried so often on the version that was read just before. Each of a user's edits makes two: theirs, and
+kopf's note of it."""
 SPEC_VALID = ConditionState("SpecValid", True, "Valid")
 
 
@@ -129,6 +134,10 @@ class ClusterRuntime:
             except NotLeader:
                 log.info("tick left off, another operator may act", cluster=str(self.ref))
                 return NOT_LEADER_SECONDS
+            except Conflict as error:
+                # Whoever writes all the time is no trouble of ours, and nothing that a user could mend.
+                log.info("tick left off, the LubanCluster changes under it", cluster=str(self.ref), why=error.message)
+                return CHANGING_SECONDS
             except LubanError as error:
                 log.warning("tick failed", cluster=str(self.ref), reason=error.reason, error=error.message)
                 return await self._fail(Failure(error.reason, error.message, permanent=False))
@@ -236,18 +245,25 @@ class ClusterRuntime:
         self.cluster = self.cluster.model_copy(update={"status": status})
 
     async def _write(self, status: LubanClusterStatus) -> None:
-        try:
-            await self._patch(status)
-        except Conflict:
-            # Somebody else wrote since we read it last: look again before it is overwritten.
-            body = await self.ports.cluster.read_cluster(self.ref)
-            if body is None:
-                return
-            self.update(body)
-            self._version = body["metadata"]["resourceVersion"]
-            await self._patch(status)
+        for attempt in range(1, WRITE_ATTEMPTS + 1):
+            try:
+                await self._patch(status)
+                break
+            except Conflict:
+                # Somebody else wrote since we read it last: look again before it is overwritten.
+                if attempt == WRITE_ATTEMPTS or not await self._reread():
+                    raise
         self.metrics.writes.labels(self.ref.namespace, self.ref.name).inc()
         self.writer.wrote(status.wire())
+
+    async def _reread(self) -> bool:
+        """Take over what others wrote to the LubanCluster. Returns whether it is still there."""
+        body = await self.ports.cluster.read_cluster(self.ref)
+        if body is None:
+            return False
+        self.update(body)
+        self._version = body["metadata"]["resourceVersion"]
+        return True
 
     async def _patch(self, status: LubanClusterStatus) -> None:
         if not self.ports.leadership.held():

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 import pytest
 
 from luban.core.times import rfc3339
+from luban.errors import Conflict
 from luban.runtime.status import VOLATILE_SECONDS
-from tests.fakes.operator_harness import START, OperatorHarness, VirtualClock
+from tests.fakes.operator_harness import NAMESPACE, START, OperatorHarness, VirtualClock
 
 
 class TremblingClock(VirtualClock):
@@ -65,3 +66,18 @@ async def test_figures_that_move_are_told_though_the_time_of_day_is_set_back() -
         harness.balancer.in_flight = dict.fromkeys((vm["metadata"]["name"] for vm in harness.vms()), flying)
         await harness.run(2 * VOLATILE_SECONDS)
         assert harness.body()["status"]["sessions"] == 2 * flying
+
+
+@pytest.mark.parametrize("times", [1, 3, 20], ids=["once", "some", "all-the-time"])
+async def test_edits_that_come_between_are_no_trouble(times: int) -> None:
+    """A lost optimistic lock is nothing that a user could mend: no condition and no Event tells of it."""
+    harness = OperatorHarness()
+    await harness.run(60)
+    harness.api.fail_next("patch_cluster_status", Conflict("Conflict", "the object has been modified"), times=times)
+    harness.change(replicas=3)
+    await harness.run(60)
+    assert harness.consistent(3)
+    status = harness.body()["status"]
+    assert status["vms"]["desired"] == 3
+    assert {it["type"]: it["status"] for it in status["conditions"]}["Reconciled"] == "True"
+    assert not [it for it in harness.api.events(NAMESPACE) if "modified" in it.message or "Reconciled" in it.reason]
