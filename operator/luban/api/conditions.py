@@ -50,6 +50,7 @@ CONDITIONS: Mapping[ConditionName, ConditionType] = {
             "False": {
                 "Starting": "VMs are on their way.",
                 "NoRoom": "No host can take the VMs that are missing; the message says why each one cannot.",
+                "Paused": "VMs are missing, and spec.paused is set: nothing is done about it.",
                 "Deleting": "The LubanCluster is being deleted.",
             },
             "Unknown": {"NotReconciled": "The operator cannot look: condition Reconciled says why."},
@@ -136,7 +137,7 @@ CONDITIONS: Mapping[ConditionName, ConditionType] = {
                 "BondUnknown": "The agent of a host is silent, or could read nothing.",
             },
         },
-        further={"False": "the first bond that is not sound: its verdict"},
+        further={"False": "the first bond that is not sound: its verdict; None: bondPolicy Require finds no bond"},
     ),
     "AtMaximum": ConditionType(
         meaning="The load asks for more VMs than there may be.",

@@ -9,6 +9,7 @@ from typing import Any
 from luban.api.cluster import LubanCluster
 from luban.api.cluster_status import HostStatus
 from luban.api.conditions import CONDITIONS
+from luban.api.template import rolls_out
 from luban.api.vm import LubanVM
 from luban.errors import UnreadableObject
 
@@ -49,6 +50,7 @@ def _lines(cluster: LubanCluster, vms: list[LubanVM]) -> Iterator[str]:
     if status.observed_generation < cluster.metadata.generation:
         yield from _section("Outdated", ["the operator has not looked at the latest spec yet: is it running?"])
     yield from _section("Decision", _decision(cluster))
+    yield from _section("Changes", _changes(cluster, vms))
     yield from _section("Next VM", _next(cluster))
     yield from _section("Bonds", (_bond(host) for host in status.hosts if host.bond is not None))
     yield from _section("VMs", (_vm(vm) for vm in sorted(vms, key=lambda vm: vm.metadata.name)))
@@ -71,12 +73,32 @@ def _decision(cluster: LubanCluster) -> Iterator[str]:
     if decision is None:
         yield "none yet"
         return
-    yield f"{decision.verdict} ({decision.reason}) since {decision.at}: {decision.message}"
+    looked = f" (the load is looked at every {cluster.spec.scaling.interval})" if decision.inputs else ""
+    yield f"{decision.verdict} ({decision.reason}) since {decision.at}: {decision.message}{looked}"
     for load in decision.inputs:
         known = f"{load.sessions} sessions, {load.percent} %" if load.sessions is not None else "sessions unknown"
         yield f"  {load.vm}: {known}"
     if decision.eligible_at is not None:
         yield f"  to be carried out at {decision.eligible_at} at the earliest"
+
+
+def _changes(cluster: LubanCluster, vms: Iterable[LubanVM]) -> Iterator[str]:
+    """VMs that are on their way out, or are to be replaced, and why."""
+    halted = "; spec.paused is set, so it stays until that is taken back" if cluster.spec.paused else ""
+    for vm in sorted(vms, key=lambda vm: vm.metadata.name):
+        if vm.metadata.deletion_timestamp is not None:
+            yield f"{vm.metadata.name} was asked to leave{halted}"
+        elif why := _why_replaced(cluster, vm):
+            yield f"{vm.metadata.name} is to be replaced: {why}{halted}"
+
+
+def _why_replaced(cluster: LubanCluster, vm: LubanVM) -> str:
+    host = next((host for host in cluster.spec.hosts if host.name == vm.spec.host), None)
+    if host is None:
+        return f"{vm.spec.host} left spec.hosts"
+    if host.cordoned:
+        return f"{host.name} is cordoned"
+    return "spec.template is another" if rolls_out(vm.spec.template, cluster.spec.template.spec) else ""
 
 
 REASONS = {
@@ -104,7 +126,8 @@ def _bond(host: HostStatus) -> str:
 def _vm(vm: LubanVM) -> str:
     why = f"; placed: {vm.spec.placement}" if vm.spec.placement else ""
     reason = f" ({vm.status.reason})" if vm.status.reason else ""
-    return f"{vm.metadata.name} on {vm.spec.host}: {vm.status.phase}{reason}{why}"
+    leaving = ", asked to leave" if vm.metadata.deletion_timestamp is not None else ""
+    return f"{vm.metadata.name} on {vm.spec.host}: {vm.status.phase}{reason}{leaving}{why}"
 
 
 def _amiss(cluster: LubanCluster) -> Iterator[str]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from luban.api.cluster import BondPolicy
 from luban.api.cluster_status import Decision, Placement
 from luban.api.conditions import ConditionName
+from luban.api.host import BondVerdict
 from luban.core.memory import Setback
 from luban.core.model import BondObservation, ClusterPhase, ConditionState, VMRecord
 from luban.core.placement import SOUND, UNKNOWN
@@ -15,6 +16,8 @@ from luban.core.state import State
 
 MISSES_TOLERATED = 3
 """Readiness probes that a VM may miss in a row before the cluster says so."""
+
+NO_BOND: BondVerdict = "None"
 
 LONGEST_MESSAGE = 8192
 """Characters of a message that repeats what nodes said; the API takes 32,768."""
@@ -49,6 +52,8 @@ class Situation:
     """Domains that no LubanVM stands for, in words."""
     setbacks: Mapping[str, Setback]
     """By cause: what fails again and again."""
+    paused: bool
+    """Whether the user wants nothing to be done (spec.paused)."""
 
 
 def conditions_of(it: Situation) -> tuple[ConditionState, ...]:
@@ -69,6 +74,9 @@ def phase_of(state: State, desired: int, conditions: tuple[ConditionState, ...])
         return "Pending"
     if any(it.status is False and it.type in EXPLAIN_READY for it in conditions):
         return "Degraded"
+    if not state.draining and any((it.type, it.reason) == ("Ready", "NoRoom") for it in conditions):
+        # Nothing is on its way that would change it.
+        return "Degraded"
     settled = len(state.answering) == desired and not state.starting and not state.draining
     return "Ready" if settled else "Progressing"
 
@@ -81,6 +89,9 @@ def _ready(it: Situation, parts: tuple[ConditionState, ...]) -> ConditionState:
     message = f"{answering} of {it.desired} VMs answer" + (f", {it.outdated} to be replaced" if it.outdated else "")
     if answering >= it.desired:
         return ConditionState("Ready", True, "AllServing", message)
+    if it.paused:
+        why = "spec.paused is set: nothing is made, let go or replaced, nor is what somebody asked to leave"
+        return ConditionState("Ready", False, "Paused", f"{message}; {why}")
     broken = next((one for one in parts if one.status is False and one.type in EXPLAIN_READY), None)
     if broken is not None:
         return ConditionState("Ready", False, broken.reason, f"{message}: {broken.message}")
@@ -196,8 +207,10 @@ def bonds_healthy(policy: BondPolicy, hosts: Sequence[str], bonds: Mapping[str, 
         return ConditionState("BondsHealthy", None, "Ignored", "spec.bondPolicy is Ignore")
     known = [(host, bonds[host]) for host in hosts if host in bonds]
     bad = [(host, bond) for host, bond in known if bond.verdict not in SOUND and bond.verdict != UNKNOWN]
+    if policy == "Require":
+        bad += [(host, bond) for host, bond in known if bond.verdict == NO_BOND]
     if bad:
-        message = "; ".join(f"{host}: {bond.message or bond.verdict}" for host, bond in bad)[:LONGEST_MESSAGE]
+        message = "; ".join(f"{host}: {_of_bond(bond, policy)}" for host, bond in bad)[:LONGEST_MESSAGE]
         return ConditionState("BondsHealthy", False, bad[0][1].verdict, message)
     silent = [host for host in hosts if host not in bonds]
     unknown = [f"{host}: {bond.message}" for host, bond in known if bond.verdict == UNKNOWN]
@@ -206,6 +219,13 @@ def bonds_healthy(policy: BondPolicy, hosts: Sequence[str], bonds: Mapping[str, 
         reason = "BondUnknown" if unknown else "NoReport"
         return ConditionState("BondsHealthy", None, reason, "; ".join([*words, *unknown])[:LONGEST_MESSAGE])
     return ConditionState("BondsHealthy", True, "AllHealthy")
+
+
+def _of_bond(bond: BondObservation, policy: BondPolicy) -> str:
+    words = bond.message or bond.verdict
+    if policy == "Require" and bond.verdict == NO_BOND:
+        return f"{words}, and bondPolicy Require places no VM there: name one in hosts[].bond, or take Prefer"
+    return words
 
 
 def _at_maximum(decision: Decision) -> ConditionState:

@@ -53,6 +53,7 @@ def plan_deletion(spec: LubanClusterSpec, state: State, memory: ClusterMemory, n
         placement=None,
         strays=(),
         setbacks={},
+        paused=False,
     )
     return Plan(
         actions=actions,

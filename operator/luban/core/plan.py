@@ -123,6 +123,7 @@ def _conclude(
             placement=placement,
             strays=strays,
             setbacks=memory.setbacks,
+            paused=spec.paused,
         )
     )
     return Plan(

@@ -133,6 +133,7 @@ class Snapshot:
             total=desired,
             starting=min(coming + max(0, desired - len(state.live)), max(0, desired - len(state.answering))),
             minimum=minimum(self.spec),
+            minimum_of_hosts=minimum(self.spec) > self.spec.scaling.min_vms,
             maximum=self.spec.scaling.max_vms,
             has_host=has_host,
             up_step=behavior.scale_up.step,

@@ -12,10 +12,10 @@ from tests.fakes.simulator import TEMPLATE, make_spec
 AT = "2026-11-22T05:00:00Z"
 
 
-def cluster(**status: Any) -> LubanCluster:
+def cluster(spec: dict[str, Any] | None = None, /, **status: Any) -> LubanCluster:
     body = {
         "metadata": {"name": "luban", "namespace": "shop", "generation": 3},
-        "spec": make_spec().wire(),
+        "spec": make_spec(**(spec or {})).wire(),
         "status": {
             "observedGeneration": 3,
             "phase": "Ready",
@@ -54,7 +54,7 @@ def cluster(**status: Any) -> LubanCluster:
     return LubanCluster.parse(body)
 
 
-def vm(name: str, placement: str = "") -> LubanVM:
+def vm(name: str, placement: str = "", *, deleted: str = "") -> LubanVM:
     spec = {
         "clusterName": "luban",
         "host": "host-c",
@@ -62,7 +62,8 @@ def vm(name: str, placement: str = "") -> LubanVM:
         "template": TEMPLATE.wire(),
         "placement": placement,
     }
-    return LubanVM.parse({"metadata": {"name": name}, "spec": spec, "status": {"phase": "Ready", "reason": "Answers"}})
+    metadata = {"name": name, **({"deletionTimestamp": deleted} if deleted else {})}
+    return LubanVM.parse({"metadata": metadata, "spec": spec, "status": {"phase": "Ready", "reason": "Answers"}})
 
 
 def test_all_of_it() -> None:
@@ -80,7 +81,8 @@ def test_all_of_it() -> None:
     why = "host-c; not host-b: its bond is Degraded"
     assert explain(cluster(conditions=conditions), [vm("luban-y8"), vm("luban-x7", why)]) == (
         "LubanCluster shop/luban: Ready, 2 of 2 VMs serve, 0 start, 0 leave, 0 paused, 0 failed\n"
-        f"Decision    Hold (NotAllAboveUpper) since {AT}: luban-x7 is at 41 %, all must be at or above 60 %\n"
+        f"Decision    Hold (NotAllAboveUpper) since {AT}: luban-x7 is at 41 %, all must be at or above 60 %"
+        " (the load is looked at every 15s)\n"
         "              luban-x7: 41 sessions, 41 %\n"
         "              luban-y8: sessions unknown\n"
         "Next VM     the bond decides (bondPolicy Prefer): host-c; not host-b: its bond is Degraded\n"
@@ -98,6 +100,28 @@ def test_a_cluster_that_nobody_looked_at_yet() -> None:
         "Outdated    the operator has not looked at the latest spec yet: is it running?",
         "Decision    none yet",
     ]
+
+
+def test_what_changes_and_why() -> None:
+    hosts = [
+        {"name": "host-b", "uri": "qemu+tls://host-b/system"},
+        {"name": "host-c", "uri": "qemu+tls://host-c/system"},
+    ]
+    for spec, why in (
+        ({"hosts": [hosts[0], {**hosts[1], "cordoned": True}]}, "host-c is cordoned"),
+        ({"hosts": hosts[:1]}, "host-c left spec.hosts"),
+    ):
+        text = explain(cluster(spec), [vm("luban-x7")])
+        assert f"Changes     luban-x7 is to be replaced: {why}" in text
+    older = vm("luban-x7")
+    template = older.spec.template.model_copy(update={"port": 1})
+    older = older.model_copy(update={"spec": older.spec.model_copy(update={"template": template})})
+    assert "luban-x7 is to be replaced: spec.template is another" in explain(cluster(), [older])
+    leaving = vm("luban-x7", deleted=AT)
+    text = explain(cluster({"paused": True}), [leaving])
+    assert "Changes     luban-x7 was asked to leave; spec.paused is set, so it stays until that is taken back" in text
+    assert "luban-x7 on host-c: Ready (Answers), asked to leave" in text
+    assert "Changes" not in explain(cluster(), [vm("luban-x7")])
 
 
 def test_a_wish_that_waits() -> None:

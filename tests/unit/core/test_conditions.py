@@ -67,6 +67,7 @@ def situation(state: State, decision: Decision, desired: int, **more: Any) -> Si
         "placement": None,
         "strays": (),
         "setbacks": {},
+        "paused": False,
     }
     return Situation(state=state, decision=decision, desired=desired, **usual | more)
 
@@ -120,6 +121,19 @@ class TestReady:
         nowhere = Placement(host="", reason="NoRoom", message="nowhere; not host-b: it is cordoned")
         ready = conditions_of(situation(state_of(), HOLD, 4, missing=2, placement=nowhere))[0]
         assert ready.message == "2 of 4 VMs answer: no room for 2 more; next VM: nowhere; not host-b: it is cordoned"
+
+    def test_paused_is_why_nothing_is_done_about_it(self) -> None:
+        ready = conditions_of(situation(state_of(), HOLD, 3, missing=1, paused=True))[0]
+        assert (ready.status, ready.reason) == (False, "Paused")
+        assert ready.message.startswith("2 of 3 VMs answer; spec.paused is set: nothing is made")
+        assert conditions_of(situation(state_of(), HOLD, 2, paused=True))[0].status is True
+
+    def test_no_room_is_no_progress(self) -> None:
+        """Unless something is on its way out, which makes room."""
+        conditions = conditions_of(situation(state_of(), HOLD, 3, missing=1))
+        assert phase_of(state_of(), 3, conditions) == "Degraded"
+        leaving = make_vm("vm-9", "Draining", deleting_since=EPOCH)
+        assert phase_of(state_of((*VMS, leaving)), 3, conditions) == "Progressing"
 
     def test_a_cluster_that_is_deleted_is_never_ready(self) -> None:
         decision = Decision(at="", verdict="Hold", reason="Deleting", message="2 VMs left")
@@ -207,6 +221,15 @@ class TestBonds:
     def test_sound_ones(self, verdict: str) -> None:
         good = BondObservation(verdict)
         assert self.judged(host_b=good, host_c=good) == ConditionState("BondsHealthy", True, "AllHealthy")
+
+    def test_where_one_is_required_none_is_not_sound(self) -> None:
+        none = BondObservation("None", "node host-c has no bond")
+        condition = self.judged("Require", host_b=BondObservation("Healthy"), host_c=none)
+        assert (condition.status, condition.reason) == (False, "None")
+        assert condition.message == (
+            "host-c: node host-c has no bond, and bondPolicy Require places no VM there: "
+            "name one in hosts[].bond, or take Prefer"
+        )
 
     def test_an_impaired_one_is_named_with_the_agents_words(self) -> None:
         bad = BondObservation("LACPTimeout", "bond0: eth2 has not heard its partner")

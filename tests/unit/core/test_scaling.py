@@ -244,6 +244,13 @@ class TestManual:
         assert verdict.decision.message == "spec.replicas asks for 99 VMs, kept within 2 and 6: 6"
         assert self.manual(0)(BETWEEN).desired == 2
 
+    def test_a_minimum_that_the_hosts_ask_for_says_so(self) -> None:
+        spec = make_spec(
+            hosts=[{"name": "host-b", "vms": {"min": 2}}, {"name": "host-c"}], scaling={"policy": "Manual"}
+        )
+        said_so = Judge(spec.model_copy(update={"replicas": 1}))(BETWEEN).decision.message
+        assert said_so == "spec.replicas asks for 1 VM, kept within 3 (hosts[].vms.min add up to it) and 6: 3"
+
     def test_not_set_keeps_what_is(self) -> None:
         verdict = self.manual(None)(BUSY)
         assert said(verdict) == ("Hold", "Manual", 3)

@@ -147,6 +147,8 @@ class TestLines13To17:
         wish = judged({"vm-1": 4, "vm-2": 6})
         assert (wish.verdict, wish.reason) == ("Hold", "MinVMs")
         assert wish.message.endswith("but the minimum of 2 VMs is reached")
+        of_hosts = judged({"vm-1": 4, "vm-2": 6}, minimum_of_hosts=True)
+        assert of_hosts.message.endswith("but the minimum of 2 VMs is reached (hosts[].vms.min add up to it)")
 
     def test_no_host_can_give_one(self) -> None:
         assert judged({"vm-1": 4, "vm-2": 6, "vm-3": 5}, removable=0).reason == "HostMinimum"

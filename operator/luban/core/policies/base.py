@@ -42,6 +42,13 @@ class ScalingLimits:
     """VMs that can go without leaving a host below its own minimum."""
     movable: frozenset[str] | None = None
     """Names of the serving ones among them; None: all."""
+    minimum_of_hosts: bool = False
+    """Whether the minimum is what the hosts' own add up to, more than scaling.minVMs."""
+
+    @property
+    def why_minimum(self) -> str:
+        """Where the minimum comes from, if it is not what users set for the cluster; in brackets, or empty."""
+        return " (hosts[].vms.min add up to it)" if self.minimum_of_hosts else ""
 
 
 @dataclass(frozen=True)

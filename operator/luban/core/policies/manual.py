@@ -12,9 +12,9 @@ def recommend(given: PolicyInput) -> Recommendation:
         return Recommendation("Hold", "Manual", f"spec.replicas is not set, so {given.desired} VMs stay")
     limits = given.limits()
     wanted = min(max(asked, limits.minimum), limits.maximum)
-    message = f"spec.replicas asks for {asked} VMs"
+    message = f"spec.replicas asks for {asked} VM{'' if asked == 1 else 's'}"
     if wanted != asked:
-        message += f", kept within {limits.minimum} and {limits.maximum}: {wanted}"
+        message += f", kept within {limits.minimum}{limits.why_minimum} and {limits.maximum}: {wanted}"
     if wanted == given.desired:
         return Recommendation("Hold", "Manual", message)
     return Recommendation(

@@ -92,7 +92,9 @@ def _shrink(below: Sequence[DecisionInput], limits: Sessions, room: ScalingLimit
     """Lines 13-17: enough VMs are idle. A VM that does not serve yet holds nothing up: it would be the first to go."""
     loads = f"{_figures(below, limits)}: at or below {limits.lower_percent} %"
     if room.total <= room.minimum:
-        return Recommendation("Hold", "MinVMs", f"{loads}, but the minimum of {room.minimum} VMs is reached")
+        return Recommendation(
+            "Hold", "MinVMs", f"{loads}, but the minimum of {room.minimum} VMs is reached{room.why_minimum}"
+        )
     delta = min(room.down_step, room.total - room.minimum, room.removable)
     if delta < 1 or not _may_go(below, limits, room):
         return Recommendation("Hold", "HostMinimum", f"{loads}, but no host with an idle VM is above its vms.min")
