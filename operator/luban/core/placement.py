@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import get_args
+from heapq import heapify, heappop, heapreplace
+from typing import NamedTuple, get_args
 
 from luban.api.cluster import BondPolicy, Host
 from luban.api.host import BondVerdict
@@ -43,9 +44,9 @@ class Bonds:
 NO_BONDS = Bonds()
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Occupancy:
-    """How many VMs a host has."""
+    """How many VMs a host has. The one part of a plan that changes while it is made: see `ledger`."""
 
     live: int
     """Wanted ones."""
@@ -53,6 +54,19 @@ class Occupancy:
     """All, those on their way out included."""
     failed: int = 0
     """Wanted ones that failed: they hold room, but do not count towards the host's minimum."""
+
+
+class Worth(NamedTuple):
+    """What a host is worth as the place for one more VM: the lower, the better."""
+
+    avoided: bool
+    """A VM failed there lately."""
+    has_minimum: bool
+    grade: int
+    """Of its bond."""
+    live: int
+    position: int
+    """In the spec."""
 
 
 @dataclass(frozen=True)
@@ -66,8 +80,8 @@ class Candidates:
     avoid: frozenset[str] = frozenset()
     """Hosts where a VM failed lately."""
     bonds: Bonds = NO_BONDS
-    no_address: frozenset[str] = frozenset()
-    """Hosts whose forward range is used up."""
+    has_address: Callable[[Host], bool] = lambda _: True
+    """Whether a host's forward range has an address left, or it needs none."""
 
     def why_unfit(self, host: Host) -> str:
         """Why nothing can be placed on the host; empty: it can."""
@@ -78,47 +92,20 @@ class Candidates:
             return "libvirt does not answer"
         if held >= host.vms.max:
             return f"it is full ({held} of {host.vms.max} VMs)"
-        if host.name in self.no_address:
+        if not self.has_address(host):
             return f"its forwardRange {host.forward_range} is used up"
         if not self.bonds.admits(host.name):
             return f"its bond is {self.bonds.verdict(host.name)} (bondPolicy {self.bonds.policy})"
         return ""
 
-    def key(self, host: Host) -> tuple[bool, bool, int, int, int]:
-        """The lower, the better."""
+    def worth(self, host: Host, position: int) -> Worth:
+        """What it is worth as it is now."""
         live = self.occupancy[host.name].live
-        return (
-            host.name in self.avoid,
-            live >= host.vms.min,
-            self.bonds.grade(host.name),
-            live,
-            self.hosts.index(host),
-        )
+        return Worth(host.name in self.avoid, live >= host.vms.min, self.bonds.grade(host.name), live, position)
 
-    def best(self) -> Host | None:
-        """The host for one more VM; None: no host can take it.
-
-        Fig. 5: the host with the fewest VMs, a tie goes to the first in the spec. A better bond comes before numbers,
-        a host below its own minimum before that: one VM on each host is what survives the loss of a host. A host
-        where a VM lately failed comes last.
-        """
-        return min((host for host in self.hosts if not self.why_unfit(host)), key=self.key, default=None)
-
-    def why_not(self, host: Host, best: Host | None) -> str:
-        """Why the next VM does not go to `host`, in words."""
-        unfit = self.why_unfit(host)
-        if unfit or best is None:
-            return unfit
-        mine, other = self.occupancy[host.name].live, self.occupancy[best.name].live
-        reasons = (
-            "a VM failed there lately",
-            f"{best.name} is below its minimum",
-            f"its bond is {self.bonds.verdict(host.name)}",
-            f"it has more VMs ({mine}, {best.name} {other})",
-            f"it has as many VMs and stands after {best.name} in the spec",
-        )
-        pairs = zip(self.key(host), self.key(best), reasons, strict=True)
-        return next(reason for own, better, reason in pairs if own != better)
+    def any_fit(self) -> bool:
+        """Whether any host can take one more VM."""
+        return any(not self.why_unfit(host) for host in self.hosts)
 
 
 @dataclass(frozen=True)
@@ -131,56 +118,104 @@ class Placing:
     message: str
 
 
-def place(among: Candidates) -> Placing:
-    """Choose the host for one more VM and give the reasons."""
-    best = among.best()
-    blind = replace(among, bonds=NO_BONDS).best()
-    others = [host for host in among.hosts if best is None or host.name != best.name]
-    words = "; ".join(f"not {host.name}: {among.why_not(host, best)}" for host in others)
-    name = best.name if best is not None else "nowhere"
-    return Placing(best, best != blind, f"{name}; {words}" if words else name)
+class Places:
+    """The hosts as places for VMs that come one after the other.
 
-
-def choose_victim(
-    candidates: Sequence[VMRecord],
-    hosts: Sequence[Host],
-    occupancy: Mapping[str, Occupancy],
-    sessions: Mapping[str, int],
-    *,
-    keep_minima: bool = True,
-    bonds: Bonds = NO_BONDS,
-) -> VMRecord | None:
-    """The VM to stop; None: there is none, or every host is at its minimum.
-
-    Fig. 6: if all hosts above their minimum hold the same number, the VM with the fewest sessions of all, otherwise
-    the one with the fewest sessions on the fullest host. Ties: the worse bond, then the newest. Unknown sessions may
-    be many: last choice.
+    Fig. 5: the host with the fewest VMs, a tie goes to the first in the spec. A better bond comes before numbers, a
+    host below its own minimum before that: one VM on each host is what survives the loss of a host. A host where a VM
+    lately failed comes last.
     """
-    eligible = [vm for vm in candidates if not keep_minima or spares(vm, hosts, occupancy)]
-    if not eligible:
-        return None
-    fullest = max(occupancy[vm.host].live for vm in eligible)
-    fullest_only = [vm for vm in eligible if occupancy[vm.host].live == fullest]
-    return min(
-        fullest_only,
-        key=lambda vm: (sessions.get(vm.name, math.inf), -bonds.grade(vm.host), -vm.created, vm.name),
-    )
+
+    def __init__(self, among: Candidates) -> None:
+        self._among = among
+        self._unfit = {host.name: among.why_unfit(host) for host in among.hosts}
+        self._worth = {host.name: among.worth(host, position) for position, host in enumerate(among.hosts)}
+        self._order = [(self._worth[host.name], host) for host in among.hosts if not self._unfit[host.name]]
+        # Positions differ, so hosts themselves are never compared.
+        heapify(self._order)
+
+    def best(self) -> Host | None:
+        """The host for one more VM; None: no host can take it."""
+        return self._order[0][1] if self._order else None
+
+    def fill(self) -> None:
+        """One more VM went to the best host: what that, and those that share its addresses, are worth now."""
+        worth, host = self._order[0]
+        self._worth[host.name] = self._among.worth(host, worth.position)
+        heapreplace(self._order, (self._worth[host.name], host))
+        for other in self._among.hosts:
+            if other.forward_range == host.forward_range and (other is host or host.forward_range):
+                self._unfit[other.name] = self._among.why_unfit(other)
+        while self._order and self._unfit[self._order[0][1].name]:
+            heappop(self._order)
+
+    def placing(self) -> Placing:
+        """Where the next VM would go, and why."""
+        best, bonds = self.best(), self._among.bonds
+        by_bond = bonds.policy != "Ignore" and best != Places(replace(self._among, bonds=NO_BONDS)).best()
+        return Placing(best, by_bond, self.in_words())
+
+    def in_words(self) -> str:
+        """Which is the best, and why none of the others."""
+        best = self.best()
+        if best is None:
+            name, reasons = "nowhere", list(self._unfit.items())
+        else:
+            mine = self._worth[best.name]
+            name, reasons = (
+                best.name,
+                [
+                    (other, self._unfit[other] or self._why_worse(other, worth, best.name, mine))
+                    for other, worth in self._worth.items()
+                    if worth is not mine
+                ],
+            )
+        words = "; ".join([f"not {other}: {reason}" for other, reason in reasons])
+        return f"{name}; {words}" if words else name
+
+    def _why_worse(self, host: str, worth: Worth, best: str, better: Worth) -> str:
+        """Why the next VM does not go to a host that could take it, in words."""
+        if worth.avoided != better.avoided:
+            return "a VM failed there lately"
+        if worth.has_minimum != better.has_minimum:
+            return f"{best} is below its minimum"
+        if worth.grade != better.grade:
+            return f"its bond is {self._among.bonds.verdict(host)}"
+        if worth.live != better.live:
+            return f"it has more VMs ({worth.live}, {best} {better.live})"
+        return f"it has as many VMs and stands after {best} in the spec"
 
 
-def spares(vm: VMRecord, hosts: Sequence[Host], occupancy: Mapping[str, Occupancy]) -> bool:
+class LeavingOrder(NamedTuple):
+    """When a VM leaves, among those of hosts that are as full: the lower, the sooner."""
+
+    sessions: float
+    """Unknown ones may be many: last choice."""
+    bond: int
+    """The worse, the lower."""
+    age: float
+    """The newest first."""
+    name: str
+
+
+def leaving_order(vm: VMRecord, sessions: Mapping[str, int], bonds: Bonds) -> LeavingOrder:
+    """The one with the fewest sessions first, then by bond, then the newest."""
+    return LeavingOrder(sessions.get(vm.name, math.inf), -bonds.grade(vm.host), -vm.created, vm.name)
+
+
+def minima(hosts: Sequence[Host]) -> dict[str, int]:
+    """VMs that stay on each host; a host that left the spec, or is cordoned, has no minimum."""
+    return {host.name: host.vms.min for host in hosts if not host.cordoned}
+
+
+def spares(vm: VMRecord, least: Mapping[str, int], occupancy: Mapping[str, Occupancy]) -> bool:
     """Whether the VM's host stays at its minimum without it."""
     found = occupancy[vm.host]
-    others = found.live - found.failed - (vm.phase != "Failed")
-    return others >= _minimum(vm.host, hosts)
+    return found.live - found.failed - (vm.phase != "Failed") >= least.get(vm.host, 0)
 
 
-def removable(host: str, hosts: Sequence[Host], occupancy: Mapping[str, Occupancy]) -> int:
+def removable(host: str, least: Mapping[str, int], occupancy: Mapping[str, Occupancy]) -> int:
     """How many VMs can go before the host is at its minimum."""
     found = occupancy[host]
-    spare = found.live - found.failed - _minimum(host, hosts)
+    spare = found.live - found.failed - least.get(host, 0)
     return spare + found.failed if spare >= 0 else 0
-
-
-def _minimum(name: str, hosts: Sequence[Host]) -> int:
-    """A host that left the spec, or is cordoned, has none."""
-    return next((host.vms.min for host in hosts if host.name == name and not host.cordoned), 0)

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache, partial
 from typing import Literal
 
 from luban.api.cluster import LubanClusterSpec
 from luban.api.cluster_status import Placement
+from luban.core.arrivals import Arrivals, vms_to_create
 from luban.core.clocks import entered_at, hosts_back, on_our_clock
 from luban.core.conditions import Situation, conditions_of, phase_of
 from luban.core.deletion import BUSY_SECONDS, plan_deletion
+from luban.core.departures import vms_to_delete
 from luban.core.lifecycle import Step
 from luban.core.members import publications
 from luban.core.memory import ClusterMemory
 from luban.core.model import Action, CreateVM, DeleteVM, Observation, Plan
-from luban.core.rollout import vms_to_create, vms_to_delete
+from luban.core.placement import Placing
 from luban.core.scaling import Room, ScalingResult, decide_scaling, next_look
 from luban.core.setbacks import setbacks_after
 from luban.core.snapshot import Snapshot
@@ -67,13 +70,15 @@ def _plan_life(spec: LubanClusterSpec, cluster: str, state: State, memory: Clust
     steps = _own_steps(spec, state, memory, now.monotonic)
     memory = _remember(state, steps, memory, now.monotonic)
     snapshot = Snapshot(spec, state_after(state, steps, now.monotonic), memory, now.monotonic)
-    result = decide_scaling(spec, snapshot.state, memory, now, _room(snapshot))
-    leaving = vms_to_delete(snapshot, result.desired)
-    arriving, later = vms_to_create(snapshot.without_all(it.name for it in leaving), cluster, result.desired)
-    wanted = _actions(snapshot, state, steps, _Changes(result.desired, leaving, arriving))
+    # The same number is asked about twice when the cluster shrinks.
+    departures = cache(partial(vms_to_delete, snapshot))
+    result = decide_scaling(spec, snapshot.state, memory, now, _room(snapshot, departures))
+    leaving = departures(result.desired)
+    arrivals = vms_to_create(snapshot, leaving, cluster, result.desired)
+    wanted = _actions(snapshot, state, steps, _Changes(result.desired, leaving, arrivals.created))
     memory = _close_memory(result, leaving, steps, state, now.monotonic)
     strays = strays_in_words(state, memory, now.monotonic)
-    return _conclude(snapshot, later, replace(result, memory=memory), wanted, strays)
+    return _conclude(snapshot, arrivals, replace(result, memory=memory), wanted, strays)
 
 
 def _own_steps(spec: LubanClusterSpec, state: State, memory: ClusterMemory, now: float) -> Steps:
@@ -104,12 +109,12 @@ def _actions(snapshot: Snapshot, state: State, steps: Steps, changes: _Changes) 
 
 
 def _conclude(
-    snapshot: Snapshot, later: Snapshot, result: ScalingResult, wanted: tuple[Action, ...], strays: tuple[str, ...]
+    snapshot: Snapshot, arrivals: Arrivals, result: ScalingResult, wanted: tuple[Action, ...], strays: tuple[str, ...]
 ) -> Plan:
-    """The plan with what is told of it. `later`: the snapshot once its VMs are created and asked to leave."""
+    """The plan with what is told of it."""
     spec, after, memory = snapshot.spec, snapshot.state, result.memory
     actions = () if spec.paused else wanted
-    placement = _placement(later)
+    placement = _placement(arrivals.placing)
     conditions = conditions_of(
         Situation(
             state=after,
@@ -118,8 +123,8 @@ def _conclude(
             misses=memory.misses,
             policy=spec.bond_policy,
             hosts=tuple(host.name for host in spec.hosts),
-            missing=result.desired - len(later.state.live),
-            outdated=len(later.outdated_live),
+            missing=result.desired - arrivals.live,
+            outdated=arrivals.outdated,
             placement=placement,
             strays=strays,
             setbacks=memory.setbacks,
@@ -138,13 +143,13 @@ def _conclude(
     )
 
 
-def _room(snapshot: Snapshot) -> Room:
+def _room(snapshot: Snapshot, departures: Callable[[int], tuple[DeleteVM, ...]]) -> Room:
     def can_shrink_to(desired: int) -> bool:
         live = len(snapshot.state.live)
         if live <= desired:
             # Nothing needs to go, for one is missing: if it can be made it is wanted still, and it is asked again then.
-            return snapshot.chosen_host is None
-        return live - len(vms_to_delete(snapshot, desired)) <= desired
+            return not snapshot.has_place
+        return live - len(departures(desired)) <= desired
 
     return Room(snapshot.limits, can_shrink_to, lambda: len(snapshot.state.live) - len(snapshot.outdated_live))
 
@@ -165,9 +170,8 @@ def _close_memory(
     )
 
 
-def _placement(snapshot: Snapshot) -> Placement:
-    """Where the next VM would go once this plan is carried out."""
-    found = snapshot.placing
+def _placement(found: Placing) -> Placement:
+    """Where the next VM would go once this plan is carried out, for the status."""
     reason: Literal["NoRoom", "BetterBond", "FewestVMs"] = "FewestVMs"
     if found.host is None:
         reason = "NoRoom"

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import cached_property
 
 from luban.api.cluster import Host, LubanClusterSpec
-from luban.api.template import rolls_out
+from luban.api.template import VMTemplateSpec, rolls_out
 from luban.core import phases
 from luban.core.drain import may_get_requests, must_drain
+from luban.core.ledger import Addresses, Ledger
 from luban.core.memory import ClusterMemory
 from luban.core.model import VMRecord
-from luban.core.placement import Bonds, Candidates, Occupancy, Placing, place, removable, spares
+from luban.core.placement import Bonds, Candidates, Occupancy, minima, removable, spares
 from luban.core.policies.base import ScalingLimits
 from luban.core.scaling import maximum, minimum
 from luban.core.state import State
+from luban.core.turns import Turns
 
 GIVEN_UP_SECONDS = 60.0
 """A host that has been silent for so long holds up nothing that the user wants off it."""
@@ -54,6 +56,10 @@ class Snapshot:
         """Whether the VM is on its way out on a host that has been silent for long: nobody waits for its end."""
         return vm.deleting_since is not None and self._long_silent(vm.host)
 
+    def holds_until_gone(self, vm: VMRecord) -> bool:
+        """Whether the VM would still take its room once it is asked to leave."""
+        return vm.has_finalizer and not self._long_silent(vm.host)
+
     def _long_silent(self, host: str) -> bool:
         since = self.memory.silent.get(host)
         return not self.state.reachable(host) and since is not None and self.now - since >= GIVEN_UP_SECONDS
@@ -71,52 +77,60 @@ class Snapshot:
     @cached_property
     def may_not_start(self) -> frozenset[str]:
         """VMs whose domain must not be started: a maximum was lowered, or their host closed, since they were placed."""
-        waiting = [vm for vm in self.state.live if vm.phase in phases.UNSTARTED and not self.state.runs(vm)]
+        return frozenset(self.turns(self.state.live, self.holding).barred)
+
+    def turns(self, live: Iterable[VMRecord], holding: Iterable[VMRecord]) -> Turns:
+        """Who waits for the start of its domain, and who must go on waiting. `live`: oldest first."""
+        waiting = [vm for vm in live if vm.phase in phases.UNSTARTED and not self.state.runs(vm)]
+        if not waiting:
+            return Turns((), {}, 0)
         names = {vm.name for vm in waiting}
-        held = Counter(vm.host for vm in self.holding if vm.name not in names)
+        held = Counter(vm.host for vm in holding if vm.name not in names)
         free = {host.name: host.vms.max - held[host.name] for host in self.spec.hosts if not host.cordoned}
-        left = self.spec.scaling.max_vms - sum(vm.name not in names for vm in self.holding)
-        barred = set()
-        for vm in waiting:
-            if left <= 0 or free.get(vm.host, 0) <= 0:
-                barred.add(vm.name)
-                continue
-            free[vm.host] -= 1
-            left -= 1
-        return frozenset(barred)
+        return Turns(waiting, free, self.spec.scaling.max_vms - held.total())
+
+    def ledger(self) -> Ledger:
+        """A new account of who takes what, to be kept up while VMs come and go."""
+        return Ledger(
+            live=len(self.state.live),
+            total=self.total,
+            occupancy=self.occupancy,
+            broken=Counter(vm.host for vm in self.state.vms if vm.phase == "Failed"),
+            addresses=Addresses(self._taken_addresses()) if self.spec.template.spec.network.type == "User" else None,
+        )
+
+    def _taken_addresses(self) -> Iterator[str]:
+        yield from (vm.planned_address for vm in self.state.vms)
+        yield from self.state.domain_addresses
+        yield from self.state.published_addresses
+        yield from self.memory.taken_addresses
+
+    def candidates(self, ledger: Ledger) -> Candidates:
+        """The hosts among which the next VM's place is chosen."""
+        return Candidates(
+            hosts=self.spec.hosts,
+            occupancy=ledger.occupancy,
+            reachable=self.state.reachable,
+            avoid=self.avoided(ledger),
+            bonds=self.bonds,
+            has_address=ledger.has_address,
+        )
+
+    def avoided(self, ledger: Ledger) -> frozenset[str]:
+        """Hosts where a VM failed lately. Those that still show it are known even after a restart."""
+        remembered = {host for host, until in self.memory.avoid.items() if until > self.now}
+        return frozenset(remembered | {host for host, count in ledger.broken.items() if count})
 
     @cached_property
-    def chosen_host(self) -> Host | None:
-        """Where the next VM goes; None: no host has room."""
-        return self._field.best()
-
-    @property
-    def placing(self) -> Placing:
-        """The same with its reasons."""
-        return place(self._field)
+    def has_place(self) -> bool:
+        """Whether any host can take one more VM."""
+        return self.candidates(self.ledger()).any_fit()
 
     @cached_property
     def bonds(self) -> Bonds:
         """The hosts' bonds, and how much they count."""
         verdicts = {name: bond.verdict for name, bond in self.state.observation.bonds.items()}
         return Bonds(self.spec.bond_policy, verdicts)
-
-    @cached_property
-    def _field(self) -> Candidates:
-        return Candidates(
-            hosts=self.spec.hosts,
-            occupancy=self.occupancy,
-            reachable=self.state.reachable,
-            avoid=frozenset(self.avoided),
-            bonds=self.bonds,
-            no_address=frozenset(host.name for host in self.spec.hosts if not self.has_address(host)),
-        )
-
-    @property
-    def avoided(self) -> set[str]:
-        """Hosts where a VM failed lately. Those that still show it are known even after a restart."""
-        remembered = {host for host, until in self.memory.avoid.items() if until > self.now}
-        return remembered | {vm.host for vm in self.state.vms if vm.phase == "Failed"}
 
     def limits(self, desired: int) -> ScalingLimits:
         """How far the cluster can grow and shrink from `desired` wanted VMs.
@@ -126,9 +140,9 @@ class Snapshot:
         """
         state, behavior = self.state, self.spec.scaling.behavior
         hosts = {vm.host for vm in state.live if self.may_stop(vm)}
-        movable = (vm for vm in state.serving if vm.host in hosts and spares(vm, self.spec.hosts, self.occupancy))
+        movable = (vm for vm in state.serving if vm.host in hosts and spares(vm, self.minima, self.occupancy))
         coming = sum(state.reachable(vm.host) for vm in (*state.starting, *state.failed))
-        has_host = desired < maximum(self.spec) and (self.chosen_host is not None or len(state.live) > desired)
+        has_host = desired < maximum(self.spec) and (self.has_place or len(state.live) > desired)
         return ScalingLimits(
             total=desired,
             starting=min(coming + max(0, desired - len(state.live)), max(0, desired - len(state.answering))),
@@ -138,7 +152,7 @@ class Snapshot:
             has_host=has_host,
             up_step=behavior.scale_up.step,
             down_step=behavior.scale_down.step,
-            removable=sum(removable(name, self.spec.hosts, self.occupancy) for name in hosts),
+            removable=sum(removable(name, self.minima, self.occupancy) for name in hosts),
             movable=frozenset(vm.name for vm in movable),
         )
 
@@ -163,56 +177,43 @@ class Snapshot:
     def _hosts(self) -> dict[str, Host]:
         return {host.name: host for host in self.spec.hosts}
 
-    def why_replace(self, vm: VMRecord) -> str:
+    @cached_property
+    def minima(self) -> dict[str, int]:
+        """By host: VMs that stay there."""
+        return minima(self.spec.hosts)
+
+    def why_replace(self, vm: VMRecord, occupancy: Mapping[str, Occupancy]) -> str:
         """Why the VM must make way for another one elsewhere or of another template; empty: it need not."""
+        return self.why_outdated(vm) or ("HostAboveMaximum" if self.crowded(vm.host, occupancy) else "")
+
+    def why_outdated(self, vm: VMRecord) -> str:
+        """The same, as far as it is for the VM's own sake, whatever becomes of others."""
         host = self._hosts.get(vm.host)
         if host is None:
             return "HostRemoved"
         if host.cordoned:
             return "HostCordoned"
-        if not self.state.reachable(vm.host):
-            return ""
-        if rolls_out(vm.template, self.spec.template.spec):
-            return "Outdated"
-        return "HostAboveMaximum" if self.occupancy[vm.host].live > host.vms.max else ""
+        return "Outdated" if self.state.reachable(vm.host) and self._rolls_out(vm.template) else ""
+
+    def crowded(self, host: str, occupancy: Mapping[str, Occupancy]) -> bool:
+        """Whether the host runs more VMs than it may, and answers."""
+        found = self._hosts.get(host)
+        if found is None or found.cordoned or not self.state.reachable(host):
+            return False
+        return occupancy[host].live > found.vms.max
+
+    def _rolls_out(self, template: VMTemplateSpec) -> bool:
+        """Asked once for each template: many VMs share one."""
+        known = self._rolled_out.get(id(template))
+        if known is None:
+            known = self._rolled_out[id(template)] = rolls_out(template, self.spec.template.spec)
+        return known
+
+    @cached_property
+    def _rolled_out(self) -> dict[int, bool]:
+        return {}
 
     @cached_property
     def outdated_live(self) -> tuple[VMRecord, ...]:
         """Live VMs that must be replaced."""
-        return tuple(vm for vm in self.state.live if self.why_replace(vm))
-
-    def without(self, vm: VMRecord) -> Snapshot:
-        """The same after `vm` was asked to leave."""
-        vms = tuple(replace(it, deleting_since=self.now) if it.name == vm.name else it for it in self.state.vms)
-        return self._with(vms)
-
-    def without_all(self, names: Iterable[str]) -> Snapshot:
-        """The same after these VMs were asked to leave."""
-        gone = frozenset(names)
-        return self._with(
-            tuple(replace(it, deleting_since=self.now) if it.name in gone else it for it in self.state.vms)
-        )
-
-    def after(self, vm: VMRecord) -> Snapshot:
-        """The same when nothing of `vm` is left."""
-        return self._with(tuple(it for it in self.state.vms if it.name != vm.name))
-
-    def including(self, vm: VMRecord) -> Snapshot:
-        """The same after `vm` was created."""
-        return self._with((*self.state.observation.vms, vm))
-
-    def _with(self, vms: tuple[VMRecord, ...]) -> Snapshot:
-        return replace(self, state=State(replace(self.state.observation, vms=vms)))
-
-    def has_address(self, host: Host) -> bool:
-        """Whether the host has an address left for one more VM, or needs none."""
-        return self.spec.template.spec.network.type != "User" or bool(self.free_address(host))
-
-    def free_address(self, host: Host) -> str:
-        """The lowest free address of the host's forward range; empty unless the network type is User."""
-        if self.spec.template.spec.network.type != "User":
-            return ""
-        prefix = host.forward_range.removesuffix("0/24")
-        own = {vm.planned_address for vm in self.state.vms}
-        taken = own | self.state.domain_addresses | self.state.published_addresses | self.memory.taken_addresses.keys()
-        return next((address for last in range(2, 255) if (address := f"{prefix}{last}") not in taken), "")
+        return tuple(vm for vm in self.state.live if self.why_replace(vm, self.occupancy))

@@ -6,7 +6,7 @@ import re
 
 from luban.api.crd import KINDS, definition
 from luban.api.names import balancer_name
-from luban.core.rollout import NAME_DIGITS
+from luban.core.arrivals import NAME_DIGITS
 
 LONGEST_LABEL = 63
 """Characters of a label's value, of a Service's name and of a host name."""

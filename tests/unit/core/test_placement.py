@@ -11,7 +11,19 @@ import pytest
 
 from luban.api.cluster import BondPolicy, Host, HostVMs
 from luban.core.model import VMRecord
-from luban.core.placement import Bonds, Candidates, Occupancy, choose_victim, place, removable, spares
+from luban.core.placement import (
+    NO_BONDS,
+    Bonds,
+    Candidates,
+    Occupancy,
+    Places,
+    Placing,
+    leaving_order,
+    minima,
+    removable,
+    spares,
+)
+from luban.core.victims import Victims
 from tests.fakes.simulator import make_vm
 
 
@@ -32,6 +44,24 @@ def occupancy(vms: Sequence[VMRecord]) -> dict[str, Occupancy]:
     return {name: Occupancy(live[name], live[name], failed[name]) for name in live}
 
 
+def place(among: Candidates) -> Placing:
+    return Places(among).placing()
+
+
+def choose_victim(
+    vms: Sequence[VMRecord],
+    hosts: Sequence[Host],
+    sessions: dict[str, int],
+    *,
+    keep_minima: bool = True,
+    bonds: Bonds = NO_BONDS,
+) -> VMRecord | None:
+    counts, least = occupancy(vms), minima(hosts)
+    victims = Victims(counts, lambda vm: not keep_minima or spares(vm, least, counts))
+    victims.add((leaving_order(vm, sessions, bonds), vm) for vm in vms)
+    return victims.first()
+
+
 B, C, D = host("host-b"), host("host-c"), host("host-d")
 
 
@@ -48,8 +78,9 @@ class TestFig5:
         avoid: Iterable[str] = (),
     ) -> str | None:
         silent = set(silent)
-        found = Candidates(hosts, counted(live, held), lambda name: name not in silent, frozenset(avoid)).best()
-        return found.name if found else None
+        found = Candidates(hosts, counted(live, held), lambda name: name not in silent, frozenset(avoid))
+        best = Places(found).best()
+        return best.name if best else None
 
     def test_step_4_a_tie_goes_to_the_first(self) -> None:
         """ "If the numbers are the same, host B is preferred": the first in the spec."""
@@ -102,8 +133,9 @@ class TestBonds:
 
     @staticmethod
     def chosen(live: dict[str, int], policy: BondPolicy, verdicts: dict[str, str], **more: Any) -> str | None:
-        found = Candidates([B, C], counted(live), lambda _: True, bonds=Bonds(policy, verdicts), **more).best()
-        return found.name if found else None
+        found = Candidates([B, C], counted(live), lambda _: True, bonds=Bonds(policy, verdicts), **more)
+        best = Places(found).best()
+        return best.name if best else None
 
     ORDER = (("Healthy", "Recovering", "None"), ("Degraded", "Flapping", "LACPTimeout"), ("Unknown",))
 
@@ -153,10 +185,10 @@ class TestBonds:
         vms = [vm("vm-1", "host-b", 1.0), vm("vm-2", "host-c", 2.0), vm("vm-3", "host-b"), vm("vm-4", "host-c")]
         sessions = dict.fromkeys(("vm-1", "vm-2", "vm-3", "vm-4"), 5)
         bonds = Bonds("Prefer", {"host-b": "Degraded", "host-c": "Healthy"})
-        found = choose_victim(vms, [B, C], occupancy(vms), sessions, bonds=bonds)
+        found = choose_victim(vms, [B, C], sessions, bonds=bonds)
         assert found is not None
         assert found.name == "vm-1"
-        fewer = choose_victim(vms, [B, C], occupancy(vms), sessions | {"vm-2": 4}, bonds=bonds)
+        fewer = choose_victim(vms, [B, C], sessions | {"vm-2": 4}, bonds=bonds)
         assert fewer is not None
         assert fewer.name == "vm-2", "sessions come first"
 
@@ -196,7 +228,7 @@ class TestReasons:
             counted(live),
             lambda name: name != "host-c",
             bonds=Bonds("Prefer", {"host-f": "Down"}),
-            no_address=frozenset({"host-e"}),
+            has_address=lambda it: it.name != "host-e",
         )
         found = place(among)
         assert (found.host, found.message) == (
@@ -212,7 +244,7 @@ class TestFig6:
 
     @staticmethod
     def victim(vms: Sequence[VMRecord], sessions: dict[str, int], hosts: Sequence[Host] = (B, C)) -> str | None:
-        found = choose_victim(vms, hosts, occupancy(vms), sessions)
+        found = choose_victim(vms, hosts, sessions)
         return found.name if found else None
 
     def test_step_4_same_numbers_the_fewest_sessions_of_all(self) -> None:
@@ -257,12 +289,12 @@ class TestFig6:
     def test_failed_vms_do_not_make_up_a_minimum(self) -> None:
         good, bad = vm("vm-1", "host-b"), vm("vm-2", "host-b", failed=True)
         assert self.victim([good, bad], {"vm-1": 0}) == "vm-2"
-        assert not spares(good, [B], occupancy([good, bad]))
-        assert not spares(bad, [B], occupancy([bad]))
+        assert not spares(good, minima([B]), occupancy([good, bad]))
+        assert not spares(bad, minima([B]), occupancy([bad]))
 
     def test_minima_can_be_set_aside(self) -> None:
         only = vm("vm-1", "host-b")
-        found = choose_victim([only], [B], occupancy([only]), {}, keep_minima=False)
+        found = choose_victim([only], [B], {}, keep_minima=False)
         assert found == only
 
     def test_nobody_to_choose_from(self) -> None:
@@ -275,4 +307,4 @@ class TestFig6:
 )
 def test_how_many_can_go(live: int, failed: int, expected: int) -> None:
     """Down to one good VM; failed ones on top of it."""
-    assert removable("host-b", [B], {"host-b": Occupancy(live, live, failed)}) == expected
+    assert removable("host-b", minima([B]), {"host-b": Occupancy(live, live, failed)}) == expected

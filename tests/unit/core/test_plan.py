@@ -16,6 +16,7 @@ import pytest
 
 from luban.core.clocks import AWAY_SECONDS
 from luban.core.deletion import BUSY_SECONDS
+from luban.core.departures import MAX_SURGE
 from luban.core.drain import SILENCE_SECONDS
 from luban.core.memory import ClusterMemory, Entered, Setback
 from luban.core.model import (
@@ -37,7 +38,6 @@ from luban.core.model import (
     VMRecord,
 )
 from luban.core.plan import AT_ONCE_SECONDS, AVOID_SECONDS, CALM_SECONDS, plan
-from luban.core.rollout import MAX_SURGE
 from luban.core.snapshot import GIVEN_UP_SECONDS
 from luban.core.state import State
 from luban.core.strays import STRAY_SECONDS

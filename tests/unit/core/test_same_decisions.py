@@ -1,4 +1,4 @@
-"""Random moments are decided as they were when the digests were written: whatever makes a plan faster decides nothing anew.
+"""Random moments are decided as when the digests were written: what makes a plan faster decides nothing anew.
 
 `LUBAN_UPDATE_GOLDEN=1 pytest tests/unit/core/test_same_decisions.py` writes the digests anew: after a change that means
 to decide something else, and only then.
@@ -79,7 +79,7 @@ def digest_of(made: Plan) -> str:
 def decided(most: int, seed: int) -> str:
     """Digest of the plan for a moment."""
     it = moment_of(seed, most)
-    with patch("luban.core.rollout.MOST_AT_ONCE", 10_000):
+    with patch("luban.core.departures.MOST_AT_ONCE", 10_000), patch("luban.core.arrivals.MOST_AT_ONCE", 10_000):
         return digest_of(plan(it.spec, CLUSTER, it.observation, it.memory, it.now, deleting=it.deleting))
 
 
