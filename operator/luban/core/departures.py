@@ -92,7 +92,7 @@ class _Departures:
         return self._kind(lambda vm: vm.phase != "Ready" and (staying.is_barred(vm) or staying.is_outdated(vm)))
 
     def _is_sick(self, vm: VMRecord) -> bool:
-        return vm.name in self._staying.sick
+        return vm.name in self._snapshot.state.sick
 
     def _kind(self, belongs: Callable[[VMRecord], bool], *, keep_minima: bool = False) -> Victims:
         """Those that belong to a kind and may be stopped."""

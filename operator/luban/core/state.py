@@ -199,11 +199,8 @@ class State:
 
         If no VM seems to answer, the balancers' checks may be what fails: then our own probes must say the same.
         """
-        return self.reported_sick if self.answering else self.sick_if_none_answers
-
-    @cached_property
-    def sick_if_none_answers(self) -> frozenset[str]:
-        """Names of those that serve and are known not to answer, if no other one is known to."""
+        if self.answering:
+            return self.reported_sick
         probes = self.observation.probes
         return frozenset(name for name in self.reported_sick if not probes.get(name, True))
 

@@ -20,8 +20,7 @@ class Staying:
         self.vms = {vm.name: vm for vm in state.live}
         """By name, oldest first."""
         self.ledger = snapshot.ledger()
-        self.answering, self.proven, self.sick = set(state.answering), set(state.proven), state.sick
-        """Names: see State."""
+        self.proven = set(state.proven)
         self.awaited = any(not snapshot.given_up(vm) for vm in state.draining)
         """Whether the end of anything is waited for."""
         self._outdated = {vm.name for vm in state.live if snapshot.why_outdated(vm)}
@@ -37,9 +36,6 @@ class Staying:
         del self.vms[vm.name]
         self._outdated.discard(vm.name)
         self.proven.discard(vm.name)
-        if vm.name in self.answering:
-            self.answering.remove(vm.name)
-            self.sick = self.sick if self.answering else self._state.sick_if_none_answers
         if self._turns is not None and holds:
             self._turns.leave(vm.name)
         elif not holds:
@@ -69,7 +65,7 @@ class Staying:
 
     def others_answer(self, vm: VMRecord, desired: int) -> bool:
         """Whether enough others answer, or nobody would miss it: it never served, or is known not to answer."""
-        if vm.phase in phases.STARTING or vm.phase in phases.NO_USE or vm.name in self.sick:
+        if vm.phase in phases.STARTING or vm.phase in phases.NO_USE or vm.name in self._state.sick:
             return True
         return len(self.proven) - (vm.name in self.proven) >= desired
 
