@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from operator import attrgetter
 
 from luban.core import phases
 from luban.core.model import BalancerReport, DomainRecord, HostObservation, MemberReport, Observation, VMRecord
@@ -20,22 +21,20 @@ class State:
     @cached_property
     def vms(self) -> tuple[VMRecord, ...]:
         """All VMs, oldest first, but for those that we have let go and somebody else's finalizer keeps."""
-        kept = (vm for vm in self.observation.vms if vm.has_finalizer or vm.deleting_since is None)
-        return tuple(sorted(kept, key=lambda vm: (vm.created, vm.name)))
+        kept = [vm for vm in self.observation.vms if vm.has_finalizer or vm.deleting_since is None]
+        return tuple(sorted(kept, key=attrgetter("created", "name")))
 
     @cached_property
     def live(self) -> tuple[VMRecord, ...]:
         """VMs that count towards the wanted number: not on their way out and not lost."""
-        return tuple(vm for vm in self.vms if vm.deleting_since is None and vm.phase not in phases.HOLDS_NOTHING)
+        return tuple([vm for vm in self.vms if vm.deleting_since is None and vm.phase not in phases.HOLDS_NOTHING])
 
     @cached_property
     def strays(self) -> tuple[tuple[str, DomainRecord], ...]:
         """Domains of this cluster that no LubanVM stands for, each with its host. Silent hosts tell nothing."""
         known = {vm.uid for vm in self.vms} | {vm.uid for vm in self.observation.unreadable}
         hosts = (host for host in self.observation.hosts if host.reachable)
-        return tuple(
-            (host.name, host.domains[uuid]) for host in hosts for uuid in sorted(host.domains) if uuid not in known
-        )
+        return tuple((host.name, host.domains[uuid]) for host in hosts for uuid in sorted(host.domains.keys() - known))
 
     @cached_property
     def domain_addresses(self) -> frozenset[str]:
@@ -53,22 +52,23 @@ class State:
     @cached_property
     def serving(self) -> tuple[VMRecord, ...]:
         """Ready and attached to at least one balancer."""
-        return tuple(vm for vm in self.ready if self.attached(vm))
+        return tuple([vm for vm in self.ready if self._attachments[vm.name]])
 
     @cached_property
     def serving_names(self) -> frozenset[str]:
         """Names of those that serve."""
-        return frozenset(vm.name for vm in self.serving)
+        return frozenset([vm.name for vm in self.serving])
 
     @cached_property
     def ready(self) -> tuple[VMRecord, ...]:
         """Live and ready, attached or not."""
-        return tuple(vm for vm in self.live if vm.phase == "Ready")
+        return tuple([vm for vm in self.live if vm.phase == "Ready"])
 
     @cached_property
     def starting(self) -> tuple[VMRecord, ...]:
         """Live and on their way to serve: not failed, and not paused."""
-        return tuple(vm for vm in self.live if vm.name not in self.serving_names and vm.phase not in phases.NO_USE)
+        serving = self.serving_names
+        return tuple([vm for vm in self.live if vm.name not in serving and vm.phase not in phases.NO_USE])
 
     @cached_property
     def booting(self) -> tuple[VMRecord, ...]:
@@ -91,19 +91,42 @@ class State:
         return tuple(vm for vm in self.live if vm.phase == "Paused")
 
     @cached_property
-    def hosts(self) -> dict[str, HostObservation]:
-        """Hosts by name."""
-        return {host.name: host for host in self.observation.hosts}
+    def calm(self) -> frozenset[str]:
+        """Names of those that are ready, run, and have address and balancers as their status says."""
+        domains, addresses, attachments = self._domains, self._addresses, self._attachments
+        return frozenset(
+            [
+                vm.name
+                for vm in self.ready
+                if (domain := domains.get(vm.name)) is not None
+                and domain.state == "Running"
+                and addresses.get(vm.name, "") == vm.address
+                and attachments[vm.name] == vm.balancers
+            ]
+        )
+
+    @cached_property
+    def _answering_hosts(self) -> dict[str, HostObservation]:
+        """By name."""
+        return {host.name: host for host in self.observation.hosts if host.reachable}
 
     def reachable(self, host: str) -> bool:
         """Whether the host was observed and answers."""
-        seen = self.hosts.get(host)
-        return seen is not None and seen.reachable
+        return host in self._answering_hosts
 
     def domain(self, vm: VMRecord) -> DomainRecord | None:
         """The VM's domain as observed; None: absent, or its host says nothing."""
-        seen = self.hosts.get(vm.host)
-        return seen.domains.get(vm.uid) if seen is not None and seen.reachable else None
+        return self._domains.get(vm.name)
+
+    @cached_property
+    def _domains(self) -> dict[str, DomainRecord]:
+        """By VM."""
+        hosts = self._answering_hosts
+        return {
+            vm.name: domain
+            for vm in self.observation.vms
+            if (host := hosts.get(vm.host)) is not None and (domain := host.domains.get(vm.uid)) is not None
+        }
 
     def runs(self, vm: VMRecord) -> bool:
         """Whether the VM's domain is known to run."""
@@ -121,18 +144,10 @@ class State:
     @cached_property
     def _addresses(self) -> dict[str, str]:
         """By VM. Never one address for two: it is the one's whose domain is seen with it, then the younger one's."""
-        claims = {vm.name: self._claim(vm) for vm in self.vms}
-        owners = {
-            address: name for observed in (False, True) for name, (address, seen) in claims.items() if seen is observed
-        }
-        return {name: address for name, (address, _) in claims.items() if owners.get(address) == name}
-
-    def _claim(self, vm: VMRecord) -> tuple[str, bool]:
-        """The address that the VM would have, and whether its domain is seen with it."""
-        domain = self.domain(vm)
-        if domain is not None and domain.address:
-            return domain.address, True
-        return vm.address or vm.planned_address, False
+        seen = {name: domain.address for name, domain in self._domains.items() if domain.address}
+        owners = {vm.address or vm.planned_address: vm.name for vm in self.vms if vm.name not in seen}
+        owners |= {seen[vm.name]: vm.name for vm in self.vms if vm.name in seen}
+        return {name: address for address, name in owners.items()}
 
     @cached_property
     def balancers_answer(self) -> bool:
@@ -161,22 +176,45 @@ class State:
 
     def attachments(self, vm: VMRecord) -> tuple[str, ...]:
         """Balancers that send new requests to the VM. One that does not answer keeps its last known word."""
-        return tuple(balancer.name for balancer in self.observation.balancers if self._attached_to(balancer, vm))
+        return self._attachments[vm.name]
 
-    def _attached_to(self, balancer: BalancerReport, vm: VMRecord) -> bool:
-        if not balancer.reachable:
-            return balancer.name in vm.balancers
-        member = self.member(balancer, vm)
-        return member is not None and member.state == "Enabled"
+    @cached_property
+    def _attachments(self) -> dict[str, tuple[str, ...]]:
+        """By VM."""
+        balancers = [(it.name, self._enabled[it.name] if it.reachable else None) for it in self.observation.balancers]
+        return {
+            vm.name: tuple(
+                [
+                    name
+                    for name, enabled in balancers
+                    if (vm.name in enabled if enabled is not None else name in vm.balancers)
+                ]
+            )
+            for vm in self.observation.vms
+        }
+
+    @cached_property
+    def _enabled(self) -> dict[str, frozenset[str]]:
+        """By balancer: VMs that it sends new requests to."""
+        return {
+            balancer: frozenset([name for name, member in members.items() if member.state == "Enabled"])
+            for balancer, members in self._members.items()
+        }
 
     def attached(self, vm: VMRecord) -> bool:
         """Whether any balancer sends new requests to the VM."""
-        return bool(self.attachments(vm))
+        return bool(self._attachments[vm.name])
 
     @cached_property
     def answering(self) -> frozenset[str]:
-        """Names of those that serve and, as far as anybody knows, answer. What only is called Ready is not enough."""
-        return frozenset(vm.name for vm in self.serving if self._answers(vm))
+        """Names of those that serve and, as far as anybody knows, answer. What only is called Ready is not enough.
+
+        The balancers' health checks decide; where no balancer says anything, our own probe does.
+        """
+        sick, healthy, probes = self.reported_sick, self._found_healthy[True], self.observation.probes
+        return frozenset(
+            [name for name in self.serving_names if name not in sick and (name in healthy or probes.get(name, False))]
+        )
 
     @cached_property
     def probe_failing(self) -> frozenset[str]:
@@ -207,27 +245,25 @@ class State:
     @cached_property
     def reported_sick(self) -> frozenset[str]:
         """Names of those that serve, but no balancer that says anything finds healthy, or whose domain does not run."""
-        return frozenset(vm.name for vm in self.serving if self._known_sick(vm))
+        ill = self._found_healthy[False] - self._found_healthy[True]
+        return frozenset([vm.name for vm in self.serving if vm.name in ill or self._is_down(vm)])
 
-    def _answers(self, vm: VMRecord) -> bool:
-        """The balancers' health checks decide; where no balancer says anything, our own probe does."""
-        if self._known_sick(vm):
-            return False
-        return any(self._health(vm)) or self.observation.probes.get(vm.name, False)
+    def _is_down(self, vm: VMRecord) -> bool:
+        domain = self._domains.get(vm.name)
+        return (domain is None or domain.state != "Running") and self.reachable(vm.host)
 
-    def _known_sick(self, vm: VMRecord) -> bool:
-        words = self._health(vm)
-        return (bool(words) and not any(words)) or (self.reachable(vm.host) and not self._is_running(vm))
-
-    def _is_running(self, vm: VMRecord) -> bool:
-        domain = self.domain(vm)
-        return domain is not None and domain.state == "Running"
-
-    def _health(self, vm: VMRecord) -> list[bool]:
-        """What each balancer that answers and sends requests to the VM says of it."""
-        members = (self.member(it, vm) for it in self.observation.balancers if it.reachable)
-        words = (member.healthy for member in members if member is not None and member.state == "Enabled")
-        return [word for word in words if word is not None]
+    @cached_property
+    def _found_healthy(self) -> dict[bool, set[str]]:
+        """Whom any balancer that answers, and sends requests to the VM, finds healthy (True), or not (False)."""
+        found: dict[bool, set[str]] = {True: set(), False: set()}
+        for balancer in self.observation.balancers:
+            if balancer.reachable:
+                members = self._members[balancer.name]
+                for healthy, names in found.items():
+                    names.update(
+                        [it.name for it in members.values() if it.healthy is healthy and it.state == "Enabled"]
+                    )
+        return found
 
     def told_to_enable(self, vm: VMRecord) -> bool:
         """Whether a balancer's ConfigMap tells it to send requests to the VM."""
