@@ -5,6 +5,7 @@ Whatever waits (a drain, a grace period, a boot, a host that is silent) is count
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from luban.api.cluster import LubanClusterSpec
@@ -24,13 +25,13 @@ NOTICED_SECONDS = 10.0
 
 def on_our_clock(memory: ClusterMemory, observation: Observation, now: float) -> tuple[ClusterMemory, State]:
     """Note what begins now, and give each VM the time since which this process has seen it in its phase."""
-    entered = {vm.name: entered_at(memory.entered.get(vm.name), vm.phase, now) for vm in observation.vms}
+    entered = entered_since(memory.entered, {vm.name: vm.phase for vm in observation.vms}, now)
     mute = {it.name: now for it in observation.balancers if not (it.reachable and it.ready)}
     mute = {name: at for name, at in memory.mute.items() if now - at < SETTLED_SECONDS} | mute
     state = State(
         replace(
             observation,
-            vms=tuple(replace(vm, phase_since=entered[vm.name].since) for vm in observation.vms),
+            vms=tuple([vm.seen_since(entered[vm.name].since) for vm in observation.vms]),
             balancers=tuple(_doubted(it) if it.name in mute else it for it in observation.balancers),
         )
     )
@@ -64,9 +65,12 @@ def hosts_back(spec: LubanClusterSpec, memory: ClusterMemory, observation: Obser
     return any(name in answering and now - since >= AWAY_SECONDS for name, since in memory.silent.items())
 
 
-def entered_at(before: Entered | None, phase: Phase, now: float) -> Entered:
-    """Since when a VM is in its phase."""
-    return before if before is not None and before.phase == phase else Entered(phase, now)
+def entered_since(before: Mapping[str, Entered], vms: Mapping[str, Phase], now: float) -> dict[str, Entered]:
+    """Since when each VM is in its phase. `vms`: by name, their phases."""
+    return {
+        name: known if (known := before.get(name)) is not None and known.phase == phase else Entered(phase, now)
+        for name, phase in vms.items()
+    }
 
 
 def _unheard(vm: VMRecord, state: State, memory: ClusterMemory, now: float) -> float | None:

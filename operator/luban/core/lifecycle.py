@@ -58,6 +58,10 @@ class Step:
     actions: tuple[Action, ...] = ()
 
 
+STAYS_READY = Step("Ready")
+"""Of a VM that serves and needs nothing."""
+
+
 @dataclass(frozen=True)
 class _Stop:
     """How far the stop of a VM has come, in seconds."""

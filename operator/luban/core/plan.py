@@ -11,7 +11,7 @@ from typing import Literal
 from luban.api.cluster import LubanClusterSpec
 from luban.api.cluster_status import Placement
 from luban.core.arrivals import Arrivals, vms_to_create
-from luban.core.clocks import entered_at, hosts_back, on_our_clock
+from luban.core.clocks import entered_since, hosts_back, on_our_clock
 from luban.core.conditions import Situation, conditions_of, phase_of
 from luban.core.deletion import BUSY_SECONDS, plan_deletion
 from luban.core.departures import vms_to_delete
@@ -159,9 +159,7 @@ def _close_memory(
 ) -> ClusterMemory:
     """What the next tick shall know of this one."""
     shrinks = result.decision.verdict == "ScaleDown" and result.memory.evaluated == now
-    entered = {
-        vm.name: entered_at(result.memory.entered.get(vm.name), steps.of[vm.name].phase, now) for vm in state.vms
-    }
+    entered = entered_since(result.memory.entered, steps.phases, now)
     return replace(
         result.memory,
         shrinking=frozenset(it.name for it in leaving) if shrinks else frozenset(),
@@ -182,18 +180,18 @@ def _placement(found: Placing) -> Placement:
 
 def _remember(state: State, steps: Steps, memory: ClusterMemory, now: float) -> ClusterMemory:
     """Update what is counted: hosts to avoid, probes missed. A VM that was not probed keeps its count."""
-    failing = {vm.host: now + AVOID_SECONDS for vm in state.vms if _fails_now(vm.phase, steps.of[vm.name])}
+    failing = {vm.host: now + AVOID_SECONDS for vm, step in steps.moving(state) if _fails_now(vm.phase, step)}
     avoid = {host: until for host, until in memory.avoid.items() if until > now} | failing
     seen = state.observation
     fresh = {name: answer for name, answer in seen.probes.items() if name not in seen.counted_probes}
-    misses = {
-        vm.name: count for vm in state.ready if (count := _count(memory.misses.get(vm.name, 0), fresh.get(vm.name)))
-    }
+    missed = memory.misses.keys() | {name for name, answer in fresh.items() if not answer}
+    ready = (vm.name for vm in state.ready if vm.name in missed)
+    misses = {name: count for name in ready if (count := _count(memory.misses.get(name, 0), fresh.get(name)))}
     return replace(
         memory,
         avoid=avoid,
         misses=misses,
-        setbacks=setbacks_after(memory.setbacks, state, steps.of, now),
+        setbacks=setbacks_after(memory.setbacks, steps.moving(state), now),
         taken_addresses=_taken_addresses(state, memory, now),
     )
 

@@ -6,7 +6,7 @@ host is back, or the user changes hosts or template. The first failure costs not
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from luban.api.cluster import LubanClusterSpec
@@ -14,7 +14,6 @@ from luban.core import phases
 from luban.core.lifecycle import Step
 from luban.core.memory import ClusterMemory, Setback
 from luban.core.model import UpdateVM, VMRecord
-from luban.core.state import State
 
 FIRST_SECONDS = 10.0
 LONGEST_SECONDS = 300.0
@@ -30,18 +29,21 @@ def memory_for(spec: LubanClusterSpec, before: LubanClusterSpec, memory: Cluster
 
 
 def setbacks_after(
-    before: Mapping[str, Setback], state: State, steps: Mapping[str, Step], now: float
+    before: Mapping[str, Setback], moving: Sequence[tuple[VMRecord, Step]], now: float
 ) -> dict[str, Setback]:
-    """What failed lately, once `steps` are taken. Several VMs that fail in one tick are one setback."""
-    if any(vm.phase in phases.BECOMES_READY and steps[vm.name].phase == "Ready" for vm in state.vms):
+    """What failed lately, once steps are taken. Several VMs that fail in one tick are one setback.
+
+    `moving`: VMs that come to another phase, with their steps.
+    """
+    if any(vm.phase in phases.BECOMES_READY and step.phase == "Ready" for vm, step in moving):
         return {}
-    fresh = {reason for vm in state.vms if (reason := _cause(vm, steps[vm.name], now))}
+    fresh = {reason for vm, step in moving if (reason := _cause(vm, step, now))}
     return {**before, **{reason: _again(before.get(reason), now) for reason in fresh}}
 
 
 def _cause(vm: VMRecord, step: Step, now: float) -> str:
     """Why the VM fails with this step; empty: it does not."""
-    if step.phase not in phases.IN_VAIN or vm.phase == step.phase:
+    if step.phase not in phases.IN_VAIN:
         return ""
     if vm.phase == "Ready" and now - vm.phase_since >= SOUND_SECONDS:
         return ""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
+from operator import is_
 
 from luban.api.cluster import LubanClusterSpec
 from luban.api.vm import Phase
 from luban.core.drain import SILENCE_SECONDS, DrainTimes, progress
-from luban.core.lifecycle import Step, next_step
+from luban.core.lifecycle import STAYS_READY, Step, next_step
 from luban.core.memory import ClusterMemory
 from luban.core.model import Action, DeleteVM, UpdateVM, VMRecord
 from luban.core.state import State
@@ -26,18 +28,24 @@ class Steps:
     cut_off: frozenset[str] = frozenset()
     """VMs whose drain takes too long: no balancer shall send them anything any more."""
 
-    @property
+    @cached_property
     def actions(self) -> tuple[Action, ...]:
         """All actions, each VM's in their order."""
         return tuple(action for step in self.of.values() for action in step.actions)
 
-    @property
+    @cached_property
     def phases(self) -> dict[str, Phase]:
         """Phase of each VM from here on."""
         return {name: step.phase for name, step in self.of.items()}
 
-    def without(self, state: State, names: Iterable[str]) -> Steps:
+    def moving(self, state: State) -> list[tuple[VMRecord, Step]]:
+        """VMs that come to another phase, each with its step."""
+        return [(vm, step) for vm in state.vms if (step := self.of[vm.name]).phase != vm.phase]
+
+    def without(self, state: State, names: Collection[str]) -> Steps:
         """The same without those of VMs that are asked to leave: nothing is started to be stopped at once."""
+        if not names:
+            return self
         phases = {vm.name: vm.phase for vm in state.vms}
         return replace(self, of={**self.of, **{name: Step(phases[name]) for name in names}})
 
@@ -59,21 +67,19 @@ def steps_of(
     """The next step of each VM. `silence`: seconds that a drain waits longer for a balancer that says nothing."""
     timeout = spec.balancer.drain.timeout.seconds
     gone = _hosts_gone(spec, state, memory, now)
-    times = {vm.name: DrainTimes(timeout, silence, memory.closed.get(vm.name)) for vm in state.vms}
+    calm = state.calm
+
+    def times(vm: VMRecord) -> DrainTimes:
+        return DrainTimes(timeout, silence, memory.closed.get(vm.name))
+
+    def step(vm: VMRecord) -> Step:
+        may_start, host_gone = vm.name not in may_not_start, vm.host in gone
+        unheard = memory.unheard.get(vm.name)
+        return next_step(vm, state, times(vm), now, may_start=may_start, host_gone=host_gone, unheard=unheard)
+
     return Steps(
-        {
-            vm.name: next_step(
-                vm,
-                state,
-                times[vm.name],
-                now,
-                may_start=vm.name not in may_not_start,
-                host_gone=vm.host in gone,
-                unheard=memory.unheard.get(vm.name),
-            )
-            for vm in state.vms
-        },
-        frozenset(vm.name for vm in state.draining if progress(vm, state, times[vm.name], now).cut_off),
+        {vm.name: STAYS_READY if vm.name in calm else step(vm) for vm in state.vms},
+        frozenset(vm.name for vm in state.draining if progress(vm, state, times(vm), now).cut_off),
     )
 
 
@@ -89,11 +95,15 @@ def _hosts_gone(spec: LubanClusterSpec, state: State, memory: ClusterMemory, now
 
 def state_after(state: State, steps: Steps, now: float) -> State:
     """The state as it will be when the VMs' own steps are taken."""
-    return State(replace(state.observation, vms=tuple(_advance(vm, steps.of[vm.name], now) for vm in state.vms)))
+    vms = tuple([_advance(vm, steps.of[vm.name], now) for vm in state.vms])
+    # Mostly nothing changes; then all that was derived from the state holds on.
+    return state if all(map(is_, vms, state.vms)) else State(replace(state.observation, vms=vms))
 
 
 def _advance(vm: VMRecord, step: Step, now: float) -> VMRecord:
     """The VM as its step leaves it."""
+    if step is STAYS_READY:
+        return vm
     deleted = any(isinstance(action, DeleteVM) for action in step.actions)
     leaving = now if vm.deleting_since is None and deleted else vm.deleting_since
     update = next((action for action in step.actions if isinstance(action, UpdateVM)), None)

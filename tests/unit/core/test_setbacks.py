@@ -7,12 +7,13 @@ from luban.core.memory import Setback
 from luban.core.model import Observation, UpdateVM, VMRecord
 from luban.core.setbacks import FIRST_SECONDS, LONGEST_SECONDS, SOUND_SECONDS, setbacks_after
 from luban.core.state import State
+from luban.core.steps import Steps
 from tests.fakes.simulator import EPOCH, make_vm
 
 
 def after(before: dict[str, Setback], *vms: VMRecord, now: float = EPOCH, **phases: Step) -> dict[str, Setback]:
     steps = {vm.name: phases.get(vm.name.replace("-", "_"), Step(vm.phase)) for vm in vms}
-    return setbacks_after(before, State(Observation(vms=vms)), steps, now)
+    return setbacks_after(before, Steps(steps).moving(State(Observation(vms=vms))), now)
 
 
 def fails(name: str, reason: str = "ImageNotFound") -> Step:
