@@ -191,10 +191,18 @@ IN_PLACE_FIELDS = frozenset(
 other field rolls out."""
 
 
+MACHINE_FIELDS = tuple(name for name in VMTemplateSpec.model_fields if name not in IN_PLACE_FIELDS)
+"""All others."""
+
+
 def rolls_out(old: VMTemplateSpec, new: VMTemplateSpec) -> bool:
     """Whether a VM of the old template must be replaced by one of the new: not for 1024Mi instead of 1Gi."""
-    fields = VMTemplateSpec.model_fields.keys() - IN_PLACE_FIELDS
-    return any(_meaning(getattr(old, name)) != _meaning(getattr(new, name)) for name in fields)
+    return any(_differ(getattr(old, name), getattr(new, name)) for name in MACHINE_FIELDS)
+
+
+def _differ(old: Any, new: Any) -> bool:
+    """What is written alike means the same: that is known at once, and mostly so."""
+    return old is not new and old != new and _meaning(old) != _meaning(new)
 
 
 def _meaning(value: Any) -> Any:
@@ -209,7 +217,9 @@ def _meaning(value: Any) -> Any:
 
 
 def in_place(old: VMTemplateSpec, new: VMTemplateSpec) -> VMTemplateSpec:
-    """The old template with what holds for existing VMs at once."""
+    """The old template with what holds for existing VMs at once: mostly the new one, which all VMs share then."""
+    if all(getattr(old, name) == getattr(new, name) for name in MACHINE_FIELDS):
+        return new
     return old.model_copy(update={name: getattr(new, name) for name in IN_PLACE_FIELDS})
 
 

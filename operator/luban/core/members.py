@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from operator import attrgetter
 
 from luban.api.cluster import LubanClusterSpec
 from luban.api.vm import Phase
@@ -33,10 +34,20 @@ def wanted_members(
     }
     factors = _factors(spec, state, states, current)
     return tuple(
-        Member(vm.name, address, vm.template.port, member, factors.get(vm.name, 1))
-        for vm in sorted(state.vms, key=lambda vm: vm.name)
-        if (member := states[vm.name]) is not None and (address := state.address(vm))
+        [
+            _member(current.get(vm.name), vm, address, member, factors.get(vm.name, 1))
+            for vm in sorted(state.vms, key=attrgetter("name"))
+            if (member := states[vm.name]) is not None and (address := state.address(vm))
+        ]
     )
+
+
+def _member(current: Member | None, vm: VMRecord, address: str, state: MemberState, factor: int) -> Member:
+    """The member as published, if it is the same: most are, and are made and compared for nothing."""
+    port = vm.template.port
+    if current is not None and (current.address, current.port, current.state) == (address, port, state):
+        return current if current.load_factor == factor else replace(current, load_factor=factor)
+    return Member(vm.name, address, port, state, factor)
 
 
 def member_state(vm: VMRecord, phase: Phase, *, leaving: bool, cut_off: bool) -> MemberState | None:
@@ -112,4 +123,4 @@ def _with_strangers(
     else:
         busy = {it.name for it in balancer.members if not it.drained} if balancer.reachable else set(current)
         kept = [replace(it, state="Draining") for it in strangers if it.state == "Enabled" or it.name in busy]
-    return tuple(sorted((*own, *kept), key=lambda member: member.name))
+    return tuple(sorted((*own, *kept), key=attrgetter("name"))) if kept else own

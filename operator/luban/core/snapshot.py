@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
 from luban.api.cluster import Host, LubanClusterSpec
-from luban.api.template import VMTemplateSpec, rolls_out
+from luban.api.template import rolls_out
 from luban.core import phases
 from luban.core.drain import may_get_requests, must_drain
 from luban.core.ledger import Addresses, Ledger
@@ -36,16 +36,18 @@ class Snapshot:
     @cached_property
     def occupancy(self) -> dict[str, Occupancy]:
         """Per host of the spec and of a VM."""
-        live = Counter(vm.host for vm in self.state.live)
-        failed = Counter(vm.host for vm in self.state.failed)
-        held = Counter(vm.host for vm in self.holding)
+        live = Counter([vm.host for vm in self.state.live])
+        failed = Counter([vm.host for vm in self.state.failed])
+        held = Counter([vm.host for vm in self.holding])
         names = {host.name for host in self.spec.hosts} | held.keys()
         return {name: Occupancy(live[name], held[name], failed[name]) for name in names}
 
     @cached_property
     def holding(self) -> tuple[VMRecord, ...]:
         """VMs that take room: their domains run or may come to run, those on their way out included."""
-        return tuple(vm for vm in self.state.vms if vm.phase not in phases.HOLDS_NOTHING and not self.given_up(vm))
+        left_alone = {vm.name for vm in self.state.draining if self.given_up(vm)}
+        vms = self.state.vms
+        return tuple([vm for vm in vms if vm.phase not in phases.HOLDS_NOTHING and vm.name not in left_alone])
 
     @cached_property
     def total(self) -> int:
@@ -77,15 +79,18 @@ class Snapshot:
     @cached_property
     def may_not_start(self) -> frozenset[str]:
         """VMs whose domain must not be started: a maximum was lowered, or their host closed, since they were placed."""
-        return frozenset(self.turns(self.state.live, self.holding).barred)
+        return frozenset(self.turns(self.state.live).barred)
 
-    def turns(self, live: Iterable[VMRecord], holding: Iterable[VMRecord]) -> Turns:
-        """Who waits for the start of its domain, and who must go on waiting. `live`: oldest first."""
+    def turns(self, live: Iterable[VMRecord], released: Collection[str] = ()) -> Turns:
+        """Who waits for the start of its domain, and who must go on waiting.
+
+        `live`: oldest first. `released`: VMs that hold their room no more.
+        """
         waiting = [vm for vm in live if vm.phase in phases.UNSTARTED and not self.state.runs(vm)]
         if not waiting:
             return Turns((), {}, 0)
-        names = {vm.name for vm in waiting}
-        held = Counter(vm.host for vm in holding if vm.name not in names)
+        names = {vm.name for vm in waiting}.union(released)
+        held = Counter(vm.host for vm in self.holding if vm.name not in names)
         free = {host.name: host.vms.max - held[host.name] for host in self.spec.hosts if not host.cordoned}
         return Turns(waiting, free, self.spec.scaling.max_vms - held.total())
 
@@ -140,7 +145,8 @@ class Snapshot:
         """
         state, behavior = self.state, self.spec.scaling.behavior
         hosts = {vm.host for vm in state.live if self.may_stop(vm)}
-        movable = (vm for vm in state.serving if vm.host in hosts and spares(vm, self.minima, self.occupancy))
+        examples = {vm.host: vm for vm in state.serving if vm.host in hosts}
+        spare = {host for host, vm in examples.items() if spares(vm, self.minima, self.occupancy)}
         coming = sum(state.reachable(vm.host) for vm in (*state.starting, *state.failed))
         has_host = desired < maximum(self.spec) and (self.has_place or len(state.live) > desired)
         return ScalingLimits(
@@ -153,7 +159,7 @@ class Snapshot:
             up_step=behavior.scale_up.step,
             down_step=behavior.scale_down.step,
             removable=sum(removable(name, self.minima, self.occupancy) for name in hosts),
-            movable=frozenset(vm.name for vm in movable),
+            movable=frozenset([vm.name for vm in state.serving if vm.host in spare]),
         )
 
     def may_stop(self, vm: VMRecord) -> bool:
@@ -162,11 +168,8 @@ class Snapshot:
         Not if nobody knows how it is, unless the user emptied its host; and not while a balancer that may send it
         requests does not say what it does.
         """
-        return (self.state.reachable(vm.host) or self._emptied(vm.host)) and not self._unheard(vm)
-
-    def _unheard(self, vm: VMRecord) -> bool:
-        """Whether a balancer may send the VM requests and cannot be told not to."""
-        return may_get_requests(vm, self.state) and not self.state.balancers_answer
+        known = self.state.reachable(vm.host) or self._emptied(vm.host)
+        return known and (self.state.balancers_answer or not may_get_requests(vm, self.state))
 
     def _emptied(self, host: str) -> bool:
         """Whether the user wants nothing on the host: it is cordoned or left the spec."""
@@ -188,12 +191,9 @@ class Snapshot:
 
     def why_outdated(self, vm: VMRecord) -> str:
         """The same, as far as it is for the VM's own sake, whatever becomes of others."""
-        host = self._hosts.get(vm.host)
-        if host is None:
-            return "HostRemoved"
-        if host.cordoned:
-            return "HostCordoned"
-        return "Outdated" if self.state.reachable(vm.host) and self._rolls_out(vm.template) else ""
+        if self._emptied(vm.host):
+            return "HostCordoned" if vm.host in self._hosts else "HostRemoved"
+        return "Outdated" if id(vm.template) in self._old_templates and self.state.reachable(vm.host) else ""
 
     def crowded(self, host: str, occupancy: Mapping[str, Occupancy]) -> bool:
         """Whether the host runs more VMs than it may, and answers."""
@@ -202,18 +202,17 @@ class Snapshot:
             return False
         return occupancy[host].live > found.vms.max
 
-    def _rolls_out(self, template: VMTemplateSpec) -> bool:
-        """Asked once for each template: many VMs share one."""
-        known = self._rolled_out.get(id(template))
-        if known is None:
-            known = self._rolled_out[id(template)] = rolls_out(template, self.spec.template.spec)
-        return known
-
     @cached_property
-    def _rolled_out(self) -> dict[int, bool]:
-        return {}
+    def _old_templates(self) -> set[int]:
+        """Identities of templates that roll out: many VMs share one."""
+        templates = {id(vm.template): vm.template for vm in self.state.vms}
+        return {key for key, template in templates.items() if rolls_out(template, self.spec.template.spec)}
 
     @cached_property
     def outdated_live(self) -> tuple[VMRecord, ...]:
         """Live VMs that must be replaced."""
-        return tuple(vm for vm in self.state.live if self.why_replace(vm, self.occupancy))
+        occupancy, old, reachable = self.occupancy, self._old_templates, self.state.reachable
+        overfull = {host for host in occupancy if self._emptied(host) or self.crowded(host, occupancy)}
+        return tuple(
+            [vm for vm in self.state.live if vm.host in overfull or (id(vm.template) in old and reachable(vm.host))]
+        )

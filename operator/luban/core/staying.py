@@ -24,7 +24,7 @@ class Staying:
         self.awaited = any(not snapshot.given_up(vm) for vm in state.draining)
         """Whether the end of anything is waited for."""
         self._outdated = {vm.name for vm in state.live if snapshot.why_outdated(vm)}
-        self._no_room: set[str] = set()
+        self._released: set[str] = set()
         """VMs that took none any more as soon as they were asked to leave."""
         self._turns: Turns | None = None
 
@@ -39,7 +39,7 @@ class Staying:
         if self._turns is not None and holds:
             self._turns.leave(vm.name)
         elif not holds:
-            self._no_room.add(vm.name)
+            self._released.add(vm.name)
             self._turns = None
 
     def is_outdated(self, vm: VMRecord) -> bool:
@@ -79,6 +79,5 @@ class Staying:
 
     def _who_starts(self) -> Turns:
         if self._turns is None:
-            holding = [vm for vm in self._snapshot.holding if vm.name not in self._no_room]
-            self._turns = self._snapshot.turns(self.vms.values(), holding)
+            self._turns = self._snapshot.turns(self.vms.values(), self._released)
         return self._turns

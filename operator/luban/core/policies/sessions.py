@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
+from pydantic import TypeAdapter
+
 from luban.api.cluster import Sessions
 from luban.api.cluster_status import DecisionInput
 from luban.core.policies.base import Policy, PolicyInput, Recommendation, ScalingLimits
+
+_INPUTS = TypeAdapter(tuple[DecisionInput, ...])
 
 
 def percent(sessions: int, maximum: int) -> int:
@@ -26,12 +30,14 @@ def falls_below(sessions: int | None, limits: Sessions) -> bool:
 
 
 def load_inputs(serving: Sequence[str], sessions: Mapping[str, int], limits: Sessions) -> tuple[DecisionInput, ...]:
-    """One input per serving VM; unknown loads stay unset."""
-    return tuple(
-        DecisionInput(vm=name)
-        if (count := sessions.get(name)) is None
-        else DecisionInput(vm=name, sessions=count, percent=percent(count, limits.max_per_vm))
-        for name in serving
+    """One input per serving VM; unknown loads stay unset. All are made in one call: there may be thousands."""
+    return _INPUTS.validate_python(
+        [
+            {"vm": name}
+            if (count := sessions.get(name)) is None
+            else {"vm": name, "sessions": count, "percent": percent(count, limits.max_per_vm)}
+            for name in serving
+        ]
     )
 
 
