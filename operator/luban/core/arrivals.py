@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 
 from luban.api.cluster import Host
@@ -50,7 +51,6 @@ class _Coming:
         self.outdated = self._count_outdated()
         self.places = Places(snapshot.candidates(self.ledger))
         self._avoided = snapshot.avoided(self.ledger)
-        self._names = {vm.name for vm in snapshot.state.vms} - self.ledger.gone
 
     def _count_outdated(self) -> int:
         """How many must be replaced when the others have left. None that comes is, nor makes a host too full."""
@@ -96,6 +96,11 @@ class _Coming:
         if best is None or best.name in self._avoided:
             return False
         return self.ledger.occupancy[best.name].live < best.vms.min
+
+    @cached_property
+    def _names(self) -> set[str]:
+        """Names that are taken."""
+        return {vm.name for vm in self._snapshot.state.vms} - self.ledger.gone
 
     def _new_name(self) -> str:
         """A name that no VM of the cluster has; made of the time and the number of names, so that a plan stays pure."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 
 from luban.api.cluster import Host
 from luban.core.model import VMRecord
@@ -57,7 +56,7 @@ class Ledger:
         """VMs that count towards the wanted number."""
         self.total = total
         """VMs that take room."""
-        self.occupancy = {host: replace(found) for host, found in occupancy.items()}
+        self.occupancy = {host: Occupancy(found.live, found.held, found.failed) for host, found in occupancy.items()}
         """By host."""
         self.broken = broken
         """By host: VMs that failed there and are not gone."""

@@ -32,12 +32,12 @@ def wanted_members(
         vm.name: member_state(vm, phases[vm.name], leaving=vm.name in leaving, cut_off=vm.name in steps.cut_off)
         for vm in state.vms
     }
-    factors = _factors(spec, state, states, current)
+    factors, addresses = _factors(spec, state, states, current), state.addresses
     return tuple(
         [
             _member(current.get(vm.name), vm, address, member, factors.get(vm.name, 1))
             for vm in sorted(state.vms, key=attrgetter("name"))
-            if (member := states[vm.name]) is not None and (address := state.address(vm))
+            if (member := states[vm.name]) is not None and (address := addresses.get(vm.name))
         ]
     )
 
@@ -45,8 +45,14 @@ def wanted_members(
 def _member(current: Member | None, vm: VMRecord, address: str, state: MemberState, factor: int) -> Member:
     """The member as published, if it is the same: most are, and are made and compared for nothing."""
     port = vm.template.port
-    if current is not None and (current.address, current.port, current.state) == (address, port, state):
-        return current if current.load_factor == factor else replace(current, load_factor=factor)
+    if (
+        current is not None
+        and current.address == address
+        and current.port == port
+        and current.state == state
+        and current.load_factor == factor
+    ):
+        return current
     return Member(vm.name, address, port, state, factor)
 
 
@@ -116,8 +122,8 @@ def _with_strangers(
 
     They are drained, not dropped, once nobody needs them.
     """
-    known = {vm.name for vm in state.vms}
-    strangers = [it for it in current.values() if it.name not in known and it.state != "Disabled"]
+    unknown = current.keys() - {vm.name for vm in state.vms}
+    strangers = [current[name] for name in unknown if current[name].state != "Disabled"]
     if needed:
         kept = strangers
     else:

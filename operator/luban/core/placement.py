@@ -151,9 +151,14 @@ class Places:
 
     def placing(self) -> Placing:
         """Where the next VM would go, and why."""
-        best, bonds = self.best(), self._among.bonds
-        by_bond = bonds.policy != "Ignore" and best != Places(replace(self._among, bonds=NO_BONDS)).best()
+        best = self.best()
+        by_bond = self._bonds_differ() and best != Places(replace(self._among, bonds=NO_BONDS)).best()
         return Placing(best, by_bond, self.in_words())
+
+    def _bonds_differ(self) -> bool:
+        """Whether bonds make any difference between the hosts."""
+        hosts, bonds = self._among.hosts, self._among.bonds
+        return len({bonds.grade(host.name) for host in hosts}) > 1 or not all(bonds.admits(host.name) for host in hosts)
 
     def in_words(self) -> str:
         """Which is the best, and why none of the others."""

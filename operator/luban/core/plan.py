@@ -180,7 +180,8 @@ def _placement(found: Placing) -> Placement:
 
 def _remember(state: State, steps: Steps, memory: ClusterMemory, now: float) -> ClusterMemory:
     """Update what is counted: hosts to avoid, probes missed. A VM that was not probed keeps its count."""
-    failing = {vm.host: now + AVOID_SECONDS for vm, step in steps.moving(state) if _fails_now(vm.phase, step)}
+    moving = steps.moving(state)
+    failing = {vm.host: now + AVOID_SECONDS for vm, step in moving if _fails_now(vm.phase, step)}
     avoid = {host: until for host, until in memory.avoid.items() if until > now} | failing
     seen = state.observation
     fresh = {name: answer for name, answer in seen.probes.items() if name not in seen.counted_probes}
@@ -191,7 +192,7 @@ def _remember(state: State, steps: Steps, memory: ClusterMemory, now: float) -> 
         memory,
         avoid=avoid,
         misses=misses,
-        setbacks=setbacks_after(memory.setbacks, steps.moving(state), now),
+        setbacks=setbacks_after(memory.setbacks, moving, now),
         taken_addresses=_taken_addresses(state, memory, now),
     )
 

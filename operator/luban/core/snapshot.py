@@ -100,7 +100,7 @@ class Snapshot:
             live=len(self.state.live),
             total=self.total,
             occupancy=self.occupancy,
-            broken=Counter(vm.host for vm in self.state.vms if vm.phase == "Failed"),
+            broken=Counter([vm.host for vm in self.state.vms if vm.phase == "Failed"]),
             addresses=Addresses(self._taken_addresses()) if self.spec.template.spec.network.type == "User" else None,
         )
 
@@ -144,7 +144,7 @@ class Snapshot:
         for one above the wanted number, as a rollout's successors are: a long rollout would stop all growing.
         """
         state, behavior = self.state, self.spec.scaling.behavior
-        hosts = {vm.host for vm in state.live if self.may_stop(vm)}
+        hosts = self._hosts_that_may_give()
         examples = {vm.host: vm for vm in state.serving if vm.host in hosts}
         spare = {host for host, vm in examples.items() if spares(vm, self.minima, self.occupancy)}
         coming = sum(state.reachable(vm.host) for vm in (*state.starting, *state.failed))
@@ -162,14 +162,23 @@ class Snapshot:
             movable=frozenset([vm.name for vm in state.serving if vm.host in spare]),
         )
 
+    def _hosts_that_may_give(self) -> set[str]:
+        """Hosts of live VMs of which an own decision may stop one."""
+        if not self.state.balancers_answer:
+            return {vm.host for vm in self.state.live if self.may_stop(vm)}
+        return {host for host, found in self.occupancy.items() if found.live and self._may_be_emptied(host)}
+
     def may_stop(self, vm: VMRecord) -> bool:
         """Whether an own decision may stop the VM.
 
         Not if nobody knows how it is, unless the user emptied its host; and not while a balancer that may send it
         requests does not say what it does.
         """
-        known = self.state.reachable(vm.host) or self._emptied(vm.host)
-        return known and (self.state.balancers_answer or not may_get_requests(vm, self.state))
+        heard = self.state.balancers_answer or not may_get_requests(vm, self.state)
+        return heard and self._may_be_emptied(vm.host)
+
+    def _may_be_emptied(self, host: str) -> bool:
+        return self.state.reachable(host) or self._emptied(host)
 
     def _emptied(self, host: str) -> bool:
         """Whether the user wants nothing on the host: it is cordoned or left the spec."""

@@ -34,7 +34,8 @@ class State:
         """Domains of this cluster that no LubanVM stands for, each with its host. Silent hosts tell nothing."""
         known = {vm.uid for vm in self.vms} | {vm.uid for vm in self.observation.unreadable}
         hosts = (host for host in self.observation.hosts if host.reachable)
-        return tuple((host.name, host.domains[uuid]) for host in hosts for uuid in sorted(host.domains.keys() - known))
+        unknown = ((host, uuid) for host in hosts for uuid in sorted([it for it in host.domains if it not in known]))
+        return tuple((host.name, host.domains[uuid]) for host, uuid in unknown)
 
     @cached_property
     def domain_addresses(self) -> frozenset[str]:
@@ -93,7 +94,7 @@ class State:
     @cached_property
     def calm(self) -> frozenset[str]:
         """Names of those that are ready, run, and have address and balancers as their status says."""
-        domains, addresses, attachments = self._domains, self._addresses, self._attachments
+        domains, addresses, attachments = self._domains, self.addresses, self._attachments
         return frozenset(
             [
                 vm.name
@@ -135,19 +136,24 @@ class State:
 
     def address(self, vm: VMRecord) -> str:
         """Where the VM serves, from the freshest source that knows; empty: nobody knows yet, or it is another VM's."""
-        return self._addresses.get(vm.name, "")
+        return self.addresses.get(vm.name, "")
 
     def address_lost(self, vm: VMRecord) -> bool:
         """Whether the VM was ready and has no address any more: it is another VM's now."""
         return vm.was_ready and not self.address(vm)
 
     @cached_property
-    def _addresses(self) -> dict[str, str]:
+    def addresses(self) -> dict[str, str]:
         """By VM. Never one address for two: it is the one's whose domain is seen with it, then the younger one's."""
-        seen = {name: domain.address for name, domain in self._domains.items() if domain.address}
+        domains = self._domains
+        seen = {
+            vm.name: domain.address
+            for vm in self.vms
+            if (domain := domains.get(vm.name)) is not None and domain.address
+        }
         owners = {vm.address or vm.planned_address: vm.name for vm in self.vms if vm.name not in seen}
-        owners |= {seen[vm.name]: vm.name for vm in self.vms if vm.name in seen}
-        return {name: address for address, name in owners.items()}
+        owners |= zip(seen.values(), seen.keys(), strict=True)
+        return dict(zip(owners.values(), owners.keys(), strict=True))
 
     @cached_property
     def balancers_answer(self) -> bool:
@@ -181,17 +187,13 @@ class State:
     @cached_property
     def _attachments(self) -> dict[str, tuple[str, ...]]:
         """By VM."""
-        balancers = [(it.name, self._enabled[it.name] if it.reachable else None) for it in self.observation.balancers]
-        return {
-            vm.name: tuple(
-                [
-                    name
-                    for name, enabled in balancers
-                    if (vm.name in enabled if enabled is not None else name in vm.balancers)
-                ]
-            )
-            for vm in self.observation.vms
-        }
+        vms = self.observation.vms
+        found: dict[str, tuple[str, ...]] = {vm.name: () for vm in vms}
+        for it in self.observation.balancers:
+            told = self._enabled[it.name] if it.reachable else {vm.name for vm in vms if it.name in vm.balancers}
+            for name in found.keys() & told:
+                found[name] += (it.name,)
+        return found
 
     @cached_property
     def _enabled(self) -> dict[str, frozenset[str]]:
@@ -211,10 +213,12 @@ class State:
 
         The balancers' health checks decide; where no balancer says anything, our own probe does.
         """
-        sick, healthy, probes = self.reported_sick, self._found_healthy[True], self.observation.probes
-        return frozenset(
-            [name for name in self.serving_names if name not in sick and (name in healthy or probes.get(name, False))]
+        sound, healthy, probes = (
+            self.serving_names - self.reported_sick,
+            self._found_healthy[True],
+            self.observation.probes,
         )
+        return (sound & healthy) | {name for name in sound - healthy if probes.get(name, False)}
 
     @cached_property
     def probe_failing(self) -> frozenset[str]:
@@ -246,7 +250,10 @@ class State:
     def reported_sick(self) -> frozenset[str]:
         """Names of those that serve, but no balancer that says anything finds healthy, or whose domain does not run."""
         ill = self._found_healthy[False] - self._found_healthy[True]
-        return frozenset([vm.name for vm in self.serving if vm.name in ill or self._is_down(vm)])
+        calm = self.calm
+        return frozenset(
+            [vm.name for vm in self.serving if vm.name in ill or (vm.name not in calm and self._is_down(vm))]
+        )
 
     def _is_down(self, vm: VMRecord) -> bool:
         domain = self._domains.get(vm.name)
