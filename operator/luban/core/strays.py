@@ -49,21 +49,29 @@ def remove_idle_strays(
 
     While VMs are missing a stray may serve in their place; then it is drained like any other.
     """
+    removals = remove_strays(spec, state, memory, now - STRAY_SECONDS)
+    if not removals:
+        return ()
     patience = STRAY_SECONDS + spec.balancer.drain.timeout.seconds
+    hastened = {it.uuid for it in removals if memory.strays.get(it.uuid, now) <= now - patience}
     addresses = {domain.uuid: domain.address for _, domain in state.strays}
+    told, busy = _enabled_addresses(state), _busy_addresses(state)
     return tuple(
-        removal
-        for removal in remove_strays(spec, state, memory, now - STRAY_SECONDS)
-        if not _gets_requests(
-            state, addresses[removal.uuid], patient=memory.strays.get(removal.uuid, now) > now - patience
-        )
+        it
+        for it in removals
+        if (address := addresses[it.uuid]) not in told and (it.uuid in hastened or address not in busy)
     )
 
 
-def _gets_requests(state: State, address: str, *, patient: bool) -> bool:
-    """Whether a balancer sends requests to the address, or (`patient`) still has some in flight there."""
+def _enabled_addresses(state: State) -> set[str]:
+    """Addresses to which a balancer sends new requests."""
     published = [member for it in state.observation.published.values() for member in it.members]
-    names = {member.name for member in published if address and member.address == address}
+    enabled = {member.name for member in published if member.state == "Enabled"}
+    return {member.address for member in published if member.name in enabled} - {""}
+
+
+def _busy_addresses(state: State) -> set[str]:
+    """Addresses where a balancer still has some requests in flight."""
     busy = {member.name for it in state.observation.balancers for member in it.members if not member.drained}
-    told = any(member.name in names and member.state == "Enabled" for member in published)
-    return told or (patient and bool(names & busy))
+    published = (member for it in state.observation.published.values() for member in it.members)
+    return {member.address for member in published if member.name in busy} - {""}
