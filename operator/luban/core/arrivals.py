@@ -9,7 +9,7 @@ from functools import cached_property
 from itertools import islice
 
 from luban.api.cluster import Host
-from luban.core.departures import MAX_SURGE, MOST_AT_ONCE
+from luban.core.departures import MAX_SURGE
 from luban.core.ledger import Ledger
 from luban.core.model import CreateVM, DeleteVM
 from luban.core.placement import Places, Placing
@@ -37,7 +37,7 @@ def vms_to_create(snapshot: Snapshot, leaving: Sequence[DeleteVM], cluster: str,
     `leaving`: VMs that are asked to leave before.
     """
     coming = _Coming(snapshot, leaving, cluster, desired)
-    created = tuple(islice(coming, coming.most()))
+    created = tuple(islice(coming, 1 if coming.tried_by_one else None)) if coming.may_come else ()
     return Arrivals(created, coming.places.placing(), coming.ledger.live, coming.outdated)
 
 
@@ -60,15 +60,19 @@ class _Coming:
         staying = (vm for vm in self._snapshot.state.live if vm.name not in self._leaving)
         return sum(bool(self._snapshot.why_replace(vm, occupancy)) for vm in staying)
 
-    def most(self) -> int:
+    @property
+    def may_come(self) -> bool:
         """After setbacks one VM alone is tried, and only when its time has come."""
         state, setbacks = self._snapshot.state, self._snapshot.memory.setbacks.values()
         if any(self._snapshot.now < it.retry_at for it in setbacks):
-            return 0
-        if any(it.count > 1 for it in setbacks):
-            booting = (vm for vm in state.booting if vm.name not in self._leaving)
-            return 0 if any(state.reachable(vm.host) for vm in booting) else 1
-        return MOST_AT_ONCE
+            return False
+        booting = (vm for vm in state.booting if vm.name not in self._leaving)
+        return not (self.tried_by_one and any(state.reachable(vm.host) for vm in booting))
+
+    @property
+    def tried_by_one(self) -> bool:
+        """Whether VMs failed again and again."""
+        return any(it.count > 1 for it in self._snapshot.memory.setbacks.values())
 
     def __iter__(self) -> Iterator[CreateVM]:
         while (reason := self._reason()) and (host := self.places.best()) is not None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property
-from itertools import islice
 
 from luban.core.model import DeleteVM, VMRecord
 from luban.core.placement import LeavingOrder, leaving_order
@@ -14,15 +13,13 @@ from luban.core.victims import Victims
 
 MAX_SURGE = 1
 """VMs above the wanted number while outdated ones are replaced."""
-MOST_AT_ONCE = 50
-"""VMs that one plan creates or lets go at most: the rest follows in the next, and nobody waits for this one."""
 
 
 def vms_to_delete(snapshot: Snapshot, desired: int) -> tuple[DeleteVM, ...]:
     """VMs to let go, each with the reason."""
     if len(snapshot.state.live) <= desired and not snapshot.outdated_live:
         return ()
-    return tuple(islice(_Departures(snapshot, desired), MOST_AT_ONCE))
+    return tuple(_Departures(snapshot, desired))
 
 
 class _Departures:

@@ -27,9 +27,8 @@ def wanted_members(
     VM that still boots is listed as Disabled as soon as its address is known, so that letting it in later is a single
     cheap change.
     """
-    phases = steps.phases
     states = {
-        vm.name: member_state(vm, phases[vm.name], leaving=vm.name in leaving, cut_off=vm.name in steps.cut_off)
+        vm.name: "Enabled" if vm.name in steps.calm and vm.name not in leaving else _state(vm, steps, leaving)
         for vm in state.vms
     }
     factors, addresses = _factors(spec, state, states, current), state.addresses
@@ -54,6 +53,11 @@ def _member(current: Member | None, vm: VMRecord, address: str, state: MemberSta
     ):
         return current
     return Member(vm.name, address, port, state, factor)
+
+
+def _state(vm: VMRecord, steps: Steps, leaving: frozenset[str]) -> MemberState | None:
+    phase = steps.of[vm.name].phase
+    return member_state(vm, phase, leaving=vm.name in leaving, cut_off=vm.name in steps.cut_off)
 
 
 def member_state(vm: VMRecord, phase: Phase, *, leaving: bool, cut_off: bool) -> MemberState | None:

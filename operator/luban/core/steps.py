@@ -27,6 +27,8 @@ class Steps:
     """By VM."""
     cut_off: frozenset[str] = frozenset()
     """VMs whose drain takes too long: no balancer shall send them anything any more."""
+    calm: frozenset[str] = frozenset()
+    """VMs that serve and need nothing."""
 
     @cached_property
     def actions(self) -> tuple[Action, ...]:
@@ -80,6 +82,7 @@ def steps_of(
     return Steps(
         {vm.name: STAYS_READY if vm.name in calm else step(vm) for vm in state.vms},
         frozenset(vm.name for vm in state.draining if progress(vm, state, times(vm), now).cut_off),
+        calm,
     )
 
 

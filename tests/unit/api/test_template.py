@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from luban.api.template import IN_PLACE_FIELDS, VMTemplateSpec, in_place, rolls_out
+from luban.api.units import Duration
 
 TEMPLATE = VMTemplateSpec.model_validate({"image": {"volume": "web.qcow2"}})
 OTHER = object()
@@ -69,3 +70,10 @@ def test_what_is_set_for_the_first_time_rolls_out() -> None:
     assert rolls_out(template(), template(cloudInit={"userDataSecretRef": {"name": "web"}}))
     assert rolls_out(template(), template(domain={"kernelBoot": {"kernelVolume": "vmlinuz"}}))
     assert not rolls_out(template(), template(domain={"cpu": {"cores": 1}}))
+
+
+def test_vms_of_the_same_machine_share_the_template_of_the_spec() -> None:
+    old = TEMPLATE.model_copy(deep=True, update={"startup_timeout": Duration("7m")})
+    assert in_place(old, TEMPLATE) is TEMPLATE
+    other = old.model_copy(update={"port": 9090})
+    assert in_place(other, TEMPLATE) == TEMPLATE.model_copy(update={"port": 9090})

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from luban.core.memory import ClusterMemory
-from luban.core.model import CreateVM, DeleteVM, EnsureDomain, Failure, Member, Observation, Published
+from luban.core.model import CreateVM, EnsureDomain, Failure, Member, Observation, Published
 from luban.core.plan import plan
 from luban.core.steps import GONE_SECONDS
 from luban.core.times import Now
@@ -286,19 +286,6 @@ class TestGrowingPatience:
         gaps = [later - earlier for earlier, later in itertools.pairwise(made[7:])]
         assert gaps == sorted(gaps)
         assert gaps[-1] >= 300
-
-    def test_many_at_once_are_bounded(self) -> None:
-        hosts = [{"name": f"host-{index}", "vms": {"min": 0, "max": 100}} for index in range(4)]
-        world = World(make_spec(hosts, scaling={"minVMs": 200, "maxVMs": 200}))
-        assert sum(isinstance(it, CreateVM) for it in Operator(world).look().actions) == 50
-
-
-def test_departures_of_one_plan_are_bounded() -> None:
-    vms = tuple(make_vm(f"vm-{index}", "Booting") for index in range(120))
-    observation = Observation(vms=vms, hosts=hosts_with(vms), balancers=(balancer_with({}),))
-    spec = make_spec([{"name": "host-b", "vms": {"min": 0, "max": 200}}], scaling={"minVMs": 1, "maxVMs": 2})
-    made = plan(spec, CLUSTER, observation, ClusterMemory(desired=2), Now(EPOCH, EPOCH))
-    assert sum(isinstance(it, DeleteVM) for it in made.actions) == 50
 
 
 class TestOrphansOfAClusterOfTheSameName:

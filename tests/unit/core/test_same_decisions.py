@@ -13,7 +13,6 @@ from dataclasses import fields, is_dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import pytest
 from pydantic import BaseModel
@@ -79,8 +78,7 @@ def digest_of(made: Plan) -> str:
 def decided(most: int, seed: int) -> str:
     """Digest of the plan for a moment."""
     it = moment_of(seed, most)
-    with patch("luban.core.departures.MOST_AT_ONCE", 10_000), patch("luban.core.arrivals.MOST_AT_ONCE", 10_000):
-        return digest_of(plan(it.spec, CLUSTER, it.observation, it.memory, it.now, deleting=it.deleting))
+    return digest_of(plan(it.spec, CLUSTER, it.observation, it.memory, it.now, deleting=it.deleting))
 
 
 def recorded() -> dict[int, list[str]]:
