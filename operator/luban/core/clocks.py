@@ -24,14 +24,19 @@ NOTICED_SECONDS = 10.0
 
 
 def on_our_clock(memory: ClusterMemory, observation: Observation, now: float) -> tuple[ClusterMemory, State]:
-    """Note what begins now, and give each VM the time since which this process has seen it in its phase."""
+    """Note what begins now, and give VMs with which something waits the time since which they are in their phase."""
     entered = entered_since(memory.entered, {vm.name: vm.phase for vm in observation.vms}, now)
     mute = {it.name: now for it in observation.balancers if not (it.reachable and it.ready)}
     mute = {name: at for name, at in memory.mute.items() if now - at < SETTLED_SECONDS} | mute
     state = State(
         replace(
             observation,
-            vms=tuple([vm.seen_since(entered[vm.name].since) for vm in observation.vms]),
+            vms=tuple(
+                [
+                    vm if vm.phase == "Ready" and vm.deleting_since is None else vm.seen_since(entered[vm.name].since)
+                    for vm in observation.vms
+                ]
+            ),
             balancers=tuple(_doubted(it) if it.name in mute else it for it in observation.balancers),
         )
     )

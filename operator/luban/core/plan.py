@@ -180,7 +180,7 @@ def _placement(found: Placing) -> Placement:
 
 def _remember(state: State, steps: Steps, memory: ClusterMemory, now: float) -> ClusterMemory:
     """Update what is counted: hosts to avoid, probes missed. A VM that was not probed keeps its count."""
-    moving = steps.moving(state)
+    moving = [(vm.seen_since(memory.entered[vm.name].since), step) for vm, step in steps.moving(state)]
     failing = {vm.host: now + AVOID_SECONDS for vm, step in moving if _fails_now(vm.phase, step)}
     avoid = {host: until for host, until in memory.avoid.items() if until > now} | failing
     seen = state.observation
