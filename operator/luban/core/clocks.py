@@ -31,12 +31,7 @@ def on_our_clock(memory: ClusterMemory, observation: Observation, now: float) ->
     state = State(
         replace(
             observation,
-            vms=tuple(
-                [
-                    vm if vm.phase == "Ready" and vm.deleting_since is None else vm.seen_since(entered[vm.name].since)
-                    for vm in observation.vms
-                ]
-            ),
+            vms=tuple([vm if _is_settled(vm) else dated(vm, entered) for vm in observation.vms]),
             balancers=tuple(_doubted(it) if it.name in mute else it for it in observation.balancers),
         )
     )
@@ -53,6 +48,16 @@ def on_our_clock(memory: ClusterMemory, observation: Observation, now: float) ->
         silent={host.name: memory.silent.get(host.name, now) for host in observation.hosts if not host.reachable},
     )
     return noted, state
+
+
+def _is_settled(vm: VMRecord) -> bool:
+    """Whether nothing waits for a time to pass with the VM."""
+    return vm.phase == "Ready" and vm.deleting_since is None
+
+
+def dated(vm: VMRecord, entered: Mapping[str, Entered]) -> VMRecord:
+    """The VM with the time since which it is in its phase."""
+    return replace(vm, phase_since=entered[vm.name].since)
 
 
 def _doubted(balancer: BalancerReport) -> BalancerReport:

@@ -6,7 +6,7 @@ value that can be compared and printed.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Literal
 
 from luban.api.cluster_status import Decision, Placement
@@ -84,8 +84,7 @@ class VMRecord:
     """Creation time, in seconds since the epoch: for order alone."""
     phase: Phase = "Pending"
     phase_since: float = 0.0
-    """Since when this process has seen it in its phase; `plan` fills it in, but not for those that are Ready and asked
-    by nobody to leave: they are many, and nothing waits for a time to pass with them."""
+    """Since when this process has seen it in its phase; `plan` fills it in, unless it is Ready and stays."""
     deleting_since: float | None = None
     """Deletion time, in seconds since the epoch; None: nobody asked for it."""
     address: str = ""
@@ -96,10 +95,6 @@ class VMRecord:
     was_ready: bool = False
     """Whether it was Ready once."""
     has_finalizer: bool = True
-
-    def seen_since(self, phase_since: float) -> VMRecord:
-        """The same, seen in its phase since then."""
-        return self if phase_since == self.phase_since else replace(self, phase_since=phase_since)
 
 
 @dataclass(frozen=True)

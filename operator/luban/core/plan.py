@@ -11,7 +11,7 @@ from typing import Literal
 from luban.api.cluster import LubanClusterSpec
 from luban.api.cluster_status import Placement
 from luban.core.arrivals import Arrivals, vms_to_create
-from luban.core.clocks import entered_since, hosts_back, on_our_clock
+from luban.core.clocks import dated, entered_since, hosts_back, on_our_clock
 from luban.core.conditions import Situation, conditions_of, phase_of
 from luban.core.deletion import BUSY_SECONDS, plan_deletion
 from luban.core.departures import vms_to_delete
@@ -180,7 +180,7 @@ def _placement(found: Placing) -> Placement:
 
 def _remember(state: State, steps: Steps, memory: ClusterMemory, now: float) -> ClusterMemory:
     """Update what is counted: hosts to avoid, probes missed. A VM that was not probed keeps its count."""
-    moving = [(vm.seen_since(memory.entered[vm.name].since), step) for vm, step in steps.moving(state)]
+    moving = [(dated(vm, memory.entered), step) for vm, step in steps.moving(state)]
     failing = {vm.host: now + AVOID_SECONDS for vm, step in moving if _fails_now(vm.phase, step)}
     avoid = {host: until for host, until in memory.avoid.items() if until > now} | failing
     seen = state.observation
