@@ -32,6 +32,8 @@ SEEDS = {SMALL: range(3000), MANY: range(10_000, 10_050)}
 BLOCKS = [
     (most, seeds[start : start + BLOCK]) for most, seeds in SEEDS.items() for start in range(0, len(seeds), BLOCK)
 ]
+WORDS = frozenset({"message", "placement"})
+"""Fields in which a decision is told in words: those may change."""
 SCALARS = (str, float, int, bool, type(None))
 
 
@@ -58,18 +60,19 @@ def write_out(value: Any, out: Callable[[str], None]) -> None:
 
 @cache
 def _names(kind: Any) -> tuple[str, ...]:
-    return tuple(field.name for field in fields(kind))
+    return tuple(field.name for field in fields(kind) if field.name not in WORDS or field.type != "str")
 
 
 KNOWN_TEMPLATES = {id(template): repr(template) for kind in TEMPLATES.values() for template in kind}
 
 
 def _words(value: BaseModel) -> str:
-    return KNOWN_TEMPLATES.get(id(value)) or repr(value)
+    known = KNOWN_TEMPLATES.get(id(value))
+    return known or repr(value.model_copy(update=dict.fromkeys(WORDS & type(value).model_fields.keys(), "")))
 
 
 def digest_of(made: Plan) -> str:
-    """All that a plan says, in eight digits."""
+    """All that a plan decides, in eight digits."""
     parts: list[str] = []
     write_out(made, parts.append)
     return hashlib.blake2b("|".join(parts).encode(), digest_size=4).hexdigest()
