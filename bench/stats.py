@@ -7,8 +7,6 @@ the adapter's whole list_domains: thread hand-over, metadata and records include
 from __future__ import annotations
 
 import asyncio
-import os
-import shutil
 import tempfile
 import time
 import uuid
@@ -20,7 +18,7 @@ from statistics import median
 import libvirt
 
 from bench.result import Result, say, spread
-from lab.process import Daemon, wait_until
+from bench.support.simulated_hosts import SimulatedHost
 from luban.adapters.libvirt_hosts.hypervisor import HypervisorSettings, LibvirtHypervisor
 from luban.api.template import VMTemplateSpec
 from luban.core.model import ClusterRef, Machine
@@ -29,35 +27,22 @@ from luban.render.domain_xml import HostFacts, domain_xml
 
 DOMAINS = 1000
 RUNS = 15
-START_SECONDS = 30.0
+READ_SECONDS = 30.0
 CLUSTER = ClusterRef("bench", "luban", str(uuid.uuid4()))
-ORDINARY_USER = "daemon"
-"""A libvirtd started by root would be the system's own instance; as anybody else it keeps to the folders given."""
-XDG = ("RUNTIME", "CONFIG", "CACHE", "DATA")
 
 
 @contextmanager
 def daemon() -> Iterator[str]:
-    """A libvirtd in a folder of its own; the URI of its test driver."""
-    user = ORDINARY_USER if os.geteuid() == 0 else None
+    """The URI of a simulated host."""
     with tempfile.TemporaryDirectory(prefix="luban-stats-") as folder:
-        state = Path(folder)
-        state.chmod(0o755)
-        env = {"HOME": folder}
-        for name in XDG:
-            private = state / name.lower()
-            private.mkdir(mode=0o700)
-            env[f"XDG_{name}_{'DIR' if name == 'RUNTIME' else 'HOME'}"] = str(private)
-            if user:
-                shutil.chown(private, user, user)
-        libvirtd = Daemon("libvirtd", state)
-        libvirtd.start(["libvirtd"], env=env, user=user)
-        socket = state / "runtime" / "libvirt" / "libvirt-sock"
+        Path(folder).chmod(0o755)
+        host = SimulatedHost("libvirtd", Path(folder) / "host")
         try:
-            wait_until(socket.exists, what="libvirtd", timeout=START_SECONDS)
-            yield f"test+unix:///default?socket={socket}"
+            host.begin()
+            host.answer()
+            yield host.uri
         finally:
-            libvirtd.stop()
+            host.end()
 
 
 def fill(connection: libvirt.virConnect) -> None:
@@ -94,7 +79,7 @@ async def measure(uri: str) -> Result:
     connection, host = libvirt.open(uri), HostRef("bench", "qemu:///session")
     say(f"defining and starting {DOMAINS} domains")
     fill(connection)
-    hypervisor = LibvirtHypervisor(HypervisorSettings(read=START_SECONDS), opener=lambda _uri: libvirt.open(uri))
+    hypervisor = LibvirtHypervisor(HypervisorSettings(read=READ_SECONDS), opener=lambda _uri: libvirt.open(uri))
     first = await in_bulk(hypervisor, host)
     bulk, single = [], []
     for run in range(RUNS):

@@ -17,7 +17,7 @@ import shutil
 import ssl
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import yaml
@@ -42,9 +42,11 @@ SERVICE_RANGE = "10.96.0.0/16"
 class ControlPlane:
     """The control plane of one lab, on `layout.api_server`, with its data below `layout.state`."""
 
-    def __init__(self, layout: Layout, binaries: Binaries) -> None:
+    def __init__(self, layout: Layout, binaries: Binaries, extra_options: Sequence[str] = ()) -> None:
+        """`extra_options`: further options of kube-apiserver."""
         self.layout = layout
         self.binaries = binaries
+        self._extra_options = extra_options
         self.etcd = Daemon("etcd", layout.state)
         self.api_server = Daemon("kube-apiserver", layout.state)
         self._certificates = Certificates(layout.state / "pki")
@@ -218,6 +220,7 @@ class ControlPlane:
             # Without it a stop waits a minute for open watches instead of ending them.
             f"--shutdown-watch-termination-grace-period={WATCH_GRACE_SECONDS}s",
             "--profiling=false",
+            *self._extra_options,
         ]
 
     def _await(self, daemon: Daemon, port: int, path: str) -> None:

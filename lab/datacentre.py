@@ -124,10 +124,7 @@ class DataCentre:
         self.progress("operator")
         config = self.layout.state / "operator.kubeconfig"
         self.control_plane.service_account_kubeconfig(NAMESPACE, "luban-operator", config)
-        command = ["controller", "--listen-address", self.layout.operator, "--listen-port", "8081", "--user-networking"]
-        # All of the lab is on loopback addresses, its balancer agent too.
-        command += ["--agent-network", "127.0.0.0/8"]
-        self.operator.start([*luban(), *command], env={"KUBECONFIG": str(config)}, cwd=ROOT)
+        self.operator.start([*luban(), *operator_arguments(self.layout)], env={"KUBECONFIG": str(config)}, cwd=ROOT)
 
     def start_agent(self) -> None:
         """Start the balancer agent, which starts httpd."""
@@ -249,6 +246,13 @@ class DataCentre:
 def luban() -> list[str]:
     """The `luban` command of the environment that runs the lab."""
     return [sys.executable, "-m", "luban"]
+
+
+def operator_arguments(layout: Layout) -> list[str]:
+    """Arguments of `luban` that run the operator of a lab."""
+    command = ["controller", "--listen-address", layout.operator, "--listen-port", "8081", "--user-networking"]
+    # All of the lab is on loopback addresses, its balancer agent too.
+    return [*command, "--agent-network", "127.0.0.0/8"]
 
 
 def await_answer(daemon: Daemon, url: str, *, timeout: float = START_TIMEOUT) -> None:
