@@ -15,7 +15,6 @@ LUBAN_BENCH_CLUSTERS (10) makes it smaller for a trial.
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import time
 from collections import Counter
@@ -26,22 +25,19 @@ from typing import Any
 
 from bench.result import Result, say
 from bench.support.api_witness import Request, by_kind
-from bench.support.fleet import Fleet, chosen_layout
+from bench.support.fleet import LONG_QUIET_SECONDS, QUIET_SECONDS, Fleet, chosen_layout
 from bench.support.fleet_objects import Size
 from bench.support.operators import Process
 from bench.support.orderly import in_thread, run_orderly
-from lab.datacentre import NAMESPACE, ROOT, operator_arguments
+from lab.datacentre import ROOT, operator_arguments
 from lab.paths import Layout
 from lab.process import LabError
-from luban.api import names
 
 BASE = 136
 VMS, HOSTS, SHARE = 10, 4, 2
 SHRINK = 3
 PATIENCE = 180.0
 STEADY_SECONDS = 60.0
-WATCH_SECONDS = 3600.0
-"""Longer than all of it takes."""
 
 
 @dataclass
@@ -51,41 +47,13 @@ class Phases:
     transitions: Counter[str] = field(default_factory=Counter)
     _last: dict[str, str] = field(default_factory=dict)
 
-    def take(self, event: str, vm: dict[str, Any]) -> None:
+    async def take(self, event: str, vm: dict[str, Any]) -> None:
         """One event of a watch."""
         uid, phase = vm["metadata"]["uid"], vm.get("status", {}).get("phase", "Pending")
         last = self._last.setdefault(uid, phase)
         if event != "DELETED" and phase != last:
             self.transitions[f"{last} to {phase}"] += 1
             self._last[uid] = phase
-
-
-@asynccontextmanager
-async def followed(fleet: Fleet) -> AsyncIterator[Phases]:
-    """Phases from now on. Raises LabError if the API server ends the watch."""
-    phases = Phases()
-    where = (names.GROUP, names.VERSION, NAMESPACE, names.VMS)
-    answer = await fleet.objects.list_namespaced_custom_object_without_preload_content(
-        *where, watch=True, _request_timeout=WATCH_SECONDS
-    )
-
-    async def follow() -> None:
-        while line := await answer.content.readline():
-            event = json.loads(line)
-            if event.get("type") not in {"ADDED", "MODIFIED", "DELETED"}:
-                raise LabError(f"the watch of LubanVMs says {line.decode()}")
-            phases.take(event["type"], event["object"])
-        raise LabError("the watch of LubanVMs ended")
-
-    task = asyncio.create_task(follow())
-    try:
-        yield phases
-    finally:
-        answer.close()
-        if task.done():
-            task.result()
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
 
 
 @dataclass(frozen=True)
@@ -117,13 +85,12 @@ class Story:
         self.parts: dict[str, Counts] = {}
 
     @asynccontextmanager
-    async def part(self, name: str, vms: int = VMS) -> AsyncIterator[None]:
+    async def part(self, name: str, *, vms: int = VMS, quiet: float = QUIET_SECONDS) -> AsyncIterator[None]:
         """What is done in the block, until all is settled with so many VMs in each cluster."""
         say(name)
         position, before = self.fleet.api.position(), self.phases.transitions.total()
         yield
-        size = self.fleet.size
-        await self.fleet.settle(self.operator, PATIENCE, Size(size.clusters, vms, size.hosts, size.share))
+        await self.fleet.settle(self.operator, PATIENCE, vms=vms, quiet=quiet)
         self.parts[name] = Counts(self.phases.transitions.total() - before, self.fleet.api.since(position))
 
     async def tell(self) -> None:
@@ -131,12 +98,12 @@ class Story:
         async with self.part("made"):
             await self.fleet.create()
         async with self.part("lost and replaced"):
-            for vm in _one_of_each((await self.fleet.look()).vms):
+            for vm in _one_of_each(self.fleet.view.look().vms):
                 await self.fleet.cut_power(vm)
             await self.until_replaced()
-        async with self.part("fewer", VMS - SHRINK):
+        async with self.part("fewer", vms=VMS - SHRINK):
             await self.fleet.resize(VMS - SHRINK)
-        async with self.part("more again"):
+        async with self.part("more again", quiet=LONG_QUIET_SECONDS):
             await self.fleet.resize(VMS)
 
     async def until_replaced(self) -> None:
@@ -163,21 +130,15 @@ def _one_of_each(vms: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 async def measure(layout: Layout, size: Size) -> Result:
     """The story, and a steady minute."""
-    async with Fleet(layout, size) as fleet, followed_after_base(fleet) as phases:
+    phases = Phases()
+    async with Fleet(layout, size, phases.take) as fleet:
+        await in_thread(fleet.apply_base, ROOT)
         operator = await in_thread(fleet.operator, "operator", ROOT, operator_arguments(layout))
         await in_thread(operator.start)
         story = Story(fleet, operator, phases)
         await story.tell()
         rest = await story.rest()
     return result(size, story, rest)
-
-
-@asynccontextmanager
-async def followed_after_base(fleet: Fleet) -> AsyncIterator[Phases]:
-    """Phases, from when there are LubanVMs at all."""
-    await in_thread(fleet.apply_base, ROOT)
-    async with followed(fleet) as phases:
-        yield phases
 
 
 def result(size: Size, story: Story, rest: list[Request]) -> Result:

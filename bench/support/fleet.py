@@ -13,18 +13,19 @@ import shutil
 import signal
 import time
 from collections import Counter
-from collections.abc import Iterator
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from kubernetes.aio.client import ApiClient, CoreV1Api, CustomObjectsApi
+from kubernetes.aio.client import ApiClient, CustomObjectsApi
 
 from bench.result import say
 from bench.support.api_witness import ApiWitness
 from bench.support.fleet_objects import IMAGE, Size, agent_of, cluster_body, cluster_name, host_name
-from bench.support.guests import Guests, report_of
+from bench.support.fleet_view import View
+from bench.support.guests import Guests
+from bench.support.mirror import Listen, nobody
 from bench.support.operators import Process
 from bench.support.orderly import in_thread
 from bench.support.rpc_witness import RpcWitness
@@ -36,62 +37,44 @@ from lab.paths import Layout
 from lab.process import Daemon, LabError, running
 from luban.adapters.kubernetes_api.watch import EndpointLease, open_api
 from luban.api import names
-from luban.core.model import ClusterRef
-from luban.render.balancer import parse_balancer_json
 
 OPERATOR = "luban-operator"
 """Name of its ServiceAccount, and of its Lease."""
-LOOK_SECONDS = 1.0
+LOOK_SECONDS = 0.5
+TELL_SECONDS = 5.0
+LAG_SECONDS = 0.02
 QUIET_SECONDS = 15.0
-"""Whoever has written nothing for so long, while everything is ready, is done."""
+LONG_QUIET_SECONDS = 50.0
+"""Whoever has written nothing for so long, while everything is ready, is done. What is not urgent in a status is
+written half a minute after it changed, or a quarter of a minute later, at the next look at the load."""
 
 
-@dataclass(frozen=True)
-class Look:
-    """How far everything is."""
-
-    vms: list[dict[str, Any]]
-    clusters: list[dict[str, Any]]
-
-    def phases(self) -> Counter[str]:
-        """LubanVMs by phase."""
-        return Counter(vm.get("status", {}).get("phase", "Pending") for vm in self.vms)
-
-    def unready(self) -> list[dict[str, Any]]:
-        """LubanClusters that do not say Ready."""
-        return [it for it in self.clusters if it.get("status", {}).get("phase") != "Ready"]
-
-    def is_ready(self, size: Size) -> bool:
-        """Whether all are there, and nothing is missing."""
-        return self.phases() == {"Ready": size.all_vms} and len(self.clusters) == size.clusters and not self.unready()
-
-    def words(self) -> str:
-        """The same for people."""
-        return f"VMs: {dict(self.phases())}, clusters not ready: {len(self.unready())}"
+class UnsettledError(LabError):
+    """It does not come to rest."""
 
 
 class Fleet:
     """The set-up, from `async with` on."""
 
-    def __init__(self, layout: Layout, size: Size) -> None:
+    client: ApiClient
+    """Of an administrator."""
+    view: View
+
+    def __init__(self, layout: Layout, size: Size, listen: Listen = nobody) -> None:
+        """`listen`: told of each change of a LubanVM."""
         # A folder of its own: a lab with the same base keeps what it has.
         self.layout = layout = Layout(layout.base, layout.state / "fleet")
         self.size = size
+        self.guests = Guests()
+        self.worst_lag = 0.0
+        """Seconds by which this process, with guests and witnesses, was late at most since somebody set it back."""
         user = f"system:serviceaccount:{NAMESPACE}:{OPERATOR}"
         self.api = ApiWitness(layout.state / "audit", user, OPERATOR)
         self.plane = ControlPlane(layout, ensure_binaries(say), self.api.options())
         self.hosts = [SimulatedHost(host_name(it), layout.state / "hosts" / host_name(it)) for it in range(size.hosts)]
         self.witnesses = [RpcWitness(host.socket, layout.state / f"{host.name}.sock") for host in self.hosts]
-        self.guests = Guests()
+        self._listen = listen
         self._stack = AsyncExitStack()
-
-    client: ApiClient
-    """Of an administrator."""
-
-    @property
-    def objects(self) -> CustomObjectsApi:
-        """The API server's custom resources."""
-        return CustomObjectsApi(self.client)
 
     async def __aenter__(self) -> Fleet:
         try:
@@ -111,13 +94,34 @@ class Fleet:
         self.api.write_policy()
         await in_thread(self.plane.up)
         say(f"{self.size.hosts} libvirt daemons")
-        await in_thread(self._start_hosts)
         self._stack.push_async_callback(in_thread, self._end_hosts)
+        await in_thread(self._start_hosts)
         for witness in self.witnesses:
             await self._stack.enter_async_context(witness)
         self._stack.push_async_callback(self.guests.close)
         self.client = await open_api(str(self.layout.admin_kubeconfig))
         self._stack.push_async_callback(self.client.close)
+        self.view = View(self.layout, self.size, self.guests, self.client, self._listen)
+        self._in_background(*(mirror.run() for mirror in self.view.mirrors), self._feel_lag())
+
+    def _in_background(self, *works: Any) -> None:
+        """Until the end."""
+        tasks = [asyncio.ensure_future(work) for work in works]
+
+        async def end() -> None:
+            for task in tasks:
+                if task.done():
+                    task.result()
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+        self._stack.push_async_callback(end)
+
+    async def _feel_lag(self) -> None:
+        while True:
+            begun = time.monotonic()
+            await asyncio.sleep(LAG_SECONDS)
+            self.worst_lag = max(self.worst_lag, time.monotonic() - begun - LAG_SECONDS)
 
     def _clear(self) -> None:
         """Stop what runs, also what an earlier run left behind, and remove all files."""
@@ -151,83 +155,54 @@ class Fleet:
         """An operator under its ServiceAccount and with its rights; not started."""
         config = self.layout.state / "operator.kubeconfig"
         self.plane.service_account_kubeconfig(NAMESPACE, OPERATOR, config)
-        return Process(
-            Daemon(name, self.layout.state),
-            tree,
-            ["luban", *arguments],
-            config,
-            f"http://{self.layout.operator}:8081/healthz",
-        )
+        health = f"http://{self.layout.operator}:8081/healthz"
+        return Process(Daemon(name, self.layout.state), tree, ["luban", *arguments], config, health)
 
     async def create(self) -> None:
         """Create all LubanClusters, and let each one's balancer agent say where it answers."""
-        uris = [witness.uri for witness in self.witnesses]
-        for number in range(self.size.clusters):
-            address, port = agent_of(self.layout, number)
-            lease = EndpointLease(self.client, NAMESPACE, cluster_name(number), 0)
-            if not await lease.announce(f"http://{address}:{port}"):
-                raise LabError(f"the Lease of {cluster_name(number)} could not be written")
-            body = cluster_body(self.layout, self.size, number, uris)
-            await self.objects.create_namespaced_custom_object(
-                names.GROUP, names.VERSION, NAMESPACE, names.CLUSTERS, body
-            )
         await self.guests.listen(agent_of(self.layout, number) for number in range(self.size.clusters))
+        for number in range(self.size.clusters):
+            await self._announce_agent(number)
+            await self._create(number)
+
+    async def _announce_agent(self, number: int) -> None:
+        address, port = agent_of(self.layout, number)
+        lease = EndpointLease(self.client, NAMESPACE, cluster_name(number), 0)
+        if not await lease.announce(f"http://{address}:{port}"):
+            raise LabError(f"the Lease of {cluster_name(number)} could not be written")
+
+    async def _create(self, number: int) -> None:
+        body = cluster_body(self.layout, self.size, number, [witness.uri for witness in self.witnesses])
+        objects = CustomObjectsApi(self.client)
+        await objects.create_namespaced_custom_object(names.GROUP, names.VERSION, NAMESPACE, names.CLUSTERS, body)
 
     async def resize(self, vms: int) -> None:
         """Let every cluster have so many VMs."""
-        patch = {"spec": {"scaling": {"minVMs": vms, "maxVMs": vms}}}
+        objects, patch = CustomObjectsApi(self.client), {"spec": {"scaling": {"minVMs": vms, "maxVMs": vms}}}
         for number in range(self.size.clusters):
-            await self.objects.patch_namespaced_custom_object(
-                names.GROUP,
-                names.VERSION,
-                NAMESPACE,
-                names.CLUSTERS,
-                cluster_name(number),
-                patch,
-                _content_type="application/merge-patch+json",
-            )
+            where = names.GROUP, names.VERSION, NAMESPACE, names.CLUSTERS, cluster_name(number)
+            await objects.patch_namespaced_custom_object(*where, patch, _content_type="application/merge-patch+json")
 
-    async def list(self, plural: str) -> list[dict[str, Any]]:
-        """All objects of a kind of ours."""
-        found: Any = await self.objects.list_namespaced_custom_object(names.GROUP, names.VERSION, NAMESPACE, plural)
-        return list(found["items"])
+    async def settle(
+        self, operator: Process, patience: float, *, vms: int | None = None, quiet: float = QUIET_SECONDS
+    ) -> None:
+        """Return when everything is ready and the operator has written nothing for `quiet` seconds.
 
-    async def look(self) -> Look:
-        """Look at everything; guests and balancers take on what is new."""
-        look = Look(await self.list(names.VMS), await self.list(names.CLUSTERS))
-        await self.guests.listen((vm["spec"]["address"], vm["spec"]["template"]["port"]) for vm in look.vms)
-        await self._take_on()
-        return look
-
-    async def _take_on(self) -> None:
-        """Every balancer does at once what its ConfigMap says."""
-        found = await CoreV1Api(self.client).list_namespaced_config_map(NAMESPACE)
-        data = {it.metadata.name: it.data or {} for it in found.items if it.metadata is not None}
-        for number in range(self.size.clusters):
-            cluster = cluster_name(number)
-            name = names.balancer_name(cluster, 0)
-            if text := data.get(name, {}).get("balancer.json"):
-                report = report_of(ClusterRef(NAMESPACE, cluster), name, parse_balancer_json(text))
-                self.guests.reports[agent_of(self.layout, number)] = report
-
-    async def settle(self, operator: Process, patience: float, size: Size | None = None) -> None:
-        """Return when everything is ready and the operator has written nothing for QUIET_SECONDS.
-
-        `size`: what is to be ready; None: the whole fleet.
-
-        Raises LabError after `patience` seconds, naming what is not ready.
+        `vms`: how many of each cluster; None: all. Raises UnsettledError after `patience` seconds, naming what is not
+        ready.
         """
         end = time.monotonic() + patience
-        position, quiet_since, told = self.api.position(), time.monotonic(), ""
-        while time.monotonic() - quiet_since < QUIET_SECONDS:
-            look = await self.look()
-            if any(request.is_write for request in self.api.since(position)) or not look.is_ready(size or self.size):
+        size = replace(self.size, vms=vms or self.size.vms)
+        position, quiet_since, told_at = self.api.position(), time.monotonic(), 0.0
+        while time.monotonic() - quiet_since < quiet:
+            look = self.view.look()
+            if any(request.is_write for request in self.api.since(position)) or not look.is_ready(size):
                 position, quiet_since = self.api.position(), time.monotonic()
-            if look.words() != told:
-                told = look.words()
-                say(told)
+            if time.monotonic() - told_at > TELL_SECONDS:
+                told_at = time.monotonic()
+                say(f"  {look.words()}")
             if time.monotonic() > end:
-                raise LabError(f"not settled after {patience:g} s: {told}; {_why(look)}; see {operator.daemon.log}")
+                raise UnsettledError(f"not settled after {patience:g} s: {look.why()} ({operator.daemon.log})")
             await asyncio.sleep(LOOK_SECONDS)
 
     def host_calls(self) -> Counter[str]:
@@ -243,17 +218,3 @@ class Fleet:
 def chosen_layout(base: int) -> Layout:
     """Addresses and folder of a benchmark; LUBAN_LAB_BASE goes before its own `base`."""
     return Layout.from_environment(None if "LUBAN_LAB_BASE" in os.environ else base)
-
-
-def _why(look: Look) -> str:
-    """What the first cluster that is not ready says."""
-    return "; ".join(_complaints(look)) or "everything is ready, but the operator goes on writing"
-
-
-def _complaints(look: Look) -> Iterator[str]:
-    for cluster in look.unready()[:1]:
-        status = cluster.get("status", {})
-        yield f"{cluster['metadata']['name']}: {status.get('phase', 'no status')}"
-        for condition in status.get("conditions", []):
-            if condition.get("message"):
-                yield f"{condition['type']}={condition['status']}: {condition['message']}"
