@@ -7,6 +7,7 @@ written by the other side, so nothing that the operator sends is missing or coun
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ import yaml
 
 LOG_MIB = 2000
 """Longer than any log here gets: one that was begun anew in the middle could not be counted."""
+LONGEST_LINE = 1 << 16
+"""Bytes; at level Metadata a line has one or two thousand."""
 
 
 @dataclass(frozen=True)
@@ -73,8 +76,14 @@ class ApiWitness:
         ]
 
     def position(self) -> int:
-        """Where the log ends now."""
-        return self._log.stat().st_size if self._log.exists() else 0
+        """Where the last whole line of the log ends now: one that is being written may be there in part."""
+        if not self._log.exists():
+            return 0
+        with self._log.open("rb") as log:
+            size = log.seek(0, os.SEEK_END)
+            log.seek(max(0, size - LONGEST_LINE))
+            tail = log.read(LONGEST_LINE)
+            return log.tell() - len(tail) + tail.rfind(b"\n") + 1
 
     def since(self, position: int) -> list[Request]:
         """Requests that were written after a position."""
@@ -86,9 +95,10 @@ class ApiWitness:
             return []
         with self._log.open("rb") as log:
             log.seek(begin)
-            return list(self._read(log.read(end - begin)))
+            return list(self.read(log.read(end - begin)))
 
-    def _read(self, text: bytes) -> Iterator[Request]:
+    def read(self, text: bytes) -> Iterator[Request]:
+        """Those in a part of the log."""
         for line in text.splitlines():
             entry = json.loads(line)
             about = entry.get("objectRef", {})

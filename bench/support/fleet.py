@@ -13,7 +13,7 @@ import shutil
 import signal
 import time
 from collections import Counter
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -132,6 +132,9 @@ class Fleet:
         for daemon in daemons:
             daemon.stop()
         shutil.rmtree(self.layout.state, ignore_errors=True)
+        with suppress(OSError):
+            # Not if a lab with the same base keeps something there.
+            self.layout.state.parent.rmdir()
 
     def _start_hosts(self) -> None:
         for host in self.hosts:
