@@ -212,7 +212,7 @@ class FakeHypervisor:
         if host.uri.partition(":")[0].partition("+")[0] not in {"qemu", "test"}:
             raise PermanentError("InvalidURI", f"host {host.name}: {host.uri!r} is not a libvirt URI")
         if not known.reachable:
-            raise HostUnreachable("HostUnreachable", f"host {host.name} ({host.uri}): does not answer")
+            raise HostUnreachable("HostUnreachable", f"host {host.name}: {host.uri}: does not answer")
         return known
 
     def _check(self, host: HostRef, known: FakeHost, machine: Machine) -> None:

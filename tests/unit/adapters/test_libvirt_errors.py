@@ -62,7 +62,7 @@ def test_translation_of_a_failed_start(error: libvirt.libvirtError, kind: type[L
     ours = errors.translate(error, HOST, "start domain 'x'", errors.START_FAILED)
     assert type(ours) is kind
     assert ours.reason == reason
-    assert ours.message == f"host host-b: start domain 'x': {error}"
+    assert ours.message.startswith(f"host host-b: start domain 'x': {error}")
 
 
 def test_what_no_step_knows_better_is_temporary() -> None:
@@ -81,6 +81,48 @@ def test_qemus_timestamps_are_left_out_so_that_the_same_failure_has_the_same_wor
     text = "internal error: process exited: 2026-11-22T02:26:00.003202Z qemu-system-x86_64: no"
     ours = errors.translate(raised(INTERNAL, text), HOST, "start", errors.START_FAILED)
     assert ours.message == "host host-b: start: internal error: process exited: qemu-system-x86_64: no"
+
+
+HELPER = """/usr/lib/qemu/qemu-bridge-helper --use-vnet --br=brnone --fd=31: failed to communicate with bridge helper:
+stderr=failed to get mtu of bridge `brnone': No such device
+
+: Transport endpoint is not connected"""
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        raised(SYSTEM, "Cannot get interface MTU on 'brnone': No such device", int1=19),
+        raised(SYSTEM, "Unable to add bridge brnone port vnet0: No such device", int1=19),
+        raised(INTERNAL, "failed to add interface `tap0' to bridge `brnone': No such device"),
+        raised(INTERNAL, HELPER),
+    ],
+)
+def test_a_bridge_that_is_not_there_is_named_with_the_remedy(error: libvirt.libvirtError) -> None:
+    ours = errors.translate(error, HOST, "start domain 'x'", errors.START_FAILED)
+    assert (type(ours), ours.reason) == (PermanentError, "NetworkNotFound")
+    assert ours.message.endswith("; network.source: brnone is no bridge on the host: create it or name another")
+    assert "\n" not in ours.message
+
+
+def test_a_bridge_that_a_session_daemon_may_not_use() -> None:
+    ours = errors.translate(raised(INTERNAL, "stderr=access denied by acl file\n"), HOST, "start", errors.START_FAILED)
+    assert (ours.reason, "/etc/qemu/bridge.conf" in ours.message) == ("StartFailed", True)
+
+
+@pytest.mark.parametrize("words", ["a\n\tb\r\n  c", "qemu: " + "usage\n" * 1000])
+def test_what_libvirt_says_is_one_line_of_bounded_length(words: str) -> None:
+    for ours in (
+        errors.translate(raised(INTERNAL, words), HOST, "start", errors.START_FAILED),
+        errors.not_opened(raised(INTERNAL, words), HOST),
+        errors.not_opened(raised(libvirt.VIR_ERR_NO_CONNECT, words), HOST),
+        errors.address_taken(HOST, "x", "127.0.0.1:1", raised(INTERNAL, words)),
+        errors.unexpected(HOST, "start", ValueError(words), about_host=False),
+    ):
+        assert "\n" not in ours.message
+        assert "  " not in ours.message
+        assert len(ours.message) < errors.LONGEST_QUOTE + 300
+    assert len(errors.quoted(ValueError(words))) <= errors.LONGEST_QUOTE
 
 
 def failing(error: libvirt.libvirtError) -> Any:

@@ -72,6 +72,11 @@ _BY_CODE = {
 _BY_DOMAIN = {libvirt.VIR_FROM_RPC: UNREACHABLE, libvirt.VIR_FROM_CPU: REFUSED}
 _TIMESTAMP = re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+Z ")
 """QEMU dates its messages; ours go into a status, which is written only when it changes."""
+LONGEST_QUOTE = 400
+"""Characters of what libvirt says. What helper programs print comes with it, usage and all."""
+_BRIDGE_GONE = re.compile(r"(?:MTU on|bridge) [\"'`]*([^\s\"'`:]+)\b[^:]*: No such device", re.IGNORECASE)
+"""Words of libvirt and of qemu-bridge-helper for a bridge that is not there."""
+_BRIDGE_FORBIDDEN = "access denied by acl file"
 _NO_SPACE = ("No space left on device", "Not enough free space")
 
 
@@ -92,8 +97,7 @@ def _verdict(error: libvirt.libvirtError, otherwise: Translation) -> Translation
         return by_domain
     if _says_full(error):
         return FULL
-    if _errno(error) == errno.ENODEV:
-        # "Cannot get interface MTU on 'br9': No such device": the bridge is missing.
+    if _errno(error) == errno.ENODEV or _BRIDGE_GONE.search(str(error)):
         return NO_NETWORK
     return _BY_CODE.get(error.get_error_code(), otherwise)
 
@@ -103,7 +107,24 @@ def translate(
 ) -> LubanError:
     """Our error for libvirt's. `doing` says in words what was tried; libvirt's own message follows."""
     verdict = _verdict(error, otherwise)
-    return verdict.error(verdict.reason, f"host {host.name}: {doing}: {_TIMESTAMP.sub('', str(error))}")
+    return verdict.error(verdict.reason, f"host {host.name}: {doing}: {quoted(error)}{_bridge_remedy(error)}")
+
+
+def quoted(error: Exception) -> str:
+    """What an error says in one line of bounded length."""
+    words = " ".join(_TIMESTAMP.sub("", str(error)).split())
+    return words if len(words) <= LONGEST_QUOTE else f"{words[: LONGEST_QUOTE - 4].rstrip()} ..."
+
+
+def _bridge_remedy(error: libvirt.libvirtError) -> str:
+    """What to do where the bridge is at fault; empty: it is not."""
+    if found := _BRIDGE_GONE.search(str(error)):
+        return f"; network.source: {found[1]} is no bridge on the host: create it or name another"
+    if _BRIDGE_FORBIDDEN in str(error):
+        return (
+            "; a session daemon may use the bridges that the host's /etc/qemu/bridge.conf has in lines `allow BRIDGE`"
+        )
+    return ""
 
 
 @contextmanager
@@ -180,20 +201,20 @@ def _virsh(host: HostRef) -> str:
 def not_opened(error: libvirt.libvirtError, host: HostRef) -> LubanError:
     """Our error for a connection that could not be opened."""
     if error.get_error_code() in {*_UNSUPPORTED, libvirt.VIR_ERR_NO_CONNECT, libvirt.VIR_ERR_XML_ERROR}:
-        return invalid_uri(host, str(error))
+        return invalid_uri(host, quoted(error))
     if error.get_error_domain() == libvirt.VIR_FROM_URI:
-        return invalid_uri(host, str(error))
-    return unreachable(host, str(error))
+        return invalid_uri(host, quoted(error))
+    return unreachable(host, quoted(error))
 
 
 def unreachable(host: HostRef, why: str) -> HostUnreachable:
     """The daemon does not answer."""
-    return HostUnreachable("HostUnreachable", f"host {host.name} ({host.uri}): {why}")
+    return HostUnreachable("HostUnreachable", f"host {host.name}: {host.uri}: {why}")
 
 
 def not_reached(host: HostRef, why: str) -> NotReached:
     """The machine does not answer."""
-    return NotReached("HostUnreachable", f"host {host.name} ({host.uri}): {why}")
+    return NotReached("HostUnreachable", f"host {host.name}: {host.uri}: {why}")
 
 
 def timed_out(host: HostRef, why: str) -> TemporaryError:
@@ -203,7 +224,7 @@ def timed_out(host: HostRef, why: str) -> TemporaryError:
 
 def unexpected(host: HostRef, what: str, error: Exception, *, about_host: bool) -> TemporaryError:
     """Neither libvirt nor we have words for it; the log has its traceback."""
-    why = f"{what}: {type(error).__name__}: {error}"
+    why = f"{what}: {type(error).__name__}: {quoted(error)}"
     return unreachable(host, why) if about_host else TemporaryError("LibvirtError", f"host {host.name}: {why}")
 
 
@@ -306,7 +327,7 @@ def address_taken(host: HostRef, name: str, address: str, error: libvirt.libvirt
         "AddressTaken",
         f"host {host.name}: domain {name!r} cannot have the address {address}, another VM or program on the host "
         "listens there; give the host a range of its own in hosts[].forwardRange, different from those of other "
-        f"clusters, or stop what listens there ({_TIMESTAMP.sub('', str(error))})",
+        f"clusters, or stop what listens there ({quoted(error)})",
     )
 
 
