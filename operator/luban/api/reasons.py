@@ -134,7 +134,7 @@ FAILURES: Mapping[str, Reasons] = {
         "PortTaken": "The port of a program's own metrics and probes is in use, or the address is not this machine's.",
     },
     "Balancer agent": {
-        "CannotListen": "A port that httpd is to listen on is in use, or the address is not this machine's.",
+        "CannotListen": "What httpd is to listen at is in use, needs more rights, or is no address of its machine.",
         "HttpdEnded": "httpd ended; it is started again.",
         "HttpdHangs": "httpd does not answer its own command.",
         "HttpdNotFound": "There is no httpd.",

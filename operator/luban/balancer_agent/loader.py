@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import structlog
 
 from luban.adapters.apache_httpd.connections import Endpoint
+from luban.balancer_agent.listening import PORT_TAKEN
 from luban.balancer_agent.memory import Skeleton, Store
 from luban.balancer_agent.metrics import Metrics
 from luban.balancer_agent.server import Server
@@ -26,8 +27,6 @@ FIRST_RETRY_SECONDS = 30.0
 LONGEST_RETRY_SECONDS = 300.0
 """Between two attempts to load what httpd refused: the cause may go away, such as a port that another program held."""
 _IN_ITS_OWN_WAY = "ListensOtherwise"
-_PORT_TAKEN = "AH00072"
-"""httpd's number for an address that it cannot listen at."""
 
 
 @dataclass(frozen=True)
@@ -169,7 +168,7 @@ class Loader:
             if self._server.running and not isinstance(error, ConfigurationRefused):
                 raise
             self._write_config(before)
-            self._refuse(wanted, error, final=not self._server.running and _PORT_TAKEN not in error.message)
+            self._refuse(wanted, error, final=not self._server.running and PORT_TAKEN not in error.message)
             return False
         finally:
             self._reload_after = self._clock() + RELOAD_SECONDS

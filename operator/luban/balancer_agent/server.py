@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections import Counter
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -14,7 +13,8 @@ import structlog
 from luban.adapters.apache_httpd.connections import Endpoint, open_connections
 from luban.adapters.apache_httpd.manager import GENERATION, HttpdManager, LiveSlot, SlotState
 from luban.adapters.apache_httpd.process import Httpd
-from luban.errors import ConfigurationRefused, LubanError, TemporaryError
+from luban.balancer_agent.listening import try_listen, with_remedy
+from luban.errors import LubanError, TemporaryError
 from luban.render.httpd import MOST_CHILDREN, AgentSettings
 
 log = structlog.get_logger(__name__)
@@ -106,7 +106,7 @@ class HttpdServer:
         """Let httpd check a configuration, and try `listen` if given: -t does not, and a reload would end httpd."""
         await self._httpd.check(text)
         if listen is not None:
-            _try_listen(*listen)
+            try_listen(*listen)
 
     async def start(self) -> None:
         """Start httpd; returns when it answers."""
@@ -159,7 +159,8 @@ class HttpdServer:
             async with asyncio.timeout(START_SECONDS):
                 while not await self._is_later(generation):
                     if not self.running:
-                        raise TemporaryError("HttpdEnded", f"httpd ended: {self._httpd.last_words() or 'see its log'}")
+                        words = with_remedy(self._httpd.last_words()) or "see its log"
+                        raise TemporaryError("HttpdEnded", f"httpd ended: {words}")
                     await asyncio.sleep(POLL_SECONDS)
         except TimeoutError as error:
             raise TemporaryError("HttpdSilent", f"httpd does not answer after {START_SECONDS:g} s") from error
@@ -169,16 +170,3 @@ class HttpdServer:
             return await self._generation() > generation
         except LubanError:
             return False
-
-
-def _try_listen(address: str, port: int) -> None:
-    """Raises ConfigurationRefused if nobody can listen there."""
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    try:
-        with socket.socket(family) as trial:
-            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            trial.bind((address, port))
-    except OSError as error:
-        raise ConfigurationRefused(
-            "CannotListen", f"httpd cannot listen at {address or '*'}:{port}: {error}"
-        ) from error
