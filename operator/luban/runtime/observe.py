@@ -162,7 +162,7 @@ class Observer:
     async def _report(self, ref: ClusterRef, name: str, members: int) -> BalancerReport:
         endpoint = await self.ports.cluster.balancer_endpoint(ref, name)
         if endpoint is None:
-            return BalancerReport(name, reachable=False, message="its agent has not reported yet")
+            return BalancerReport(name, reachable=False, message=_not_reported(ref))
         question = Question(
             about=endpoint,
             ask=lambda: self.ports.balancers.report(ref, name, endpoint, members=members),
@@ -216,6 +216,13 @@ class Observer:
             period=SCRAPE_SECONDS,
             lifetime=timeout + LATE_SECONDS,
         )
+
+
+def _not_reported(ref: ClusterRef) -> str:
+    return (
+        "its agent has not reported yet: deploy manifests/base/balancer*.yaml with this cluster's name and namespace, "
+        f"or run `luban balancer-agent --cluster {ref.name} --namespace {ref.namespace}`"
+    )
 
 
 def balancer_sessions(state: State) -> dict[str, int]:

@@ -405,3 +405,14 @@ async def test_permanent_failure_is_replaced_elsewhere() -> None:
     await harness.run(400)
     assert harness.consistent(2)
     assert {vm["spec"]["host"] for vm in harness.vms()} == {"host-b", "host-c"}, "host-b is tried again after a while"
+
+
+async def test_a_balancer_that_nobody_deployed_is_told_with_the_remedy() -> None:
+    harness = OperatorHarness()
+    harness.api.remove("Lease", NAMESPACE, names.balancer_name("luban", 0))
+    await harness.run(10)
+    condition = {it["type"]: it for it in harness.body()["status"]["conditions"]}["BalancersReady"]
+    assert condition["message"] == (
+        "luban-balancer-0: its agent has not reported yet: deploy manifests/base/balancer*.yaml with this cluster's "
+        f"name and namespace, or run `luban balancer-agent --cluster luban --namespace {NAMESPACE}`"
+    )
