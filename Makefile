@@ -34,7 +34,7 @@ lint: $(VENV)/.done  ## ruff, mypy --strict, import layers, drift of CRDs and ge
 unit: $(VENV)/.done  ## Unit tests alone, in seconds
 	$(PYTHON) -m pytest tests/unit
 
-referee: $(VENV)/.done  ## STORIES=10000 random stories of a data centre against the decisions: ten minutes on two cores (SEED=1)
+referee: $(VENV)/.done  ## STORIES=10000 random stories of a data centre against the decisions: about 12 minutes on two free cores (SEED=1)
 	$(PYTHON) -m tests.referee --stories $(STORIES) --seed $(SEED) --jobs $$(nproc)
 
 bench: setup  ## Benchmarks: NAME=membership, names, reaction, stats, scale, bond, links, app, rest, writes; each prints one line of JSON
