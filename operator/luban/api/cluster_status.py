@@ -16,9 +16,9 @@ class VMCounts(StatusModel):
     desired: int = 0
     """VMs that should serve."""
     serving: int = 0
-    """Ready and attached to a balancer."""
+    """Answering: ready, in a balancer, and known to answer."""
     starting: int = 0
-    """Created, not serving yet."""
+    """Created, not in a balancer yet."""
     draining: int = 0
     """On their way out."""
     paused: int = 0
@@ -123,13 +123,13 @@ class LubanClusterStatus(StatusModel):
     phase: Literal["Pending", "Progressing", "Ready", "Degraded", "Paused", "Deleting"] = "Pending"
     """The state in one word."""
     replicas: int = 0
-    """Serving VMs, for /scale."""
+    """Answering VMs, for /scale: those in a balancer that are known to answer."""
     selector: str = ""
     """Label selector of the cluster's LubanVMs, for /scale."""
     vms: VMCounts = VMCounts()
     """VMs by what they are doing."""
     summary: str = ""
-    """serving/desired, for `kubectl get`."""
+    """answering/desired, for `kubectl get`."""
     hosts: tuple[HostStatus, ...] = ()
     """Hosts as observed."""
     bond_summary: str = ""

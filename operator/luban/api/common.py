@@ -29,6 +29,8 @@ REMEDY = "x-luban-remedy"
 """Keyword of a field with a pattern: what the value must be. crd.py makes it a CEL rule's message."""
 RULE = "x-luban-rule"
 """Keyword beside a remedy: the CEL rule, where it says more than the pattern does."""
+WRITTEN = "x-luban-written"
+"""Keyword of a field that is written in a way of its own: how, for the end of its description."""
 
 
 def remedy(text: str) -> dict[str, JsonValue]:

@@ -21,7 +21,7 @@ Generated from the models by `make crds`; do not edit. `kubectl explain` shows t
 A duration is one or more numbers, each with a unit, together at most 32 characters: `250ms`, `15s`, `1.5h`, `1h30m`. The units
 are `ms`, `s`, `m` and `h`; there is no sign, no day, and no number without a unit; at most six digits after a point. An amount
 of bytes is a Kubernetes quantity in any of its forms: `2147483648`, `"512Mi"`, `"1.5G"`, `"1e9"`, `"2147483648000m"`. Bounds,
-which are included, stand below each table, in the words in which `kubectl apply` refuses what is beyond them.
+which are included, stand with each field, and below each table in the words in which `kubectl apply` refuses what is beyond them.
 """
 
 

@@ -17,7 +17,7 @@ from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
-from luban.api.common import REMEDY, RULE
+from luban.api.common import REMEDY, RULE, WRITTEN
 
 LONGEST = 32
 """Characters of a duration or of an amount."""
@@ -172,9 +172,14 @@ class Between:
     most: str
 
     @property
+    def written(self) -> str:
+        """What the value must be, in words."""
+        return f"{self.kind.noun} from {self.least} to {self.most}, such as {self.kind.examples}"
+
+    @property
     def remedy(self) -> str:
-        """What the value must be, as the end of a sentence about the field."""
-        return f"must be {self.kind.noun} from {self.least} to {self.most}, such as {self.kind.examples}"
+        """The same as the end of a sentence about the field."""
+        return f"must be {self.written}"
 
     def check(self, value: Written) -> Written:
         """Raises PydanticCustomError, a ValueError, for a value out of bounds."""
@@ -188,4 +193,4 @@ class Between:
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         node = handler(schema)
         del node[UNBOUNDED]
-        return {**node, RULE: self.kind.rule(self.least, self.most), REMEDY: self.remedy}
+        return {**node, RULE: self.kind.rule(self.least, self.most), REMEDY: self.remedy, WRITTEN: self.written}

@@ -59,8 +59,8 @@ def _lines(cluster: LubanCluster, vms: list[LubanVM]) -> Iterator[str]:
 
 def _counts(cluster: LubanCluster) -> str:
     vms = cluster.status.vms
-    others = f"{vms.starting} start, {vms.draining} leave, {vms.paused} paused, {vms.failed} failed"
-    return f"{vms.serving} of {vms.desired} VMs serve, {others}"
+    others = f"{vms.starting} starting, {vms.draining} leaving, {vms.paused} paused, {vms.failed} failed"
+    return f"{vms.serving} of {vms.desired} VMs answering, {others}"
 
 
 def _section(heading: str, lines: Iterable[str]) -> Iterator[str]:

@@ -18,7 +18,7 @@ from luban.runtime.apply import Outcome
 from luban.runtime.events import begins_phase
 
 CLUSTER = ("namespace", "cluster")
-VM_STATES = ("desired", "serving", "starting", "draining", "paused", "failed")
+VM_STATES = ("desired", "serving", "answering", "starting", "draining", "paused", "failed")
 Series = tuple[Gauge, tuple[str, ...]]
 """A gauge, and its labels after those of the cluster."""
 Shown = frozenset[Series]
@@ -31,7 +31,9 @@ class Metrics:
     def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
         self.registry = registry
         self.leading = Gauge("luban_operator_leading", "1: this operator acts; 0: it stands by", registry=registry)
-        self.vms = self._gauge("luban_cluster_vms", "VMs of a cluster by state", "state")
+        self.vms = self._gauge(
+            "luban_cluster_vms", "VMs of a cluster by state; serving: in a balancer, answering or not", "state"
+        )
         self.sessions = self._gauge("luban_vm_sessions", "Active sessions of a serving VM", "vm", "host")
         self.load = self._gauge("luban_cluster_sessions", "Active sessions of all serving VMs whose load is known")
         self.condition = self._gauge("luban_cluster_condition", "1: the condition has this status", "type", "status")
@@ -80,7 +82,7 @@ class Metrics:
         self._shown[labels] = frozenset(values)
 
     def _record_counts(self, labels: tuple[str, str], state: State, desired: int) -> None:
-        sets = (state.serving, state.starting, state.draining, state.paused, state.failed)
+        sets = (state.serving, state.answering, state.starting, state.draining, state.paused, state.failed)
         for name, count in zip(VM_STATES, (desired, *map(len, sets)), strict=True):
             self.vms.labels(*labels, name).set(count)
         self.load.labels(*labels).set(sum(state.observation.sessions.values()))

@@ -255,3 +255,11 @@ def test_patterns_mean_the_same_to_every_engine(kind: Kind) -> None:
     other refuses."""
     for path, found in nodes(".spec", openapi(kind)["properties"]["spec"]):
         assert not re.search(r"\\[swdb]", found.get("pattern", "").replace(r"\\", ""), re.IGNORECASE), path
+
+
+def test_a_duration_and_an_amount_say_how_they_are_written() -> None:
+    cluster = next(kind for kind in KINDS if kind.plural == "lubanclusters")
+    interval = node(cluster, ".spec.scaling.interval")["description"]
+    memory = node(cluster, ".spec.template.spec.domain.memory.max")["description"]
+    assert interval.endswith("Written as a duration from 1s to 24h, such as 10s, 1m30s or 0.5h.")
+    assert memory.endswith("Written as an amount of bytes from 16Mi to 4Pi, such as 512Mi, 2Gi or 20G.")

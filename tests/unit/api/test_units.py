@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
 from luban.api import LubanClusterSpec, LubanHostSpec, LubanVMSpec
-from luban.api.common import REMEDY, RULE, Model
+from luban.api.common import REMEDY, RULE, WRITTEN, Model
 from luban.api.units import LONGEST, Between, Duration, Quantity, Written
 
 Short = Annotated[Duration, Duration.between("1s", "24h")]
@@ -116,6 +116,7 @@ def test_the_schema_says_the_same() -> None:
         "maxLength": LONGEST,
         RULE: Duration.rule("1s", "24h"),
         REMEDY: "must be a duration from 1s to 24h, such as 10s, 1m30s or 0.5h",
+        WRITTEN: "a duration from 1s to 24h, such as 10s, 1m30s or 0.5h",
     }
     assert TypeAdapter(Memory).json_schema()["x-kubernetes-int-or-string"] is True
 

@@ -80,7 +80,7 @@ def test_all_of_it() -> None:
     ]
     why = "host-c; not host-b: its bond is Degraded"
     assert explain(cluster(conditions=conditions), [vm("luban-y8"), vm("luban-x7", why)]) == (
-        "LubanCluster shop/luban: Ready, 2 of 2 VMs serve, 0 start, 0 leave, 0 paused, 0 failed\n"
+        "LubanCluster shop/luban: Ready, 2 of 2 VMs answering, 0 starting, 0 leaving, 0 paused, 0 failed\n"
         f"Decision    Hold (NotAllAboveUpper) since {AT}: luban-x7 is at 41 %, all must be at or above 60 %"
         " (the load is looked at every 15s)\n"
         "              luban-x7: 41 sessions, 41 %\n"
@@ -96,7 +96,7 @@ def test_all_of_it() -> None:
 def test_a_cluster_that_nobody_looked_at_yet() -> None:
     fresh = cluster(observedGeneration=0, phase="Pending", decision=None, placement=None, hosts=[])
     assert explain(fresh, []).splitlines() == [
-        "LubanCluster shop/luban: Pending, 2 of 2 VMs serve, 0 start, 0 leave, 0 paused, 0 failed",
+        "LubanCluster shop/luban: Pending, 2 of 2 VMs answering, 0 starting, 0 leaving, 0 paused, 0 failed",
         "Outdated    the operator has not looked at the latest spec yet: is it running?",
         "Decision    none yet",
     ]

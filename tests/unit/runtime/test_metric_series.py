@@ -42,6 +42,19 @@ def shown(metrics: Metrics, ref: ClusterRef, *labels: str) -> set[tuple[str, ...
     }
 
 
+def test_who_serves_and_who_is_known_to_answer_are_told_apart() -> None:
+    metrics = Metrics(CollectorRegistry())
+    silent = tuple(HostObservation(name, False) for name in ("host-b", "host-c"))
+    vms = tuple(replace(vm, balancers=(BALANCER,)) for vm in BUSY.vms)
+    record(metrics, ONE, replace(BUSY, vms=vms, hosts=silent, probes={"luban-a": True, "luban-b": False}))
+
+    def count(state: str) -> float | None:
+        labels = {"namespace": ONE.namespace, "cluster": ONE.name, "state": state}
+        return metrics.registry.get_sample_value("luban_cluster_vms", labels)
+
+    assert (count("serving"), count("answering")) == (2.0, 1.0)
+
+
 def test_what_is_gone_is_shown_no_more_and_other_clusters_stay() -> None:
     metrics = Metrics(CollectorRegistry())
     for ref in (ONE, TWO):
