@@ -53,3 +53,8 @@ class NotLeader(TemporaryError):
 
 class ConfigurationRefused(PermanentError):
     """httpd -t refused a configuration; the message holds httpd's own words."""
+
+
+def without_host(message: str, host: str) -> str:
+    """What an adapter says of a host without the name that it begins with, for places that name the host themselves."""
+    return message.removeprefix(f"host {host}: ")

@@ -57,8 +57,8 @@ CHANGES: Reasons = {
     "HostCordoned": "A VM is replaced: its host is cordoned.",
     "HostAboveMaximum": "A VM is replaced: its host has more than its vms.max.",
     "AboveDesired": "A VM leaves: more live than are wanted.",
-    "ClusterDeleted": "A VM or a ConfigMap goes with its LubanCluster.",
-    "Orphan": "A VM lives on without us (deletionPolicy Orphan).",
+    "ClusterDeleted": "A VM or a ConfigMap goes: its LubanCluster is deleted.",
+    "Orphan": "A VM lives on without us: deletionPolicy is Orphan.",
     "DomainMissing": "A domain is made: there is none yet.",
     "DomainOff": "A domain is started, or removed: it is off.",
     "GracePeriodOver": "A domain is switched off: it did not stop within terminationGracePeriodSeconds.",
@@ -156,3 +156,13 @@ FAILURES: Mapping[str, Reasons] = {
 
 What the API server refuses with a reason of its own (Invalid, AlreadyExists, ...) keeps it.
 """
+
+
+def in_words(reason: str) -> str:
+    """Why a VM is in its phase, or leaves it, as the end of a sentence; without words for it, the reason itself."""
+    for reasons in (CHANGES, VMS):
+        if reason in reasons:
+            return reasons[reason].partition(": ")[2].rstrip(".")
+    failed = next((reasons[reason] for reasons in FAILURES.values() if reason in reasons), "")
+    first = failed.partition(". ")[0].rstrip(".")
+    return f"{first[0].lower()}{first[1:]}" if first else reason

@@ -6,14 +6,14 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import structlog
 
 from luban.api.cluster import LubanCluster
 from luban.core.model import Action, EnsureDomain, Failure, Plan
-from luban.errors import Conflict, LubanError, NotLeader, PermanentError
+from luban.errors import Conflict, LubanError, NotLeader, PermanentError, without_host
 from luban.ports import HostRef, Ports
 from luban.runtime.carry_out import Hands, failure_subject, host_of, subject
 from luban.runtime.retries import Retries
@@ -179,4 +179,6 @@ class Applier:
         self.action_failures[failure_subject(action)] = failure
         self.retries.failed(failure_subject(action), action, failure, self.ports.clock.monotonic())
         if isinstance(action, EnsureDomain):
-            self.provision_failures[action.vm.name] = failure
+            # It is told of the VM, together with its host.
+            words = without_host(failure.message, action.vm.host)
+            self.provision_failures[action.vm.name] = replace(failure, message=words)

@@ -9,9 +9,12 @@ from typing import Any, Literal
 from luban.api.cluster import LubanCluster
 from luban.api.cluster_status import LubanClusterStatus
 from luban.api.conditions import CONDITIONS, Status
-from luban.core.model import Action, DeleteVM, Failure, UpdateVM
+from luban.api.reasons import in_words
+from luban.core.model import Action, DeleteVM, EnsureDomain, Failure, UpdateVM
 from luban.core.placement import SOUND
+from luban.errors import without_host
 from luban.runtime.apply import Outcome
+from luban.runtime.carry_out import host_of
 
 WARNING_WHEN: Mapping[str, Status | None] = {name: kind.warning for name, kind in CONDITIONS.items()}
 """Status of each condition that deserves a Warning; None: never, the other conditions say why."""
@@ -70,9 +73,15 @@ def action_events(cluster: LubanCluster, outcomes: Iterable[Outcome]) -> Iterato
     """Of what was done: phases that begin, and VMs that are asked to leave. Of what failed: that it did, and why."""
     for outcome in outcomes:
         if outcome.failure is not None:
-            yield _failed(cluster, outcome, outcome.failure)
+            if not _becomes_a_phase(outcome.action, outcome.failure):
+                yield _failed(cluster, outcome, outcome.failure)
         elif outcome.body is not None:
             yield from _done(outcome.action, outcome.body)
+
+
+def _becomes_a_phase(action: Action, failure: Failure) -> bool:
+    """Whether the VM is in phase Failed next, for this reason and with these words: one Event is enough."""
+    return isinstance(action, EnsureDomain) and failure.permanent
 
 
 def begins_phase(action: Action, body: Mapping[str, Any] | None) -> bool:
@@ -84,16 +93,31 @@ def _done(action: Action, body: Mapping[str, Any]) -> Iterator[Event]:
     uid = str(body["metadata"]["uid"])
     if isinstance(action, UpdateVM) and begins_phase(action, body):
         kind: Literal["Normal", "Warning"] = "Warning" if action.phase in VM_WARNINGS else "Normal"
-        message = action.message or f"{action.phase}: {action.reason}"
-        yield Event("LubanVM", action.name, uid, kind, action.reason or action.phase, message)
+        yield Event("LubanVM", action.name, uid, kind, action.reason or action.phase, _of_phase(action, body["spec"]))
     elif isinstance(action, DeleteVM):
-        yield Event("LubanVM", action.name, uid, "Normal", "Removing", f"asked to leave: {action.reason}")
+        message = f"asked to leave {body['spec']['host']}: {in_words(action.reason)} ({action.reason})"
+        yield Event("LubanVM", action.name, uid, "Normal", "Removing", message)
+
+
+def _of_phase(action: UpdateVM, spec: Mapping[str, Any]) -> str:
+    """What is the case, and where."""
+    host = spec["host"]
+    if action.message:
+        return action.message if host in action.message else f"on {host}: {action.message}"
+    if action.reason == "Placed":
+        return f"placed on {spec.get('placement') or host}"
+    where = f"{host} at {action.address}" if action.address else host
+    return f"{action.phase} on {where}: {in_words(action.reason)}"
 
 
 def _failed(cluster: LubanCluster, outcome: Outcome, failure: Failure) -> Event:
     """About the VM if there is one; counted by what was tried and why it failed, not by the words."""
-    tried = type(outcome.action).__name__
-    event = _about_cluster(cluster, "Warning", failure.reason, f"{tried}: {failure.message}")
+    tried, host = type(outcome.action).__name__, host_of(outcome.action)
+    # What a host says begins with its name, and with what was tried there.
+    message = (
+        failure.message if without_host(failure.message, host) != failure.message else f"{tried}: {failure.message}"
+    )
+    event = _about_cluster(cluster, "Warning", failure.reason, message)
     if outcome.body is not None:
         metadata = outcome.body["metadata"]
         event = replace(event, kind="LubanVM", name=str(metadata["name"]), uid=str(metadata["uid"]))

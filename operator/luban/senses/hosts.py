@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import structlog
 
 from luban.core.model import ClusterRef, DomainRecord, HostObservation
-from luban.errors import LubanError
+from luban.errors import LubanError, without_host
 from luban.ports import HostRef, Hypervisor, MarkedDomain
 from luban.senses.steady import SteadyWords
 
@@ -96,7 +96,7 @@ class HostSense:
         if picture is not None and picture.error:
             return HostObservation(name, False, picture.error)
         if picture is None or self._silent_for() > MEMORY_SECONDS:
-            return HostObservation(name, False, self._words.keep(name, f"libvirt on {name} has not answered yet"))
+            return HostObservation(name, False, self._words.keep(name, "libvirt has not answered yet"))
         return HostObservation(name, True, domains=picture.of(cluster, adopted))
 
     async def _bring_up_to_date(self, oldest: float) -> None:
@@ -147,7 +147,7 @@ class HostSense:
         try:
             domains = await self._hypervisor.list_domains(self._host)
         except LubanError as error:
-            return Picture(at, turn, error=self._words.choose(name, error.message))
+            return Picture(at, turn, error=self._words.choose(name, without_host(error.message, name)))
         except Exception as error:  # One host must not end the look at all others.
             log.exception("unexpected error of a host", host=name)
             return Picture(at, turn, error=self._words.choose(name, f"{type(error).__name__}: {error}"))
