@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import sys
 import time
+from pathlib import Path
 
 import click
 from rich.console import Console
@@ -14,6 +16,8 @@ from lab.datacentre import DataCentre
 from lab.paths import LAST_BASE, Layout, cache_dir
 from lab.process import Daemon, LabError, running
 
+INTERRUPTED = 130
+"""Exit status of what Ctrl-C ended, as shells have it."""
 console = Console(stderr=True, highlight=False)
 
 
@@ -89,19 +93,35 @@ def status(base: int | None) -> None:
 
 
 def print_addresses(lab: DataCentre) -> None:
-    """Say where everything is."""
-    programs = lab.control_plane.binaries.kubectl.parent
-    console.print(f"kubectl     export KUBECONFIG={lab.layout.admin_kubeconfig} PATH={programs}:$PATH", soft_wrap=True)
+    """Say where everything is, and what shells need: one line that can be copied whole."""
     console.print(f"service     {lab.addresses.service}/")
     console.print(f"balancer    {lab.addresses.agent}/v1/report")
     console.print(f"operator    {lab.addresses.operator}/metrics")
     console.print(f"Prometheus  {lab.addresses.prometheus}/")
+    console.print("For kubectl and `kubectl luban explain luban`, in each shell:")
+    console.print(
+        environment(lab.layout.admin_kubeconfig, lab.control_plane.binaries.kubectl), soft_wrap=True, markup=False
+    )
+
+
+def environment(kubeconfig: Path, kubectl: Path) -> str:
+    """The command that lets a shell reach the lab, with kubectl and our own `luban` and `kubectl luban` in its PATH."""
+    ours = Path(sys.executable).parent
+    return f"export KUBECONFIG={shlex.quote(str(kubeconfig))} PATH={shlex.quote(f'{kubectl.parent}:{ours}')}:$PATH"
 
 
 def run() -> None:
-    """Run the command; a LabError is a message, not a traceback."""
+    """Run the command; a LabError is a message, not a traceback, and so is Ctrl-C."""
     try:
-        main(prog_name="python -m lab")
+        sys.exit(main(prog_name="python -m lab", standalone_mode=False))
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except click.Abort:
+        console.print(
+            "interrupted: what is up stays; `make lab-down` stops it, `make clean` removes it", soft_wrap=True
+        )
+        sys.exit(INTERRUPTED)
     except LabError as error:
         console.print(f"[red]error[/] {escape(str(error))}", soft_wrap=True)
         sys.exit(1)

@@ -21,7 +21,7 @@ from lab.hosts import KvmHosts
 from lab.image.build import ensure_image
 from lab.nodes import node_agents
 from lab.paths import DEFAULT_BASE, Layout
-from lab.process import Daemon, LabError, wait_until
+from lab.process import Daemon, LabError, running, wait_until
 
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLE = ROOT / "manifests" / "samples" / "luban.yaml"
@@ -224,17 +224,21 @@ class DataCentre:
     def down(self) -> None:
         """Stop everything; objects, images and logs stay for the next `up`."""
         for daemon in (self.operator, self.agent, self.prometheus, *(it.daemon for it in self.node_agents)):
-            self.progress(f"stopping {daemon.name}")
+            self._announce(daemon.name, daemon.name)
             daemon.stop()
-        self.progress("stopping the KVM hosts and their VMs")
+        self._announce("the KVM hosts and their VMs", "libvirtd-")
         self.hosts.down()
-        self.progress("stopping PostgreSQL")
+        self._announce("PostgreSQL", self.database.daemon.name)
         self.database.down()
-        self.progress("stopping the control plane")
-        if any(
-            daemon.pid() for daemon in (Daemon("etcd", self.layout.state), Daemon("kube-apiserver", self.layout.state))
-        ):
+        if self._announce("the control plane", "etcd", "kube-apiserver"):
             self.control_plane.down()
+
+    def _announce(self, what: str, *daemons: str) -> bool:
+        """Say that it is stopped if one of its daemons, whose names begin so, runs. Returns whether one does."""
+        runs = any(name.startswith(daemons) for name in running(self.layout.state))
+        if runs:
+            self.progress(f"stopping {what}")
+        return runs
 
     def destroy(self) -> None:
         """Stop everything and remove all that `up` made for this lab; the cache stays."""

@@ -45,6 +45,10 @@ class View:
             title=f"Luban Cloud  {time.monotonic() - self.begun:5.0f} s  {self.chapter}",
         )
 
+    def print_legend(self) -> None:
+        """Say what the lines of `print_changes` hold."""
+        self.console.print("  time    each VM with its phase and its sessions  |  the last decision", soft_wrap=True)
+
     def print_changes(self) -> None:
         """Print a line if VMs or decision are others than at the last call."""
         if not self.onlooker.seen:

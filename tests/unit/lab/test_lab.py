@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -101,3 +103,47 @@ def test_the_last_lab_goes_with_the_cache(
     assert run(monkeypatch, "destroy", "--last", "--cache") == 0
     assert capsys.readouterr().err == ""
     assert not (root.parent / "cache").exists()
+
+
+def test_the_line_for_shells_holds_all_that_they_need() -> None:
+    line = lab_main.environment(Path("/srv/lab/admin.kubeconfig"), Path("/srv/my cache/kubernetes/kubectl"))
+    assert line == (
+        "export KUBECONFIG=/srv/lab/admin.kubeconfig "
+        f"PATH='/srv/my cache/kubernetes:{Path(sys.executable).parent}':$PATH"
+    )
+
+
+def test_the_line_for_shells_stands_alone(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kubectl = SimpleNamespace(binaries=SimpleNamespace(kubectl=Path("/cache/[x]/kubectl")))
+    monkeypatch.setattr(DataCentre, "control_plane", kubectl)
+    lab = lab_main.make_lab(40)
+    lab_main.print_addresses(lab)
+    lines = capsys.readouterr().err.splitlines()
+    assert lab_main.environment(lab.layout.admin_kubeconfig, kubectl.binaries.kubectl) in lines
+
+
+def test_ctrl_c_is_one_sentence_and_no_traceback(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(DataCentre, "down", interrupt)
+    assert run(monkeypatch, "down") == lab_main.INTERRUPTED
+    said = capsys.readouterr()
+    assert (said.out, said.err.strip().count("interrupted: what is up stays")) == ("", 1)
+    assert "Aborted" not in said.err
+
+
+def test_usage_errors_are_told_as_ever(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(monkeypatch, "fly") == 2
+    assert "No such command 'fly'" in capsys.readouterr().err
+
+
+def test_nothing_is_said_to_be_stopped_where_nothing_runs(root: Path) -> None:
+    said: list[str] = []
+    DataCentre(Layout.from_environment(40), said.append).down()
+    assert said == []
+
+
+def interrupt(*_: object, **__: object) -> None:
+    raise KeyboardInterrupt
