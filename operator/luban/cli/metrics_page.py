@@ -22,7 +22,7 @@ HEAD = """# Metrics
 
 Generated from the metrics' definitions by `make crds`; do not edit. Each program serves its own at `/metrics`, the
 operator those of its Python process too (`process_*`, `python_*`). Of a histogram there are `_bucket`, `_sum` and
-`_count`.
+`_count`. [Monitoring](monitoring.md): ports, scraping, alerts.
 """
 
 
