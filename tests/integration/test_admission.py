@@ -102,15 +102,33 @@ def test_not_another_nodes(luban_base: ControlPlane, agent: Kubectl, nodes: tupl
     assert "status" not in json.loads(luban_base.kubectl("get", "lh", other, "-o", "json"))
 
 
-def test_not_the_spec_which_is_the_users(luban_base: ControlPlane, agent: Kubectl, nodes: tuple[str, str]) -> None:
+def test_not_the_spec_which_is_an_administrators(
+    luban_base: ControlPlane, agent: Kubectl, nodes: tuple[str, str]
+) -> None:
     apply(agent, manifest(nodes[0]))
     refused = apply(agent, manifest(nodes[0], bond="bond7"), "--force-conflicts")
-    assert "the spec of a LubanHost is the user's" in refused.stderr
+    assert "the spec of a LubanHost is an administrator's" in refused.stderr
     luban_base.kubectl("patch", "lh", nodes[0], "--type=merge", "-p", '{"spec": {"bond": "bond1"}}')
     # What the user wrote is no obstacle to the agent's reports.
     written = apply(agent, report(nodes[0]), "--subresource=status")
     assert written.returncode == 0, written.stderr
     assert json.loads(luban_base.kubectl("get", "lh", nodes[0], "-o", "json"))["spec"]["bond"] == "bond1"
+
+
+def test_not_where_the_host_is_nor_who_may_use_it(
+    luban_base: ControlPlane, agent: Kubectl, nodes: tuple[str, str]
+) -> None:
+    """What an administrator registered stands through the agent's reports, and the agent cannot change it."""
+    apply(agent, manifest(nodes[0]))
+    libvirt = {"uri": "qemu+tls://host-b/system", "namespaces": ["team-a"], "cidr": "10.20.0.0/16"}
+    luban_base.kubectl("patch", "lh", nodes[0], "--type=merge", "-p", json.dumps({"spec": {"libvirt": libvirt}}))
+    for change in ({**libvirt, "namespaces": ["team-b"]}, {**libvirt, "uri": "qemu+tls://stranger/system"}):
+        refused = apply(agent, manifest(nodes[0], libvirt=change), "--force-conflicts")
+        assert "the spec of a LubanHost is an administrator's" in refused.stderr
+    written = apply(agent, report(nodes[0]), "--subresource=status")
+    assert written.returncode == 0, written.stderr
+    found = json.loads(luban_base.kubectl("get", "lh", nodes[0], "-o", "json"))["spec"]["libvirt"]
+    assert {name: found[name] for name in libvirt} == libvirt
 
 
 @pytest.mark.parametrize(
@@ -120,6 +138,7 @@ def test_not_the_spec_which_is_the_users(luban_base: ControlPlane, agent: Kubect
         {"hold": "1h"},
         {"flapping": {"downs": 1000}},
         {"expectedPorts": [{"bond": "bond0", "ports": 1}]},
+        {"libvirt": {"uri": "qemu+tls://stranger/system"}},
     ],
 )
 def test_not_a_new_one_with_a_spec(
@@ -127,7 +146,7 @@ def test_not_a_new_one_with_a_spec(
 ) -> None:
     luban_base.kubectl("delete", "lh", nodes[0], "--ignore-not-found")
     refused = apply(agent, manifest(nodes[0], **spec))
-    assert "the spec of a LubanHost is the user's" in refused.stderr
+    assert "the spec of a LubanHost is an administrator's" in refused.stderr
 
 
 OWNER = {"apiVersion": "v1", "kind": "Node", "name": "rack-1", "uid": "1"}

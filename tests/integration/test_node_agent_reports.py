@@ -148,6 +148,30 @@ async def test_every_recorded_state_is_accepted_whole(reports: Reports) -> None:
         assert (await reports.write("host-b", status))["status"] == status
 
 
+AT = {"uri": "qemu+tls://host-b/system"}
+FULL: dict[str, Any] = {
+    "pools": [f"{number:02}" + "p" * 62 for number in range(64)],
+    "networks": [f"{number:02}" + "n" * 62 for number in range(64)],
+    "namespaces": [f"{number:03}" + "n" * 60 for number in range(256)],
+    "cidr": "10.20.0.0/16",
+    "vms": {"max": 10_000},
+    "memory": {"max": "4Pi"},
+}
+"""As much as the schema allows: the rules about all of it must be within the API server's limit of cost."""
+
+
+async def test_a_registered_host_has_a_name_that_clusters_can_use(luban_api: ControlPlane) -> None:
+    def create(name: str, spec: dict[str, Any]) -> str:
+        body = {"apiVersion": names.API_VERSION, "kind": "LubanHost", "metadata": {"name": name}, "spec": spec}
+        return luban_api.kubectl("create", "--dry-run=server", "-f", "-", stdin=json.dumps(body))
+
+    for name in ("rack1-b.example", "b" * 64):
+        create(name, {"bond": "bond0"})
+        with pytest.raises(LabError, match=re.escape("metadata.name must have at most 63 characters and no dot")):
+            create(name, {"libvirt": AT})
+    create("b" * 63, {"libvirt": AT})
+
+
 @pytest.mark.parametrize(
     ("spec", "words"),
     [
@@ -157,6 +181,18 @@ async def test_every_recorded_state_is_accepted_whole(reports: Reports) -> None:
         ({"flapping": {"window": "61m"}}, "window must be a duration from 1s to 1h"),
         ({"bond": "bond\x1b0"}, "bond must be the name of a bond as `ip link` shows it, or empty"),
         ({"expectedPorts": [{"bond": "bond\x7f", "ports": 2}]}, "bond must be the name of a bond"),
+        ({"libvirt": {"uri": "host-b"}}, "uri must be a libvirt URI such as qemu+tls://host-b/system"),
+        ({"libvirt": {"uri": ""}}, "uri must be a libvirt URI such as qemu+tls://host-b/system"),
+        ({"libvirt": {}}, "spec.libvirt.uri: Required value"),
+        ({"libvirt": AT | {"cidr": "10.0.0.0/33"}}, "cidr must be an IPv4 network such as 10.20.0.0/16, or empty"),
+        ({"libvirt": AT | {"cidr": "10.0.0.1"}}, "cidr must be an IPv4 network such as 10.20.0.0/16, or empty"),
+        ({"libvirt": AT | {"namespaces": ["Team A"]}}, "namespaces[] must be the name of a namespace"),
+        ({"libvirt": AT | {"pools": ["../etc"]}}, "pools[] must be letters, digits, dots, hyphens and underscores"),
+        ({"libvirt": AT | {"networks": [""]}}, "networks[] must be letters, digits, dots, hyphens and underscores"),
+        ({"libvirt": AT | {"vms": {"max": 0}}}, "max in body should be greater than or equal to 1"),
+        ({"libvirt": AT | {"memory": {"max": "8 GB"}}}, "max must be an amount of bytes from 16Mi to 4Pi"),
+        ({"libvirt": AT}, ""),
+        ({"libvirt": AT | FULL}, ""),
         ({"hold": "1h", "flapping": {"window": "1h"}, "bond": "bond0"}, ""),
         ({"hold": "0s", "flapping": {"window": "1s"}}, ""),
     ],

@@ -68,6 +68,10 @@ def map_list(key: str) -> dict[str, JsonValue]:
     return {"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": [key]}
 
 
+SET: dict[str, JsonValue] = {"x-kubernetes-list-type": "set"}
+"""json_schema_extra of a list of different values, whose order says nothing."""
+
+
 def rules(*pairs: tuple[str, str]) -> ConfigDict:
     """Model configuration with CEL rules: pairs of expression over `self` and message (what to change)."""
     return ConfigDict(

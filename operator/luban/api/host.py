@@ -1,4 +1,5 @@
-"""LubanHost: a node's network bonds. Its status is written by the agent on that node; the spec is the user's.
+"""LubanHost: a host, and the health of its network bonds. Its spec is an administrator's: by what the bonds are judged,
+and where libvirt is, what may be used there and by whom. Its status is written by the agent on that node.
 
 The words for modes and link states are those of the Linux bonding driver, port states those of IEEE 802.1AX.
 """
@@ -13,15 +14,20 @@ from pydantic.alias_generators import to_camel
 
 from luban.api.common import (
     DEVICE_NAME,
+    DNS_LABEL,
+    IPV4,
+    SET,
     Condition,
     Model,
     ObjectMeta,
     StatusModel,
     map_list,
     remedy,
+    rules,
 )
+from luban.api.libvirt_uri import LibvirtURI
 from luban.api.reading import read_leniently
-from luban.api.units import Duration
+from luban.api.units import Duration, Quantity
 
 BondVerdict = Literal[
     "None",
@@ -59,6 +65,7 @@ Word = Annotated[str, Field(max_length=8)]
 Address = Annotated[str, Field(max_length=32)]
 Notes = Annotated[tuple[Name, ...], Field(max_length=8)]
 ChosenBy = Literal["Spec", "DefaultRoute", "Worst"]
+_name_remedy = remedy("must be letters, digits, dots, hyphens and underscores")
 _device_remedy = remedy("must be the name of a bond as `ip link` shows it, without spaces, slashes and colons")
 
 
@@ -80,8 +87,66 @@ class FlappingLimits(Model):
     """Losses of one port's carrier within the window that make its bond Flapping."""
 
 
+_LIBVIRT_NAME = r"^[A-Za-z0-9_.-]+$"
+Pool = Annotated[str, Field(pattern=_LIBVIRT_NAME, max_length=64, json_schema_extra=_name_remedy)]
+Network = Annotated[str, Field(pattern=_LIBVIRT_NAME, max_length=64, json_schema_extra=_name_remedy)]
+Namespace = Annotated[
+    str,
+    Field(
+        pattern=DNS_LABEL,
+        max_length=63,
+        json_schema_extra=remedy("must be the name of a namespace: lower-case letters, digits and hyphens"),
+    ),
+]
+
+
+class HostVMLimit(Model):
+    """How many VMs of all LubanClusters together."""
+
+    max: int | None = Field(default=None, ge=1, le=10_000)
+    """VMs of all LubanClusters together that the host is meant to run at most. Noted here, and not enforced by this version:
+    each LubanCluster's hosts[].vms.max is. Unset: no limit."""
+
+
+class HostMemoryLimit(Model):
+    """How much memory for VMs of all LubanClusters together."""
+
+    max: Annotated[Quantity, Quantity.between("16Mi", "4Pi")] | None = None
+    """Memory that the VMs of all LubanClusters together are meant to have at most. Noted here, and not enforced by this
+    version. Unset: no limit."""
+
+
+class LibvirtHost(Model):
+    """Where the host is, what may be used there, and by whom."""
+
+    uri: LibvirtURI
+    """libvirt connection URI, for example qemu+tls://host-b/system. LubanClusters that name this host need none of their own.
+    VMs stay where they were made: a LubanCluster with VMs at another URI leaves them alone and makes none here, until the
+    URI is back or its entry is cordoned."""
+    vms: HostVMLimit = HostVMLimit()
+    """VMs of all LubanClusters together."""
+    memory: HostMemoryLimit = HostMemoryLimit()
+    """Memory of the VMs of all LubanClusters together."""
+    pools: tuple[Pool, ...] = Field(default=(), max_length=64, json_schema_extra=SET)
+    """Storage pools that LubanClusters may use (template.spec.image.pool). Empty: all."""
+    networks: tuple[Network, ...] = Field(default=(), max_length=64, json_schema_extra=SET)
+    """Bridges and libvirt networks that LubanClusters may use (template.spec.network.source). Empty: all. If any is given,
+    network type User is not to be had: it has no name."""
+    cidr: str = Field(
+        default="",
+        pattern=rf"^$|^{IPV4}/(3[0-2]|[12]?[0-9])$",
+        max_length=18,
+        json_schema_extra=remedy("must be an IPv4 network such as 10.20.0.0/16, or empty"),
+    )
+    """Network of the VMs' addresses. One outside of it counts as not known, whoever tells it: it is neither probed nor
+    proxied to, and the LubanVM says so. Empty: any address."""
+    namespaces: tuple[Namespace, ...] = Field(default=(), max_length=256, json_schema_extra=SET)
+    """Namespaces whose LubanClusters may use the host. Empty: all. Where one is taken out, its VMs run on and are left alone,
+    and nothing new is made or started."""
+
+
 class LubanHostSpec(Model):
-    """What the user says about a node's bonds. May stay empty. A change counts within ten seconds."""
+    """What an administrator says about a host. May stay empty. A change counts within ten seconds."""
 
     bond: str = Field(
         default="",
@@ -104,6 +169,9 @@ class LubanHostSpec(Model):
     once."""
     flapping: FlappingLimits = FlappingLimits()
     """When a link that goes and comes back counts as flapping."""
+    libvirt: LibvirtHost | None = None
+    """The host as LubanClusters may use it, each by a hosts[] entry of this LubanHost's name. Unset: only its bonds are told
+    of here."""
 
 
 class BondSummary(StatusModel):
@@ -246,15 +314,26 @@ class LubanHostStatus(StatusModel):
     """BondHealthy."""
 
 
-class LubanHost(Model):
-    """A node and the health of its network bonds. The node's agent makes it, under the node's name."""
+_NAME_RULES = rules(
+    (
+        "!has(self.spec) || !has(self.spec.libvirt) || "
+        "(self.metadata.name.size() <= 63 && !self.metadata.name.contains('.'))",
+        "metadata.name must have at most 63 characters and no dot where spec.libvirt is given, as LubanClusters' "
+        "hosts[].name is the same: take a short name, and let hosts[].nodeName name the node",
+    )
+)
 
-    model_config = ConfigDict(extra="ignore", alias_generator=to_camel)
+
+class LubanHost(Model):
+    """A host and the health of its network bonds. The agent on a node makes the one of the node's name; an administrator
+    says in its spec, or in that of one of his own, where libvirt is and who may use it."""
+
+    model_config = ConfigDict(extra="ignore", alias_generator=to_camel) | _NAME_RULES
 
     metadata: ObjectMeta
     """Kubernetes' object metadata."""
     spec: LubanHostSpec = LubanHostSpec()
-    """What the user says about the node's bonds. May stay empty."""
+    """What an administrator says about the host. May stay empty."""
     status: LubanHostStatus = LubanHostStatus()
     """What the agent on the node sees."""
 

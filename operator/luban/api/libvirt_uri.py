@@ -8,9 +8,15 @@ adapter checks the same by taking the URI apart, and says what is wrong.
 
 from __future__ import annotations
 
+import ipaddress
 import re
+from functools import lru_cache
+from typing import Annotated
+from urllib.parse import parse_qsl, urlsplit
 
-from luban.api.common import IPV4
+from pydantic import AfterValidator, Field
+
+from luban.api.common import IPV4, remedy
 
 SIMULATED = "test:///default"
 """libvirt's own simulated hypervisor, for trying things out. With any other path it would read that file."""
@@ -61,8 +67,53 @@ REMEDY = (
 """What a value that does not match must be, as the end of a sentence about the field."""
 
 
+LONGEST = 512
+TCP_PORTS = {"tcp": 16509, "tls": 16514, "libssh": 22, "libssh2": 22}
+"""Where libvirt connects itself. For ssh it runs a program, which may know other ways to the host."""
+_SAID_ANYWAY = frozenset({("mode", "auto"), ("no_verify", "0")})
+"""Parameters that say what holds without them."""
+
+
 def checked(uri: str) -> str:
     """The URI. Raises ValueError in words that help more than the pattern."""
     if not re.fullmatch(LIBVIRT_URI, uri):
         raise ValueError(REMEDY)
     return uri
+
+
+def _checked_if_given(uri: str) -> str:
+    return checked(uri) if uri else uri
+
+
+LibvirtURI = Annotated[
+    str,
+    AfterValidator(checked),
+    Field(max_length=LONGEST, json_schema_extra={"pattern": LIBVIRT_URI, **remedy(REMEDY)}),
+]
+"""A field that takes one of these URIs."""
+LibvirtURIOrNone = Annotated[
+    str,
+    AfterValidator(_checked_if_given),
+    Field(max_length=LONGEST, json_schema_extra={"pattern": f"^$|{LIBVIRT_URI}", **remedy(f"{REMEDY}; or empty")}),
+]
+"""The same, or nothing."""
+
+
+@lru_cache(maxsize=4096)
+def normal_form(uri: str) -> str:
+    """One spelling for all URIs that libvirt takes for the same: transport and user included, for another one of these
+    comes with other rights. Two ways to one daemon are not told to be one. What is none of ours stays as it is."""
+    if uri == SIMULATED or not re.fullmatch(LIBVIRT_URI, uri):
+        return uri
+    parts = urlsplit(uri)
+    transport = parts.scheme.partition("+")[2] or ("tls" if parts.netloc else "unix")
+    user = f"{parts.username}@" if parts.username else ""
+    port = parts.port or TCP_PORTS.get(transport)
+    # A plus stays one: libvirt does not take it for a space.
+    given = set(parse_qsl(parts.query.replace("+", "%2B"))) - _SAID_ANYWAY
+    return f"{transport}://{user}{_address(parts.hostname or '')}:{port}{parts.path}?{sorted(given)}"
+
+
+def _address(host: str) -> str:
+    """As the resolver takes it: names without regard to case, IPv6 addresses in their shortest form."""
+    return str(ipaddress.IPv6Address(host)) if ":" in host else host

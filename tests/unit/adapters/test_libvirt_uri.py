@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Callable
 
 import pytest
 from hypothesis import example, given
@@ -12,7 +13,8 @@ from pydantic import ValidationError
 
 from luban.adapters.libvirt_hosts.uri import check_uri, is_local, tcp_endpoint
 from luban.api.cluster import Host
-from luban.api.libvirt_uri import ADDRESS
+from luban.api.host import LibvirtHost
+from luban.api.libvirt_uri import ADDRESS, normal_form
 from luban.errors import PermanentError
 from luban.ports import HostRef
 
@@ -168,12 +170,19 @@ REFUSED = {
 }
 
 
-def api_takes(uri: str) -> bool:
+def model_takes(make: Callable[[], object]) -> bool:
     try:
-        Host(name="host-b", uri=uri)
+        make()
     except ValidationError:
         return False
     return True
+
+
+def api_takes(uri: str) -> bool:
+    """As a LubanHost's and as a LubanCluster's."""
+    taken = model_takes(lambda: LibvirtHost(uri=uri))
+    assert model_takes(lambda: Host(name="host-b", uri=uri)) == taken
+    return taken
 
 
 def adapter_takes(uri: str) -> bool:
@@ -274,3 +283,63 @@ def test_whose_machine_is_it(uri: str, *, local: bool) -> None:
 )
 def test_where_libvirt_will_connect_itself(uri: str, endpoint: tuple[str, int] | None) -> None:
     assert tcp_endpoint(HostRef("host-b", uri)) == endpoint
+
+
+ALIKE = [
+    [
+        "qemu+tls://host-b/system",
+        "qemu://host-b/system",
+        "qemu+tls://HOST-B:16514/system",
+        "qemu://host-b/system?no_verify=0",
+    ],
+    ["qemu:///system", "qemu+unix:///system", "qemu:///system?mode=auto"],
+    ["qemu+unix:///session?socket=/run/a+b&mode=direct", "qemu:///session?mode=direct&socket=%2Frun%2fa%2Bb"],
+    ["qemu+tcp://10.0.0.1/system", "qemu+tcp://10.0.0.1:16509/system"],
+    ["qemu+tls://[fe80::0:1]/system", "qemu://[FE80::1]:16514/system"],
+    ["qemu+libssh2://root@host-b/system", "qemu+libssh2://root@host-b:22/system?mode=auto&no_verify=0"],
+]
+"""URIs for which libvirt does the same, group by group."""
+
+
+def test_what_libvirt_takes_for_the_same_has_one_normal_form() -> None:
+    forms = [{normal_form(uri) for uri in group} for group in ALIKE]
+    assert [len(it) for it in forms] == [1] * len(ALIKE)
+    assert len(set.union(*forms)) == len(ALIKE)
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "qemu+tls://host-c/system",
+        "qemu+tls://host-b/session",
+        "qemu+tls://host-b:16515/system",
+        "qemu+tls://host-b/system?no_verify=1",
+        "qemu+ssh://host-b/system",
+        "qemu+ssh://root@host-b/system",
+        "qemu+ssh://host-b:22/system",
+        "qemu+libssh://host-b/system",
+        "qemu:///system",
+        "test:///default",
+        "qemu+tls://host-b/system?socket=/x",
+        "",
+    ],
+)
+def test_what_may_lead_elsewhere_or_with_other_rights_has_another(uri: str) -> None:
+    assert normal_form(uri) != normal_form("qemu+tls://host-b/system")
+
+
+def test_ssh_reads_a_file_of_its_own_that_may_name_another_port() -> None:
+    assert normal_form("qemu+ssh://host-b/system") != normal_form("qemu+ssh://host-b:22/system")
+
+
+@given(st.text() | st.sampled_from(list(REFUSED)))
+def test_whatever_a_lubanvm_says_has_a_normal_form(uri: str) -> None:
+    assert isinstance(normal_form(uri), str)
+
+
+@given(st.sampled_from(LOCAL + REMOTE + INSECURE))
+def test_the_normal_form_tells_no_less_than_the_adapter_uses(uri: str) -> None:
+    """URIs of one form lead to one endpoint."""
+    for other in LOCAL + REMOTE + INSECURE:
+        if normal_form(uri) == normal_form(other):
+            assert tcp_endpoint(HostRef("host-b", uri)) == tcp_endpoint(HostRef("host-b", other))

@@ -88,7 +88,7 @@ class TestRequests:
     async def test_the_first_write_makes_the_object(self, server: Server, hosts: LubanHosts) -> None:
         answer = await hosts.write("host-b", {"agentVersion": "1"})
         assert answer["status"] == {"agentVersion": "1"}
-        assert answer["spec"] == {}, "the spec is the user's: nothing of it is applied"
+        assert answer["spec"] == {}, "the spec is an administrator's: nothing of it is applied"
         assert [(method, path) for method, path, _ in server.seen] == [
             ("PATCH", f"{PATH}/status?{APPLY}"),
             ("PATCH", f"{PATH}?{APPLY}"),

@@ -42,7 +42,7 @@ class KubernetesHosts:
         try:
             return await self._transport.send(_apply(HOSTS.status, name, {"status": dict(status)}))
         except NotFound:
-            # Without a spec: that is the user's, and no field of it becomes ours.
+            # Without a spec: that is an administrator's, and no field of it becomes ours.
             await self._transport.send(_apply(HOSTS, name, {}))
             return await self._transport.send(_apply(HOSTS.status, name, {"status": dict(status)}))
 

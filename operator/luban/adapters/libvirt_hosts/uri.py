@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from urllib.parse import unquote_to_bytes
 
 from luban.adapters.libvirt_hosts.errors import insecure_host, invalid_uri
-from luban.api.libvirt_uri import ADDRESS, PATH, PORT, SIMULATED, SOCKET_PATH, USER
+from luban.api.libvirt_uri import ADDRESS, PATH, PORT, SIMULATED, SOCKET_PATH, TCP_PORTS, USER
 from luban.ports import HostRef
 
 _PARTS = re.compile(
@@ -23,8 +23,6 @@ _PARTS = re.compile(
 )
 _VALUES = {"mode": "auto|direct|legacy", "no_verify": "0|1", "socket": SOCKET_PATH}
 """What the value of a parameter may be once it is decoded."""
-_TCP_PORTS = {"tcp": 16509, "tls": 16514, "libssh": 22, "libssh2": 22}
-"""Where libvirt connects itself. For ssh it runs a program, which may know other ways to the host."""
 _SSH_PARAMETERS = frozenset({"mode", "no_verify"})
 _PARAMETERS = {
     "unix": frozenset({"mode", "socket"}),
@@ -73,7 +71,7 @@ def is_local(host: HostRef) -> bool:
 def tcp_endpoint(host: HostRef) -> tuple[str, int] | None:
     """Address and port that libvirt will connect to itself; None: it takes another way. Raises as check_uri."""
     parts = _taken_apart(host)
-    default = _TCP_PORTS.get(parts.transport)
+    default = TCP_PORTS.get(parts.transport)
     return (parts.address.strip("[]"), int(parts.port or default)) if default else None
 
 
