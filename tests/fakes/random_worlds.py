@@ -15,6 +15,7 @@ from luban.api.cluster_status import Decision
 from luban.api.host import BondVerdict
 from luban.api.template import VMTemplateSpec
 from luban.api.vm import Phase
+from luban.core.left_out import UnreadableVM
 from luban.core.memory import ClusterMemory, Entered, Setback
 from luban.core.model import (
     BalancerReport,
@@ -28,7 +29,6 @@ from luban.core.model import (
     MemberState,
     Observation,
     Published,
-    UnreadableVM,
     VMRecord,
 )
 from luban.core.times import Now

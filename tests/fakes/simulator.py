@@ -18,6 +18,7 @@ from typing import Any
 from luban.api.cluster import Host, LubanClusterSpec
 from luban.api.host import BondVerdict
 from luban.api.vm import Phase
+from luban.core.left_out import Refusal
 from luban.core.memory import ClusterMemory
 from luban.core.model import (
     Action,
@@ -162,6 +163,8 @@ class Machine:
     """Why no domain can be made here; None: they can."""
     bond: BondVerdict | None = None
     """What the node agent says of its bond; None: there is no agent."""
+    refusal: Refusal | None = None
+    """Why the cluster may not use it; None: it may."""
 
 
 @dataclass
@@ -314,11 +317,14 @@ class World:
 
     def _host(self, name: str) -> HostObservation:
         machine = self.machines[name]
+        if machine.refusal and all(vm.host != name for vm in self.vms.values()):
+            return HostObservation(name, False, refusal=machine.refusal)
         if not machine.reachable:
-            return HostObservation(name, False, f"libvirt on {name} has not answered yet")
+            return HostObservation(name, False, f"libvirt on {name} has not answered yet", refusal=machine.refusal)
         return HostObservation(
             name,
             True,
+            refusal=machine.refusal,
             domains={
                 uuid: DomainRecord(uuid, it.name, it.state, self._known_address(it))
                 for uuid, it in machine.domains.items()

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, ConfigDict, Field, PrivateAttr
+from pydantic import ConfigDict, Field, PrivateAttr
 from pydantic.alias_generators import to_camel
 
-from luban.api import libvirt_uri
 from luban.api.balancer import Balancer
 from luban.api.cluster_status import LubanClusterStatus
 from luban.api.common import (
@@ -22,6 +21,7 @@ from luban.api.common import (
     remedy,
     rules,
 )
+from luban.api.libvirt_uri import LibvirtURIOrNone
 from luban.api.reading import read_leniently
 from luban.api.template import VMTemplate
 from luban.api.units import Duration
@@ -57,13 +57,12 @@ class Host(Model):
         max_length=63,
         json_schema_extra=remedy("must be lower-case letters, digits and hyphens, such as host-b"),
     )
-    """Name of the host, unique in the list."""
-    uri: Annotated[str, AfterValidator(libvirt_uri.checked)] = Field(
-        max_length=512,
-        json_schema_extra={"pattern": libvirt_uri.LIBVIRT_URI, **remedy(libvirt_uri.REMEDY)},
-    )
-    """libvirt connection URI, for example qemu+tls://host-b/system. qemu+tcp and no_verify=1 only if the operator
-    was started with --allow-insecure-hosts."""
+    """Name of the host, unique in the list. A LubanHost of this name with spec.libvirt says where the host is, and what of
+    it may be used by whom."""
+    uri: LibvirtURIOrNone = ""
+    """libvirt connection URI, for example qemu+tls://host-b/system. Empty: that of the LubanHost of this name
+    (spec.libvirt.uri); where both are given they must agree. qemu+tcp and no_verify=1 only if the operator was started
+    with --allow-insecure-hosts; with --hosts=Registered, none without such a LubanHost."""
     vms: HostVMs = HostVMs()
     """How many VMs of this cluster the host runs."""
     cordoned: bool = False
@@ -197,6 +196,8 @@ class Scaling(Model):
     """True: nothing is removed because of low load; decisions are still shown."""
 
 
+_NO_URI = "!has(h.uri) || h.uri == ''"
+"""CEL: the host `h` says nothing of where it is."""
 _SPEC_RULES = rules(
     (
         "self.hosts.map(h, h.vms.max).sum() >= self.scaling.minVMs",
@@ -217,7 +218,7 @@ _SPEC_RULES = rules(
         "give each its own /24, for example 127.0.17.0/24 and 127.0.18.0/24",
     ),
     (
-        "self.hosts.all(h, self.hosts.exists_one(g, g.uri == h.uri))",
+        f"self.hosts.all(h, {_NO_URI} || self.hosts.exists_one(g, has(g.uri) && g.uri == h.uri))",
         "hosts[].uri must differ from host to host: two entries for one libvirt daemon would count its room twice",
     ),
     (
@@ -227,7 +228,8 @@ _SPEC_RULES = rules(
         "hosts[].nodeName must differ from host to host, and from the names of hosts without one",
     ),
     (
-        "self.hosts.all(h, oldSelf.hosts.all(o, o.name != h.name || o.uri == h.uri))",
+        f"self.hosts.all(h, {_NO_URI} || oldSelf.hosts.all(o, "
+        "o.name != h.name || !has(o.uri) || o.uri == '' || o.uri == h.uri))",
         "hosts[].uri of a host cannot be changed, its VMs would be lost: add the new URI under another name, "
         "cordon the old host, and remove it when it is empty",
     ),

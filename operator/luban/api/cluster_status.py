@@ -52,11 +52,13 @@ class HostStatus(StatusModel):
     name: str
     """Name of the host entry."""
     reachable: bool
-    """Whether its libvirt daemon answers."""
+    """Whether its libvirt daemon answers. One that may not be used is asked only while VMs of this cluster are there."""
     vms: int = 0
     """VMs of this cluster placed there."""
+    reason: str = ""
+    """CamelCase reason why nothing may be made or started there, as in condition HostsAllowed; empty: it may."""
     message: str = ""
-    """Why it is not reachable."""
+    """Why it may not be used, or is not reachable."""
     bond: HostBond | None = None
     """Health of its bonded network interfaces; unset: no node agent has reported."""
 
@@ -147,4 +149,4 @@ class LubanClusterStatus(StatusModel):
     last_scale_time: Time | None = None
     """When VMs were last added or removed because of the load (RFC 3339)."""
     conditions: tuple[Condition, ...] = Field(default=(), json_schema_extra=map_list("type"))
-    """Ready, SpecValid, HostsReachable, VMsHealthy, BalancersReady, LoadKnown, BondsHealthy, AtMaximum, Reconciled."""
+    """Ready, SpecValid, HostsAllowed, HostsReachable, VMsHealthy, BalancersReady, LoadKnown, BondsHealthy, AtMaximum, Reconciled."""

@@ -14,6 +14,7 @@ Status = Literal["True", "False", "Unknown"]
 ConditionName = Literal[
     "Ready",
     "SpecValid",
+    "HostsAllowed",
     "HostsReachable",
     "VMsHealthy",
     "BalancersReady",
@@ -55,7 +56,7 @@ CONDITIONS: Mapping[ConditionName, ConditionType] = {
             },
             "Unknown": {"NotReconciled": "The operator cannot look: condition Reconciled says why."},
         },
-        further={"False": "the first of HostsReachable, VMsHealthy and BalancersReady that is False"},
+        further={"False": "the first of HostsAllowed, HostsReachable, VMsHealthy and BalancersReady that is False"},
     ),
     "SpecValid": ConditionType(
         meaning="The spec can be read, and all of it has an effect.",
@@ -72,8 +73,28 @@ CONDITIONS: Mapping[ConditionName, ConditionType] = {
             },
         },
     ),
+    "HostsAllowed": ConditionType(
+        meaning="The cluster may use every host of its spec (docs/hosts.md). Where it may not, nothing is made or started; "
+        "VMs that are there go on.",
+        good="True",
+        warning="False",
+        reasons={
+            "True": {"AllAllowed": "It may."},
+            "False": {
+                "HostNotRegistered": "The host has no uri in the spec, and there is no LubanHost of its name with spec.libvirt.",
+                "HostUnreadable": "The LubanHost of its name says something that this version cannot read.",
+                "HostURIDiffers": "The uri in the spec is not that of the LubanHost, or VMs are there at another one.",
+                "HostListedTwice": "Another entry of the spec is the same libvirt daemon.",
+                "InlineURIRefused": "The operator runs with --hosts=Registered, and there is no LubanHost of its name with "
+                "spec.libvirt.",
+                "NamespaceNotAllowed": "The LubanHost is not for the cluster's namespace.",
+                "PoolNotAllowed": "The LubanHost does not offer the template's storage pool.",
+                "NetworkNotAllowed": "The LubanHost does not offer the template's network.",
+            },
+        },
+    ),
     "HostsReachable": ConditionType(
-        meaning="libvirt answers on every host of the spec, and on those where VMs are left.",
+        meaning="libvirt answers on every host of the spec that may be used, and on those where VMs are left.",
         good="True",
         warning="False",
         reasons={

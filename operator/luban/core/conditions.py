@@ -10,7 +10,7 @@ from luban.api.cluster_status import Decision, Placement
 from luban.api.conditions import ConditionName
 from luban.api.host import BondVerdict
 from luban.core.memory import Setback
-from luban.core.model import BondObservation, ClusterPhase, ConditionState, VMRecord
+from luban.core.model import BondObservation, ClusterPhase, ConditionState, HostObservation, VMRecord
 from luban.core.placement import SOUND, UNKNOWN
 from luban.core.state import State
 
@@ -24,7 +24,7 @@ LONGEST_MESSAGE = 8192
 STRAY_REMEDY = (
     "is removed after five minutes, and once no balancer sends it requests; to keep it, set spec.paused to true"
 )
-EXPLAIN_READY: frozenset[ConditionName] = frozenset({"HostsReachable", "VMsHealthy", "BalancersReady"})
+EXPLAIN_READY: frozenset[ConditionName] = frozenset({"HostsAllowed", "HostsReachable", "VMsHealthy", "BalancersReady"})
 """The first of these that is False is why VMs are missing; each makes the cluster Degraded."""
 NO_ROOM = "no room for {} more; next VM: {}"
 LEAVING = "once those that are leaving are gone"
@@ -57,7 +57,7 @@ class Situation:
 
 
 def conditions_of(it: Situation) -> tuple[ConditionState, ...]:
-    """All conditions but SpecValid, which the runtime knows, in a stable order."""
+    """All conditions but those that the runtime adds (SpecValid, HostsAllowed, Reconciled), in a stable order."""
     parts = (
         _hosts_reachable(it.state),
         _vms_healthy(it),
@@ -72,7 +72,7 @@ def phase_of(state: State, desired: int, conditions: tuple[ConditionState, ...])
     """The state of a cluster that is neither paused nor being deleted."""
     if not state.serving:
         return "Pending"
-    if any(it.status is False and it.type in EXPLAIN_READY for it in conditions):
+    if any(it.status is False and it.type in EXPLAIN_READY for it in (hosts_allowed(state), *conditions)):
         return "Degraded"
     if not state.draining and any((it.type, it.reason) == ("Ready", "NoRoom") for it in conditions):
         # Nothing is on its way that would change it.
@@ -92,7 +92,8 @@ def _ready(it: Situation, parts: tuple[ConditionState, ...]) -> ConditionState:
     if it.paused:
         why = "spec.paused is set: nothing is made, let go or replaced, nor is what somebody asked to leave"
         return ConditionState("Ready", False, "Paused", f"{message}; {why}")
-    broken = next((one for one in parts if one.status is False and one.type in EXPLAIN_READY), None)
+    explaining = (hosts_allowed(it.state), *parts)
+    broken = next((one for one in explaining if one.status is False and one.type in EXPLAIN_READY), None)
     if broken is not None:
         return ConditionState("Ready", False, broken.reason, f"{message}: {broken.message}")
     if it.missing > 0 and not it.setbacks:
@@ -104,8 +105,22 @@ def _no_room(missing: int, placement: Placement | None) -> str:
     return NO_ROOM.format(missing, placement.message if placement and not placement.host else LEAVING)
 
 
+def hosts_allowed(state: State) -> ConditionState:
+    """Whether the cluster may use all of its hosts; the reason is that of the first one that it may not."""
+    refused = [(host.name, host.refusal) for host in state.observation.hosts if host.refusal is not None]
+    if not refused:
+        return ConditionState("HostsAllowed", True, "AllAllowed")
+    message = "; ".join(f"{name}: {refusal.message}" for name, refusal in refused)[:LONGEST_MESSAGE]
+    return ConditionState("HostsAllowed", False, refused[0][1].reason, message)
+
+
+def is_silent(host: HostObservation) -> bool:
+    """Whether a host was asked and does not answer. One that may not be used and has no VM is not asked."""
+    return not host.reachable and (host.refusal is None or bool(host.message))
+
+
 def _hosts_reachable(state: State) -> ConditionState:
-    silent = [host for host in state.observation.hosts if not host.reachable]
+    silent = [host for host in state.observation.hosts if is_silent(host)]
     if not silent:
         return ConditionState("HostsReachable", True, "AllAnswer")
     message = "; ".join(f"{host.name}: {host.message}" for host in silent)

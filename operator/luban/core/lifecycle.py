@@ -32,6 +32,7 @@ PAUSED_SECONDS = 60.0
 UNHEARD_SECONDS = 120.0
 """So much longer than its grace period a guest is left alone whose power button cannot be pressed."""
 DRAIN_TIMEOUT = "DrainTimeout"
+ADDRESS_NOT_ALLOWED = "AddressNotAllowed"
 PAUSE_REASONS = {
     "IOError": "by QEMU: reading or writing its disk failed",
     "IOErrorNoSpace": "by QEMU: its storage pool is full",
@@ -103,9 +104,16 @@ def next_step(
         drain = progress(vm, state, times, now)
         stop = _Stop(now - vm.phase_since, now - unheard if unheard is not None else None)
         return _let_go(vm, state, drain) if host_gone else _leave(vm, state, drain, stop)
+    if vm.phase in phases.UNSTARTED and _is_barred(vm, state):
+        return Step(vm.phase, (DeleteVM(vm.name, "HostNotAllowed"),) if state.reachable(vm.host) else ())
     if not state.reachable(vm.host) or (vm.phase in phases.UNSTARTED and not may_start and not state.runs(vm)):
         return Step(vm.phase)
     return _live_on(vm, state, now)
+
+
+def _is_barred(vm: VMRecord, state: State) -> bool:
+    """Whether the VM may not be started: its host may not be used any more. Another one is made elsewhere."""
+    return vm.host in state.refused and not state.runs(vm)
 
 
 def _live_on(vm: VMRecord, state: State, now: float) -> Step:
@@ -170,10 +178,27 @@ def _boot(vm: VMRecord, state: State, now: float) -> Step:
     if state.observation.probes.get(vm.name):
         return Step("Ready", (_enter(vm, state, "Ready", "ProbeAnswered"),))
     if now - vm.phase_since > vm.template.startup_timeout.seconds and not _awaits_probe(vm, state):
-        where = state.address(vm) or "an address that is not known"
+        where, why = state.address(vm) or "an address that is not known", _complaint(vm, state)
         message = f"no answer to its readiness probe on {where} within {vm.template.startup_timeout}"
+        message += f": {why}" if why else ""
         return _fail(vm, state, "StartupTimeout", message)
-    return Step("Booting", _refresh(vm, state))
+    return Step("Booting", _refresh_address(vm, state, "DomainRunning", _awaited(vm)))
+
+
+def _complaint(vm: VMRecord, state: State) -> str:
+    """Why the VM's address does not count; empty: it does, or there is none."""
+    domain = state.domain(vm)
+    return domain.complaint if domain is not None else ""
+
+
+def _refresh_address(vm: VMRecord, state: State, reason: str, message: str) -> tuple[Action, ...]:
+    """As _refresh, and a status write if its address ceases to count, or counts again: then for `reason`."""
+    complaint = _complaint(vm, state)
+    if complaint and (vm.reason, vm.message) != (ADDRESS_NOT_ALLOWED, complaint):
+        return (_enter(vm, state, vm.phase, ADDRESS_NOT_ALLOWED, complaint),)
+    if not complaint and vm.reason == ADDRESS_NOT_ALLOWED:
+        return (_enter(vm, state, vm.phase, reason, message),)
+    return _refresh(vm, state)
 
 
 def _awaits_probe(vm: VMRecord, state: State) -> bool:
@@ -218,7 +243,7 @@ def _serve(vm: VMRecord, state: State) -> Step:
     if vm.phase != "Ready":
         # Nobody asks it to leave: someone else wrote this phase.
         return Step("Ready", (_enter(vm, state, "Ready", "NotDeleted"),))
-    return Step("Ready", _refresh(vm, state))
+    return Step("Ready", _refresh_address(vm, state, "ProbeAnswered", ""))
 
 
 def _lose(vm: VMRecord, state: State) -> Step:

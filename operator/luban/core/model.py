@@ -14,6 +14,7 @@ from luban.api.conditions import ConditionName
 from luban.api.host import BondVerdict
 from luban.api.template import VMTemplateSpec
 from luban.api.vm import Phase
+from luban.core.left_out import Refusal, UnreadableVM
 from luban.core.memory import ClusterMemory
 
 MemberState = Literal["Enabled", "Draining", "Disabled"]
@@ -98,19 +99,6 @@ class VMRecord:
 
 
 @dataclass(frozen=True)
-class UnreadableVM:
-    """A LubanVM that this version cannot read: only what every object says of itself is known."""
-
-    name: str
-    uid: str
-    deleted: bool
-    """Somebody deleted it."""
-    has_finalizer: bool
-    message: str
-    """What cannot be read."""
-
-
-@dataclass(frozen=True)
 class DomainRecord:
     """A libvirt domain that carries this cluster's metadata."""
 
@@ -124,6 +112,8 @@ class DomainRecord:
     """Why it is in that state, as libvirt names it in CamelCase. Paused: User, IOError, IOErrorNoSpace (its storage
     pool is full), Watchdog, PMSuspended, Migration, Snapshot, ... Off: ShutdownByGuest, Destroyed, Saved, Failed, ...
     Crashed: Crashed, Panicked. Unknown: nobody knows."""
+    complaint: str = ""
+    """Why an address that was told does not count; empty: none was left out."""
 
 
 @dataclass(frozen=True)
@@ -133,8 +123,11 @@ class HostObservation:
     name: str
     reachable: bool
     message: str = ""
+    """Why it is not reachable; empty: it was not asked."""
     domains: dict[str, DomainRecord] = field(default_factory=dict)
     """By uuid."""
+    refusal: Refusal | None = None
+    """Why nothing may be made or started there; None: it may be used."""
 
 
 @dataclass(frozen=True)

@@ -82,12 +82,14 @@ class Candidates:
     bonds: Bonds = NO_BONDS
     has_address: Callable[[Host], bool] = lambda _: True
     """Whether a host's forward range has an address left, or it needs none."""
+    refused: Mapping[str, str] = field(default_factory=dict)
+    """Hosts that may not be used, with the reason in words."""
 
     def why_unfit(self, host: Host) -> str:
         """Why nothing can be placed on the host; empty: it can."""
         held = self.occupancy[host.name].held
-        if host.cordoned:
-            return "it is cordoned"
+        if host.cordoned or host.name in self.refused:
+            return self.refused.get(host.name, "it is cordoned")
         if not self.reachable(host.name):
             return "libvirt does not answer"
         if held >= host.vms.max:

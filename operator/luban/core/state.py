@@ -111,6 +111,11 @@ class State:
         """By name."""
         return {host.name: host for host in self.observation.hosts if host.reachable}
 
+    @cached_property
+    def refused(self) -> frozenset[str]:
+        """Names of hosts that may not be used."""
+        return frozenset(host.name for host in self.observation.hosts if host.refusal is not None)
+
     def reachable(self, host: str) -> bool:
         """Whether the host was observed and answers."""
         return host in self._answering_hosts

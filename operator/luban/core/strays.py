@@ -34,7 +34,7 @@ def remove_strays(spec: LubanClusterSpec, state: State, memory: ClusterMemory, u
 
     Never at the first sighting, which could be a call that came late. `until` is minutes ago, unless the cluster goes.
     """
-    uris = {host.name: host.uri for host in spec.hosts}
+    uris = {host.name: host.uri for host in spec.hosts if host.uri}
     return tuple(
         RemoveStray(host, uris[host], domain.uuid, "NoLubanVM")
         for host, domain in state.strays

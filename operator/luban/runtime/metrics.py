@@ -11,6 +11,7 @@ from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histo
 from luban.api.cluster_status import LubanClusterStatus
 from luban.api.common import Condition
 from luban.api.conditions import Status
+from luban.core.conditions import is_silent
 from luban.core.model import ClusterRef, MemberState, Observation, Plan, UpdateVM
 from luban.core.state import State
 from luban.core.times import seconds_of
@@ -94,7 +95,11 @@ class Metrics:
     def _of_hosts(self, observation: Observation) -> dict[Series, float]:
         vms = CountsOf(vm.host for vm in observation.vms)
         return {
-            **{(self.reachable, (host.name,)): host.reachable for host in observation.hosts},
+            **{
+                (self.reachable, (host.name,)): host.reachable
+                for host in observation.hosts
+                if host.reachable or is_silent(host)
+            },
             **{(self.host_vms, (host.name,)): vms[host.name] for host in observation.hosts},
             **{(self.bonds, (name, bond.verdict)): 1 for name, bond in observation.bonds.items()},
         }

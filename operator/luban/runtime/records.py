@@ -11,7 +11,8 @@ from luban.api.cluster import LubanCluster
 from luban.api.common import ObjectMeta
 from luban.api.template import VMTemplateSpec, in_place, rolls_out
 from luban.api.vm import LubanVM, LubanVMSpec, LubanVMStatus, PhaseTransition
-from luban.core.model import ClusterRef, CreateVM, UnreadableVM, UpdateVM, VMRecord
+from luban.core.left_out import UnreadableVM
+from luban.core.model import ClusterRef, CreateVM, UpdateVM, VMRecord
 from luban.core.times import rfc3339, seconds_of
 from luban.errors import UnreadableObject
 

@@ -78,7 +78,8 @@ def _hosts(observation: Observation) -> tuple[HostStatus, ...]:
             name=host.name,
             reachable=host.reachable,
             vms=sum(vm.host == host.name for vm in observation.vms),
-            message=host.message,
+            reason=host.refusal.reason if host.refusal is not None else "",
+            message=host.refusal.message if host.refusal is not None else host.message,
             bond=_bond(observation.bonds.get(host.name)),
         )
         for host in observation.hosts

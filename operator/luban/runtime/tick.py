@@ -12,10 +12,12 @@ import structlog
 from luban.api.cluster import LubanCluster
 from luban.api.cluster_status import LubanClusterStatus
 from luban.api.common import ObjectMeta
+from luban.core.conditions import hosts_allowed
 from luban.core.memory import ClusterMemory
 from luban.core.model import ClusterRef, ConditionState, Failure, Plan
 from luban.core.plan import plan
 from luban.core.setbacks import memory_for
+from luban.core.state import State
 from luban.core.times import Now
 from luban.errors import Conflict, LubanError, NotLeader
 from luban.ports import Ports
@@ -192,7 +194,8 @@ class ClusterRuntime:
         self.memory = made.memory
         self.metrics.record(self.ref, seen.observation, made)
         before = self.cluster.status
-        status = build_status(self.cluster, seen.observation, made, (self._spec_condition(), RECONCILED), moment)
+        extra = (self._spec_condition(), hosts_allowed(State(seen.observation)), RECONCILED)
+        status = build_status(self.cluster, seen.observation, made, extra, moment)
         self.metrics.record_conditions(self.ref, status.conditions)
         if _turned(before, status):
             self._log_decision(made)

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from luban.api.cluster import BondPolicy
 from luban.api.cluster_status import Decision, Placement
-from luban.core.conditions import LEAVING, MISSES_TOLERATED, NO_ROOM, Situation, conditions_of, phase_of
+from luban.core.conditions import LEAVING, MISSES_TOLERATED, NO_ROOM, Situation, conditions_of, hosts_allowed, phase_of
+from luban.core.left_out import Refusal
 from luban.core.model import (
     BalancerReport,
     BondObservation,
     ConditionState,
     DomainState,
     Failure,
+    HostObservation,
     MemberState,
     Observation,
     VMRecord,
@@ -44,9 +47,9 @@ def state_of(
     sessions = dict.fromkeys(enabled, 40)
     observation = Observation(
         vms=vms,
-        hosts=hosts_with(vms, states, silent=silent),
         balancers=(balancer or balancer_with(enabled),),
         **{
+            "hosts": hosts_with(vms, states, silent=silent),
             "sessions": sessions,
             "published": published_with(enabled),
             "bonds": dict.fromkeys(HOSTS, BondObservation("Healthy")),
@@ -147,6 +150,26 @@ class TestHosts:
         assert condition == ConditionState(
             "HostsReachable", False, "HostUnreachable", "host-b: no answer; host-c: no answer"
         )
+
+    def test_one_that_may_not_be_used_is_told_of_apart_and_explains_what_is_missing(self) -> None:
+        refusal = Refusal("NamespaceNotAllowed", "LubanHost host-b is not for namespace default: take another host")
+        unasked = HostObservation("host-b", reachable=False, refusal=refusal)
+        state = state_of(hosts=(unasked, *hosts_with([], names=["host-c"])), vms=())
+        assert hosts_allowed(state) == ConditionState(
+            "HostsAllowed", False, "NamespaceNotAllowed", f"host-b: {refusal.message}"
+        )
+        conditions = found(state, desired=1)
+        assert conditions["HostsReachable"].status is True
+        assert conditions["Ready"].reason == "NamespaceNotAllowed"
+        silent = replace(unasked, message="no answer")
+        assert found(state_of(hosts=(silent,)))["HostsReachable"].message == "host-b: no answer"
+        assert hosts_allowed(state_of()).status is True
+
+    def test_one_that_may_not_be_used_makes_the_cluster_degraded(self) -> None:
+        refusal = Refusal("PoolNotAllowed", "LubanHost host-c does not offer storage pool default")
+        hosts = tuple(replace(it, refusal=refusal) for it in hosts_with(VMS))
+        state = state_of(hosts=hosts)
+        assert phase_of(state, 2, conditions_of(situation(state, HOLD, 2))) == "Degraded"
 
 
 class TestVMs:

@@ -9,9 +9,11 @@ import pytest
 
 from luban.api.vm import Phase
 from luban.core.drain import CUT_OFF_SECONDS, SILENCE_SECONDS, DrainTimes, must_drain
+from luban.core.left_out import Refusal
 from luban.core.lifecycle import DRAIN_TIMEOUT, PAUSED_SECONDS, Step, next_step
 from luban.core.model import (
     BalancerReport,
+    DeleteVM,
     DomainRecord,
     DomainState,
     EnsureDomain,
@@ -24,6 +26,7 @@ from luban.core.model import (
     UpdateVM,
     VMRecord,
 )
+from luban.core.phases import UNSTARTED
 from luban.core.state import State
 from tests.fakes.simulator import (
     BALANCER,
@@ -57,6 +60,7 @@ def taken(
     published: MemberState | None = None,
     version: str = "v1",
     closed: bool = True,
+    refusal: Refusal | None = None,
     **seen: Any,
 ) -> Step:
     """The step of a VM whose domain is in this state, so many seconds after its phase began.
@@ -68,7 +72,10 @@ def taken(
     told = published or state
     observation = Observation(
         vms=(vm,),
-        hosts=hosts_with([vm], {vm.name: domain}, silent=[vm.host] if silent else ()),
+        hosts=tuple(
+            replace(it, refusal=refusal)
+            for it in hosts_with([vm], {vm.name: domain}, silent=[vm.host] if silent else ())
+        ),
         balancers=(report,),
         published=published_with({vm.name: told} if told else {}, version=version),
         **seen,
@@ -118,6 +125,24 @@ LEAVING: dict[Phase, tuple[str, str, str, str]] = {
 def column(row: tuple[str, str, str, str], domain: DomainState | None) -> str:
     """What a table says of a domain in this state, on a host that answers."""
     return row[2] if domain == "Paused" else row[1] if domain in ("Running", "ShuttingDown") else row[0]
+
+
+NOT_OURS = Refusal("NamespaceNotAllowed", "LubanHost host-b is not for namespace default")
+
+
+class TestRefusedHost:
+    """Nothing is started there; all else is as on any host."""
+
+    @pytest.mark.parametrize("silent", [False, True])
+    @pytest.mark.parametrize("phase", get_args(Phase))
+    @pytest.mark.parametrize("domain", SEEN)
+    def test_every_state(self, phase: Phase, domain: DomainState | None, silent: bool) -> None:
+        vm = make_vm(phase=phase)
+        step = taken(vm, domain, silent=silent, refusal=NOT_OURS)
+        if phase in UNSTARTED and not silent and column(("off", "runs", "runs", ""), domain) == "off":
+            assert step == Step(phase, (DeleteVM(vm.name, "HostNotAllowed"),))
+        else:
+            assert step == taken(vm, domain, silent=silent)
 
 
 class TestEveryState:

@@ -16,6 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from luban.api.cluster import Host, LubanClusterSpec
 from luban.api.host import BondVerdict
+from luban.core.left_out import Refusal
 from luban.core.model import (
     Action,
     CreateVM,
@@ -56,6 +57,7 @@ REPLACED = {"Outdated", "HostCordoned", "HostRemoved", "HostAboveMaximum"}
 """Reasons of deletions of VMs that get a successor."""
 CONDITIONS = ("Ready", "HostsReachable", "VMsHealthy", "BalancersReady", "LoadKnown", "BondsHealthy", "AtMaximum")
 NO_IMAGE = Failure("ImageNotFound", "volume luban-web.qcow2 is not in pool default", permanent=True)
+NOT_OURS = Refusal("NamespaceNotAllowed", "LubanHost is not for namespace default")
 NO_LUCK = Failure("HostBusy", "cannot fork", permanent=False)
 
 
@@ -84,6 +86,8 @@ def referee(world: World, action: Action) -> None:
             assert uuid not in {vm.uid for vm in world.vms.values()}
     if isinstance(action, EnsureDomain | ShutdownDomain | DestroyDomain | RemoveDomain):
         assert world.machines[action.vm.host].reachable, f"{action} on a host that does not answer"
+    if isinstance(action, EnsureDomain):
+        assert world.machines[action.vm.host].refusal is None, f"{action.vm.name} is started on a refused host"
 
 
 def check_create(world: World, action: CreateVM) -> None:
@@ -92,6 +96,7 @@ def check_create(world: World, action: CreateVM) -> None:
     assert host is not None
     assert not host.cordoned
     assert world.machines[host.name].reachable
+    assert world.machines[host.name].refusal is None, f"{action.name} is made on a refused host"
     assert admits(world, host), f"{host.name}'s bond is {world.machines[host.name].bond}"
     assert action.name not in world.vms
     held = holding(world)
@@ -193,7 +198,7 @@ def check_plan(world: World, operator: Operator, made: Plan) -> None:
 def heal(world: World) -> None:
     """Nothing goes wrong any more; whatever was done stays done."""
     for machine in world.machines.values():
-        machine.reachable, machine.refuses = True, None
+        machine.reachable, machine.refuses, machine.refusal = True, None, None
         for domain in machine.domains.values():
             domain.hung = False
     # Bonds may stay bad for ever, but not all of them.
@@ -307,6 +312,12 @@ def toggle_host(world: World, number: int) -> None:
     machine.reachable = not machine.reachable
 
 
+def toggle_use(world: World, number: int) -> None:
+    """An administrator takes a host away from the cluster, or gives it back."""
+    machine = world.machines[world.spec.hosts[number % len(world.spec.hosts)].name]
+    machine.refusal = None if machine.refusal else NOT_OURS
+
+
 def change_bond(world: World, number: int) -> None:
     """A cable is pulled or put back, or the node agent dies."""
     machine = world.machines[world.spec.hosts[number % len(world.spec.hosts)].name]
@@ -400,6 +411,7 @@ EVENTS: tuple[Callable[[World, int], None], ...] = (
     crash,
     hang,
     toggle_host,
+    toggle_use,
     toggle_start,
     change_bond,
     toggle_balancer,

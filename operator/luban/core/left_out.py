@@ -1,0 +1,32 @@
+"""What is there and does not count: hosts that may not be used, LubanVMs that cannot be read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why nothing may be made or started on a host. What runs there goes on."""
+
+    reason: str
+    message: str
+    """With the remedy."""
+
+    @property
+    def in_short(self) -> str:
+        """The same in the words of a placement."""
+        return f"it may not be used ({self.reason})"
+
+
+@dataclass(frozen=True)
+class UnreadableVM:
+    """A LubanVM that this version cannot read: only what every object says of itself is known."""
+
+    name: str
+    uid: str
+    deleted: bool
+    """Somebody deleted it."""
+    has_finalizer: bool
+    message: str
+    """What cannot be read."""
