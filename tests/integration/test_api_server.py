@@ -16,7 +16,7 @@ from lab.process import LabError
 from luban.adapters.kubernetes_api import connect
 from luban.adapters.kubernetes_api.calls import Call, Resource
 from luban.adapters.kubernetes_api.transport import open_transport
-from luban.api import LubanCluster, LubanClusterSpec, names
+from luban.api import LubanCluster, LubanClusterSpec, LubanHost, names
 from luban.core.model import ClusterRef
 from luban.errors import PermanentError, TemporaryError
 
@@ -103,7 +103,9 @@ def test_defaults_are_filled_in_beside_what_is_given(luban_api: ControlPlane) ->
 @pytest.mark.parametrize("path", SAMPLES, ids=lambda path: path.name)
 def test_samples_are_good(luban_api: ControlPlane, path: Path) -> None:
     text = luban_api.kubectl("apply", "--dry-run=server", "-f", "-", "-o", "json", stdin=sample(path))
-    LubanCluster.parse(json.loads(text))
+    found = json.loads(text)
+    for body in found.get("items", [found]):
+        {"LubanCluster": LubanCluster, "LubanHost": LubanHost}[body["kind"]].parse(body)
 
 
 def test_a_full_load_of_hosts_is_within_the_cost_limit(luban_api: ControlPlane) -> None:
@@ -119,6 +121,25 @@ def test_a_full_load_of_hosts_is_within_the_cost_limit(luban_api: ControlPlane) 
     ]
     body["spec"]["scaling"] = {"minVMs": 64, "maxVMs": 192}
     luban_api.kubectl("apply", "--dry-run=server", "-f", "-", stdin=json.dumps(body))
+
+
+def test_hosts_may_leave_their_uri_to_lubanhosts(luban_api: ControlPlane) -> None:
+    body = good()
+    for host in body["spec"]["hosts"]:
+        del host["uri"]
+    luban_api.kubectl("apply", "--dry-run=server", "-f", "-", stdin=json.dumps(body))
+
+
+def test_a_uri_can_come_and_go_and_never_be_another(luban_api: ControlPlane, namespace: str) -> None:
+    def give(uri: str | None) -> None:
+        change = [{"op": "remove" if uri is None else "add", "path": "/spec/hosts/0/uri", "value": uri}]
+        luban_api.kubectl("patch", "lc", "luban", "-n", namespace, "--type=json", "-p", json.dumps(change))
+
+    luban_api.kubectl("create", "-n", namespace, "-f", "-", stdin=json.dumps(good()))
+    for uri in (None, "qemu+tls://host-b/system", "", "qemu+tls://host-b/system"):
+        give(uri)
+    with pytest.raises(LabError, match="of a host cannot be changed, its VMs would be lost"):
+        give("qemu+tls://host-x/system")
 
 
 # What is refused, and in which words

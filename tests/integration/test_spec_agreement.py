@@ -23,14 +23,18 @@ from kubernetes.client.exceptions import ApiException
 
 from lab.controlplane import ControlPlane
 from luban.api import LubanCluster, LubanHost, LubanVM, names
+from luban.api.cluster import LubanClusterSpec
 from luban.api.crd import KINDS, definition
+from luban.api.host import LibvirtHost
 from luban.api.units import Duration, Quantity
 from luban.core.model import ClusterRef, CreateVM, Machine, Member
+from luban.core.usable_hosts import Applicant, outside, usable_hosts
 from luban.render.balancer import parse_balancer_json, settings_of
 from luban.render.domain_xml import HostFacts, domain_xml
 from luban.render.volume_xml import overlay_xml
 from luban.runtime.publication import publication
 from luban.runtime.records import vm_body
+from luban.senses.host_registry import HostRegistry
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(1800)]
 
@@ -68,6 +72,14 @@ kind: LubanHost
 metadata: {{name: node-b}}
 spec:
   expectedPorts: [{{bond: bond0, ports: 2}}]
+  libvirt:
+    uri: qemu+tls://host-b/system
+    vms: {{max: 20}}
+    memory: {{max: 64Gi}}
+    pools: [default]
+    networks: [br0]
+    cidr: 127.0.0.0/8
+    namespaces: [default]
 """
 
 
@@ -176,9 +188,19 @@ def host(server: Server) -> Body:
     return in_full(server, HOST)
 
 
+def located(cluster: LubanCluster) -> LubanCluster:
+    """The cluster with the URI of each host, those that it leaves out registered."""
+    known = {
+        host.name: LibvirtHost(uri=f"qemu+tls://{host.name}/system") for host in cluster.spec.hosts if not host.uri
+    }
+    hosts = usable_hosts(cluster.spec, known, Applicant("default"))
+    assert {it.reason for it in hosts.refusals.values()} <= {"HostListedTwice"}
+    return cluster.model_copy(update={"spec": hosts.fill(cluster.spec)})
+
+
 def use(server: Server, stored: Body) -> None:
     """Do with a cluster all that the operator does with what its user wrote. Raises for what it cannot use."""
-    cluster = LubanCluster.parse(stored)
+    cluster = located(LubanCluster.parse(stored))
     settings_ = settings_of(cluster.metadata.name, cluster.spec)
     parse_balancer_json(
         publication(settings_, [Member("luban-a", "127.0.17.2", cluster.spec.template.spec.port, "Enabled")])[
@@ -203,6 +225,25 @@ def use(server: Server, stored: Body) -> None:
     ET.fromstring(domain_xml(machine, facts))
     assert 0 < template.domain.memory.max.bytes < 2**63
     overlay_xml("overlay", capacity=template.image.size.bytes, base_path="/base", base_format="qcow2")
+
+
+def use_host(stored: Body) -> None:
+    """Do with a LubanHost all that the operator does with what is written there. Raises for what it cannot use."""
+    host, registry = LubanHost.model_validate(stored), HostRegistry()
+    check_units(host.spec)
+    assert registry.take(stored) == (host.spec.libvirt is not None)
+    name = host.metadata.name
+    for network in ({"type": "User"}, {"type": "Bridge", "source": "br0"}):
+        spec = LubanClusterSpec.model_validate(
+            {
+                "hosts": [{"name": name, "forwardRange": "127.0.17.0/24"}],
+                "template": {"spec": {"image": {"volume": "web.qcow2"}, "network": network}},
+            }
+        )
+        refusal = registry.usable(spec, Applicant("default")).refusals.get(name)
+        assert refusal is None or refusal.reason != "HostUnreadable"
+    for address in ("10.1.2.3", "127.0.17.2", "", "nonsense"):
+        outside(address, registry.cidr(name))
 
 
 def check_units(value: Any) -> None:
@@ -256,7 +297,7 @@ def test_every_field_is_tried(cluster: Body, host: Body) -> None:
 
 def test_the_full_objects_are_good(server: Server, cluster: Body, host: Body) -> None:
     assert agree(server, cluster, lambda stored: use(server, stored))
-    assert agree(server, host, LubanHost.model_validate)
+    assert agree(server, host, use_host)
 
 
 @pytest.mark.parametrize(
@@ -268,9 +309,7 @@ def test_whatever_a_cluster_may_say_can_be_used(server: Server, cluster: Body, p
 
 @pytest.mark.parametrize(("path", "schema"), HOST_LEAVES, ids=[".".join(map(str, path)) for path, _ in HOST_LEAVES])
 def test_whatever_a_host_may_say_can_be_used(server: Server, host: Body, path: Place, schema: Schema) -> None:
-    assert not list(
-        failures(server, host, path, schema, lambda stored: check_units(LubanHost.model_validate(stored).spec))
-    )
+    assert not list(failures(server, host, path, schema, use_host))
 
 
 def test_whatever_a_cluster_may_be_called_can_be_used(server: Server, cluster: Body) -> None:
@@ -300,6 +339,20 @@ def drawn(schema: Schema) -> st.SearchStrategy[Any]:
     if schema["type"] == "integer":
         return st.integers(schema["minimum"], schema["maximum"])
     return st.booleans() if schema["type"] == "boolean" else st.text(max_size=schema["maxLength"])
+
+
+def test_whatever_a_host_may_be_called_can_be_used(server: Server, host: Body) -> None:
+    for name in (*STRINGS, "node-b.example"):
+        agree(server, replaced(host, ("metadata", "name"), name), use_host)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_whatever_a_host_is_accepted_with_can_be_used(server: Server, host: Body, data: st.DataObject) -> None:
+    body = host
+    for path, schema in data.draw(st.lists(st.sampled_from(HOST_LEAVES), min_size=1, max_size=6)):
+        body = replaced(body, path, data.draw(drawn(schema)))
+    agree(server, body, use_host)
 
 
 @settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))

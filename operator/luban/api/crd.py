@@ -156,6 +156,7 @@ KINDS = (
             Column("Speed", ".status.bond.speed", "Mb/s that it can carry now.", type="integer"),
             Column("Since", ".status.bond.since", "Time since the verdict last changed.", type="date"),
             Column("Reported", ".status.lastReport", "Time since the node's agent last reported.", type="date"),
+            Column("URI", ".spec.libvirt.uri", "Where LubanClusters find its libvirt daemon.", priority=1),
             _AGE,
         ),
         scope="Cluster",

@@ -59,6 +59,14 @@ def main(verbose: bool) -> None:
 @click.option("--listen-address", default="0.0.0.0", show_default=True, help="Address of /metrics and /healthz.")  # noqa: S104
 @click.option("--listen-port", default=8081, show_default=True, type=click.IntRange(1, 65535), help="Their port.")
 @click.option(
+    "--hosts",
+    type=click.Choice(["Any", "Registered"], case_sensitive=False),
+    default="Any",
+    show_default=True,
+    help="Which hosts LubanClusters may use. Registered: those for which there is a LubanHost of the same name with "
+    "spec.libvirt. Any: also others, each at the uri that the LubanCluster gives.",
+)
+@click.option(
     "--allow-insecure-hosts",
     is_flag=True,
     help="Take hosts with which anybody could be at the other end: qemu+tcp URIs, and no_verify=1. They get the VMs' "

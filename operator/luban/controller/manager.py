@@ -16,6 +16,7 @@ from luban.api.common import ObjectMeta
 from luban.api.reading import read_leniently
 from luban.core.model import ClusterRef, ConditionState
 from luban.core.times import rfc3339
+from luban.core.usable_hosts import HostPolicy
 from luban.errors import LubanError
 from luban.ports import Ports
 from luban.render.balancer import settings_of
@@ -56,6 +57,8 @@ class Manager:
 
     ports: Ports
     metrics: Metrics
+    hosts: HostPolicy = "Any"
+    """Who may say where a host is."""
     _entries: dict[str, Entry] = field(default_factory=dict)
     """By uid of the LubanCluster."""
     _refused: dict[str, ClusterRef] = field(default_factory=dict)
@@ -70,7 +73,7 @@ class Manager:
     """Clusters that nobody takes care of any more, each until its last tick is over."""
 
     def __post_init__(self) -> None:
-        self.senses = Senses.of(self.ports)
+        self.senses = Senses.of(self.ports, self.hosts)
 
     def take(self, body: dict[str, Any]) -> Entry:
         """The entry of a cluster, made at first sight.
@@ -144,18 +147,21 @@ class Manager:
         return False
 
     def host_changed(self, body: dict[str, Any]) -> None:
-        """A LubanHost was written: the clusters that place VMs there look at once, if it says something new."""
-        if self.senses.bonds.take(body, self.ports.clock.monotonic(), self.ports.clock.now()):
-            self._wake_those_on(body["metadata"]["name"])
+        """A LubanHost was written: the clusters that use it look at once, if it says something new to them."""
+        name = body["metadata"]["name"]
+        reported = self.senses.bonds.take(body, self.ports.clock.monotonic(), self.ports.clock.now())
+        self._wake_those_on(name, registered=self.senses.registry.take(body), reported=reported)
 
-    def host_gone(self, node: str) -> None:
+    def host_gone(self, name: str) -> None:
         """A LubanHost was deleted."""
-        self.senses.bonds.drop(node)
-        self._wake_those_on(node)
+        self.senses.bonds.drop(name)
+        self._wake_those_on(name, registered=self.senses.registry.drop(name), reported=True)
 
-    def _wake_those_on(self, node: str) -> None:
+    def _wake_those_on(self, name: str, *, registered: bool, reported: bool) -> None:
+        """`registered`: who may use the host is new. `reported`: the health of its bonds is."""
         for entry in self._entries.values():
-            if any(node_of(host) == node for host in entry.runtime.cluster.spec.hosts):
+            hosts = entry.runtime.cluster.spec.hosts
+            if any((registered and it.name == name) or (reported and node_of(it) == name) for it in hosts):
                 entry.runtime.wake.set()
 
     async def reconcile(self, body: dict[str, Any], stopped: asyncio.Event) -> bool:

@@ -22,6 +22,7 @@ from luban.adapters.process_identity import has_ended, own_identity
 from luban.controller.handlers import build_registry
 from luban.controller.leadership import Leader
 from luban.controller.manager import Manager
+from luban.core.usable_hosts import HostPolicy
 from luban.errors import TemporaryError
 from luban.ports import LeaseStore, Ports, Unrivalled
 from luban.programs import set_on_signals
@@ -44,6 +45,8 @@ class Options:
     listen_address: str
     listen_port: int
     """Where /metrics, /healthz and /readyz are served."""
+    hosts: HostPolicy = "Any"
+    """Who may say where a host is."""
     allow_insecure_hosts: bool = False
     """Connect to hosts where anybody could answer."""
     user_networking: bool = False
@@ -69,7 +72,12 @@ async def run(options: Options) -> None:
     lease = await _lease(options) if options.leader_election else None
     leader = Leader(lease, own_identity(), SystemClock(), has_ended) if lease is not None else None
     ports = await _ports(options, leader)
-    log.info("operator started", namespaces=list(options.namespaces) or "all", port=options.listen_port)
+    log.info(
+        "operator started",
+        namespaces=list(options.namespaces) or "all",
+        hosts=options.hosts,
+        port=options.listen_port,
+    )
     try:
         await _terms(options, ports, metrics, leader, stop)
     finally:
@@ -103,7 +111,7 @@ async def _terms(options: Options, ports: Ports, metrics: Metrics, leader: Leade
             return
         metrics.leading.set(1)
         try:
-            await _term(options, Manager(ports, metrics), leader, stop)
+            await _term(options, Manager(ports, metrics, options.hosts), leader, stop)
         finally:
             metrics.leading.set(0)
             if leader is not None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from luban.api.cluster import LubanCluster
+from luban.api.libvirt_uri import normal_form
 from luban.api.names import balancer_name
 from luban.core.model import (
     Action,
@@ -128,8 +129,9 @@ class Hands:
                 await hypervisor.remove(host, vm.uid, vm.template.image.pool)
 
     def _require_host(self, vm: VMRecord) -> None:
-        """A LubanVM may name any URI; only the hosts of the LubanCluster's spec get VMs, and their user data."""
-        if all((host.name, host.uri) != (vm.host, vm.host_uri) for host in self.cluster.spec.hosts):
+        """A LubanVM may name any URI; only hosts of its LubanCluster's spec that may be used get VMs, and user data."""
+        wanted = vm.host, normal_form(vm.host_uri)
+        if all((host.name, normal_form(host.uri)) != wanted for host in self.cluster.spec.hosts if host.uri):
             raise PermanentError(
                 "HostNotInSpec",
                 f"{vm.name} names host {vm.host} at {vm.host_uri}, which is not in spec.hosts of "

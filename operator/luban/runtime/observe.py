@@ -23,8 +23,10 @@ from luban.core.model import (
 )
 from luban.core.phases import AWAITED, PROBED, SEEN_ON_HOST
 from luban.core.state import State
-from luban.ports import HostRef, Ports
+from luban.core.usable_hosts import Applicant
+from luban.ports import Ports
 from luban.render.httpd import settings_of
+from luban.runtime.host_use import HostChooser, applicant_of, complaints_of, hosts_to_ask, with_spec, within_networks
 from luban.runtime.publication import published_of, settings_version
 from luban.runtime.records import VMReader, belongs_to, cluster_ref, is_adopted, is_orphan, with_timings
 from luban.runtime.remains import Gone, Remains, is_left_of
@@ -57,6 +59,8 @@ class Look:
     observation: Observation
     bodies: Mapping[str, Mapping[str, Any]]
     """LubanVM objects by name."""
+    applicant: Applicant
+    """Who wants hosts, as its VMs were then."""
     orphans: tuple[str, ...] = ()
     """Names of LubanVMs that are nobody's, and could be ours."""
 
@@ -76,9 +80,12 @@ class Observer:
     """By VM: what could not be read in the last look."""
     _words: SteadyWords = field(default_factory=SteadyWords)
     """Of balancers that do not answer."""
+    _complaints: frozenset[tuple[str, str, str]] = frozenset()
+    """Addresses left out in the last look."""
 
     def __post_init__(self) -> None:
         self._key = object()
+        self.chooser = HostChooser(self.senses.registry)
         self._reader = VMReader()
         self._readiness: Asker[bool] = Asker(self.ports.clock.monotonic, self.wake)
         self._gauges: Asker[int | None] = Asker(self.ports.clock.monotonic)
@@ -103,6 +110,8 @@ class Observer:
         self._tell(ref, read.left_out)
         vms = tuple(with_timings(record, cluster.spec.template.spec) for record in read.records)
         adopted = frozenset(str(body["metadata"]["uid"]) for body in bodies if is_adopted(body))
+        applicant = applicant_of(cluster, vms)
+        cluster = with_spec(cluster, self.chooser.choose(cluster.spec, applicant).spec)
         looking = asyncio.ensure_future(self._hosts(cluster, vms, adopted))
         try:
             published, reports = await self._balancers(cluster, ref)
@@ -119,15 +128,24 @@ class Observer:
             published=published,
             settings_version=_settings_version(cluster, published),
         )
+        observation = within_networks(observation, self.senses.registry.cidr)
+        self._tell_of_addresses(ref, observation)
         observation = await self._with_vms_answers(cluster, observation)
         orphans = tuple(body["metadata"]["name"] for body in listed if is_orphan(body, cluster))
-        return Look(observation, {body["metadata"]["name"]: body for body in bodies}, orphans)
+        return Look(observation, {body["metadata"]["name"]: body for body in bodies}, applicant, orphans)
 
     def _tell(self, ref: ClusterRef, left_out: Mapping[str, tuple[str, ...]]) -> None:
         """Log once what cannot be read of LubanVMs: a newer operator may have written them."""
         for name in left_out.keys() - {name for name, parts in self._left_out.items() if left_out.get(name) == parts}:
             log.warning("parts of a LubanVM left out", cluster=str(ref), vm=name, parts=left_out[name])
         self._left_out = dict(left_out)
+
+    def _tell_of_addresses(self, ref: ClusterRef, observation: Observation) -> None:
+        """Log once which addresses do not count."""
+        complaints = frozenset(complaints_of(observation))
+        for host, uuid, why in complaints - self._complaints:
+            log.warning("address left out", cluster=str(ref), host=host, domain=uuid, why=why)
+        self._complaints = complaints
 
     def _bonds(self, cluster: LubanCluster) -> dict[str, BondObservation]:
         now = self.ports.clock.monotonic()
@@ -138,7 +156,7 @@ class Observer:
         self, cluster: LubanCluster, vms: tuple[VMRecord, ...], adopted: frozenset[str]
     ) -> tuple[HostObservation, ...]:
         awaited = {vm.host for vm in vms if vm.phase in SEEN_ON_HOST}
-        hosts = {host: host.name in awaited for host in _hosts_of(cluster, vms)}
+        hosts = {host: host.name in awaited for host in hosts_to_ask(cluster.spec, vms)}
         self.senses.hosts.follow(self._key, hosts.keys(), self.domain_changed)
         return await self.senses.hosts.look(cluster_ref(cluster), adopted, hosts)
 
@@ -242,10 +260,3 @@ def _settings_version(cluster: LubanCluster, published: Mapping[str, Published])
     if isinstance(cluster, Remains) and name in published:
         return published[name].settings_version
     return settings_version(settings_of(cluster.metadata.name, cluster.spec))
-
-
-def _hosts_of(cluster: LubanCluster, vms: tuple[VMRecord, ...]) -> list[HostRef]:
-    """Hosts of the spec, and those of VMs whose host left the spec: they must be cleaned up too."""
-    listed = {host.name: HostRef(host.name, host.uri) for host in cluster.spec.hosts}
-    others = {vm.host: HostRef(vm.host, vm.host_uri) for vm in vms if vm.host not in listed}
-    return [*listed.values(), *others.values()]

@@ -9,6 +9,7 @@ from typing import Any
 from luban.api import names
 from luban.api.cluster import LubanCluster
 from luban.api.common import ObjectMeta
+from luban.api.libvirt_uri import normal_form
 from luban.api.template import VMTemplateSpec, in_place, rolls_out
 from luban.api.vm import LubanVM, LubanVMSpec, LubanVMStatus, PhaseTransition
 from luban.core.left_out import UnreadableVM
@@ -136,8 +137,10 @@ def is_orphan(body: Mapping[str, Any], cluster: LubanCluster) -> bool:
         vm = LubanVM.parse(body)
     except UnreadableObject:
         return False
-    hosts = {(host.name, host.uri) for host in spec.hosts}
-    return (vm.spec.host, vm.spec.host_uri) in hosts and not rolls_out(vm.spec.template, spec.template.spec)
+    hosts = {(host.name, normal_form(host.uri)) for host in spec.hosts if host.uri}
+    return (vm.spec.host, normal_form(vm.spec.host_uri)) in hosts and not rolls_out(
+        vm.spec.template, spec.template.spec
+    )
 
 
 def awaits_us(body: Mapping[str, Any]) -> bool:

@@ -14,7 +14,7 @@ from luban.api.cluster_status import LubanClusterStatus
 from luban.api.common import ObjectMeta
 from luban.core.conditions import hosts_allowed
 from luban.core.memory import ClusterMemory
-from luban.core.model import ClusterRef, ConditionState, Failure, Plan
+from luban.core.model import ClusterRef, ConditionState, Failure, Observation, Plan
 from luban.core.plan import plan
 from luban.core.setbacks import memory_for
 from luban.core.state import State
@@ -25,6 +25,7 @@ from luban.render.balancer import settings_of
 from luban.runtime.adoption import Adopter
 from luban.runtime.apply import Applier, fault
 from luban.runtime.events import Event, action_events, bond_events, cluster_events
+from luban.runtime.host_use import with_refusals, with_spec
 from luban.runtime.metrics import Metrics
 from luban.runtime.observe import Look, Observer
 from luban.runtime.recorder import EventRecorder
@@ -183,32 +184,37 @@ class ClusterRuntime:
         self._uids = frozenset(str(body["metadata"]["uid"]) for body in seen.bodies.values())
         moment = self._moment()
         now = moment.wall
-        deleting = self.cluster.metadata.deletion_timestamp is not None
-        made = plan(
-            self.cluster.spec, self.cluster.metadata.name, seen.observation, self.memory, moment, deleting=deleting
-        )
+        cluster, observation = self._with_hosts(seen)
+        deleting = cluster.metadata.deletion_timestamp is not None
+        made = plan(cluster.spec, cluster.metadata.name, observation, self.memory, moment, deleting=deleting)
         if made.hosts_back:
             # A host that is back may be what was missing.
             self.applier.retries.forget()
         # Whatever of this plan is carried out below, the next one must not take it back.
         self.memory = made.memory
-        self.metrics.record(self.ref, seen.observation, made)
+        self.metrics.record(self.ref, observation, made)
         before = self.cluster.status
-        extra = (self._spec_condition(), hosts_allowed(State(seen.observation)), RECONCILED)
-        status = build_status(self.cluster, seen.observation, made, extra, moment)
+        extra = (self._spec_condition(), hosts_allowed(State(observation)), RECONCILED)
+        status = build_status(self.cluster, observation, made, extra, moment)
         self.metrics.record_conditions(self.ref, status.conditions)
         if _turned(before, status):
             self._log_decision(made)
         if _scaled(before, status):
             # Before the first VM is made or let go: a successor that is put in our place must want the same number.
             await self._write(status)
-        await self.applier.apply(self.cluster, made, seen.bodies)
+        await self.applier.apply(cluster, made, seen.bodies)
         await self._report(before, status, now)
         self.finished = made.finished
         return made.requeue_after
 
     async def _look(self) -> Look:
         return await self.observer.observe(self.cluster, self.applier.provision_failures, self.applier.action_failures)
+
+    def _with_hosts(self, seen: Look) -> tuple[LubanCluster, Observation]:
+        """The cluster and what was seen of it, with its hosts as they may be used now: nothing is decided or done by an
+        older spec or LubanHost."""
+        choice = self.observer.chooser.choose(self.cluster.spec, seen.applicant)
+        return with_spec(self.cluster, choice.spec), with_refusals(seen.observation, choice.spec, choice.refusals)
 
     def _log_decision(self, made: Plan) -> None:
         decision = made.decision

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from luban.core.usable_hosts import HostPolicy
 from luban.ports import Ports
+from luban.senses.host_registry import HostRegistry
 from luban.senses.host_reports import HostReports
 from luban.senses.hosts import HostSenses
 
@@ -17,8 +19,10 @@ class Senses:
     """What libvirt says."""
     bonds: HostReports
     """What node agents say about bonds."""
+    registry: HostRegistry
+    """What administrators say about hosts."""
 
     @classmethod
-    def of(cls, ports: Ports) -> Senses:
-        """New ones, which know nothing yet."""
-        return cls(HostSenses(ports.hypervisor, ports.clock.monotonic), HostReports())
+    def of(cls, ports: Ports, policy: HostPolicy = "Any") -> Senses:
+        """New ones, which know nothing yet. `policy`: who may say where a host is."""
+        return cls(HostSenses(ports.hypervisor, ports.clock.monotonic), HostReports(), HostRegistry(policy))

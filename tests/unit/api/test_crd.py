@@ -135,7 +135,7 @@ def test_names_columns_and_subresources() -> None:
     columns = {it["name"]: it.get("priority", 0) for it in cluster["versions"][0]["additionalPrinterColumns"]}
     assert columns == {"VMs": 0, "Balancers": 0, "Bonds": 0, "Sessions": 0, "Verdict": 0, "Phase": 1, "Age": 0}
     host_columns = [it["name"] for it in host["versions"][0]["additionalPrinterColumns"]]
-    assert host_columns == ["Bond", "Mode", "Ports", "Speed", "Since", "Reported", "Age"]
+    assert host_columns == ["Bond", "Mode", "Ports", "Speed", "Since", "Reported", "URI", "Age"]
     vm_columns = {it["name"] for it in vm["versions"][0]["additionalPrinterColumns"]}
     assert vm_columns == {"Cluster", "Host", "Phase", "Address", "Balancers", "Age"}
     assert cluster["versions"][0]["subresources"]["scale"]["specReplicasPath"] == ".spec.replicas"

@@ -40,6 +40,22 @@ def test_an_option_has_its_environment_variable(name: str, variable: str) -> Non
     assert variable in CliRunner().invoke(command, ["--help"]).output.replace("\n", "")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [([], "Any"), (["--hosts=Registered"], "Registered"), (["--hosts", "registered"], "Registered")],
+)
+def test_which_hosts_may_be_used(monkeypatch: pytest.MonkeyPatch, arguments: list[str], expected: str) -> None:
+    started: list[controller_program.Options] = []
+
+    async def run(options: controller_program.Options) -> None:
+        started.append(options)
+
+    monkeypatch.setattr(controller_program, "run", run)
+    assert CliRunner().invoke(main, ["controller", *arguments]).exit_code == 0
+    assert [it.hosts for it in started] == [expected]
+    assert CliRunner().invoke(main, ["controller", "--hosts=Some"]).exit_code == 2
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_a_program(number: signal.Signals) -> None:
     ended: list[str] = []

@@ -7,11 +7,13 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from prometheus_client import generate_latest
+from prometheus_client import CollectorRegistry, generate_latest
 from structlog.testing import capture_logs
 
 from luban.api import names
+from luban.controller.manager import Manager
 from luban.errors import TemporaryError
+from luban.runtime.metrics import Metrics
 from tests.fakes.hosts import body as lubanhost
 from tests.fakes.managed import BAD, World
 from tests.fakes.operator_harness import NAMESPACE, cluster_body
@@ -104,6 +106,45 @@ async def test_who_wakes_a_cluster() -> None:
         (lambda: world.manager.host_gone("host-b"), True),
     ]
     assert [await woken(world, change) for change, _ in hears] == [wanted for _, wanted in hears]
+
+
+def registered(name: str, **libvirt: Any) -> dict[str, Any]:
+    """A LubanHost as an administrator writes it."""
+    return {"metadata": {"name": name}, "spec": {"libvirt": {"uri": f"qemu+tls://{name}/system", **libvirt}}}
+
+
+async def test_a_lubanhost_wakes_those_that_name_it_and_those_whose_node_it_is() -> None:
+    hosts = cluster_body({})["spec"]["hosts"]
+    world = World({"hosts": [{**hosts[0], "nodeName": "rack-1"}, {**hosts[1], "uri": ""}]})
+    world.manager.host_changed(registered("host-c"))
+    await world.run(60)
+    assert world.harness.consistent(2)
+    hears = [
+        (lambda: world.manager.host_changed(registered("host-c", namespaces=["team-b"])), True),
+        (lambda: world.manager.host_changed(registered("host-c", namespaces=["team-b"])), False),
+        (lambda: world.manager.host_changed(registered("host-b", cidr="127.0.0.0/8")), True),
+        (lambda: world.manager.host_changed(registered("host-x")), False),
+        (lambda: world.manager.host_changed(registered("rack-1")), True),
+        (lambda: world.manager.host_changed(registered("rack-1", cidr="127.0.0.0/8")), False),
+        (lambda: world.manager.host_changed(lubanhost(node="rack-1")), True),
+        (lambda: world.manager.host_changed(lubanhost(node="host-b")), True),
+        (lambda: world.manager.host_changed(lubanhost(node="host-b")), False),
+        (lambda: world.manager.host_gone("host-c"), True),
+        (lambda: world.manager.host_gone("host-b"), False),
+    ]
+    assert [await woken(world, change) for change, _ in hears] == [wanted for _, wanted in hears]
+
+
+async def test_the_operators_policy_holds_for_all_its_clusters() -> None:
+    world = World()
+    world.manager = Manager(world.harness.ports(), Metrics(CollectorRegistry()), "Registered")
+    await world.run(60)
+    assert world.harness.vms() == []
+    assert world.condition("HostsAllowed")["reason"] == "InlineURIRefused"
+    for name in ("host-b", "host-c"):
+        world.manager.host_changed(registered(name))
+    await world.run(60)
+    assert world.harness.consistent(2)
 
 
 async def test_our_own_status_does_not_wake_and_a_user_does() -> None:
