@@ -12,7 +12,7 @@ from typing import Any
 import structlog
 
 from luban.api.cluster import LubanCluster
-from luban.core.model import Action, EnsureDomain, Failure, Plan
+from luban.core.model import Action, CreateVM, EnsureDomain, Failure, Plan
 from luban.errors import Conflict, LubanError, NotLeader, PermanentError, without_host
 from luban.ports import HostRef, Ports
 from luban.runtime.carry_out import Hands, failure_subject, host_of, subject
@@ -65,15 +65,21 @@ class Applier:
     """What fails again and again is tried ever more rarely."""
     _outcomes: list[Outcome] = field(default_factory=list)
     _running: dict[str, asyncio.Task[None]] = field(default_factory=dict)
+    _unseen: set[str] = field(default_factory=set)
+    """LubanVMs that are being made, or were since the last look began: no plan knows of them yet."""
     _host_slots: dict[str, asyncio.Semaphore] = field(
         default_factory=lambda: defaultdict(lambda: asyncio.Semaphore(PER_HOST))
     )
+
+    def looking(self) -> None:
+        """A look begins: it will show all that was made before."""
+        self._unseen &= self._running.keys()
 
     async def apply(self, cluster: LubanCluster, plan: Plan, bodies: Mapping[str, Mapping[str, Any]]) -> None:
         """Start what the plan asks for and is not under way, and wait a little for it."""
         self._forget_untried(plan)
         chains: dict[str, list[Action]] = defaultdict(list)
-        for action in plan.actions:
+        for action in self._without_doubles(plan.actions):
             chains[subject(action)].append(action)
         hands = Hands(self.ports, cluster, bodies, self.touched)
         started = [self._start(hands, name, chain) for name, chain in chains.items()]
@@ -83,6 +89,12 @@ class Applier:
         _, slow = await asyncio.wait(waiting, timeout=PATIENCE_SECONDS)
         for task in slow:
             task.add_done_callback(lambda _: self.on_done())
+
+    def _without_doubles(self, actions: Iterable[Action]) -> Iterable[Action]:
+        """A VM that is being made is in no observation yet: a plan would make another one in its place."""
+        if not self._unseen:
+            return actions
+        return (action for action in actions if not isinstance(action, CreateVM))
 
     def take_outcomes(self) -> list[Outcome]:
         """What ended since this was asked the last time, in that order."""
@@ -125,6 +137,8 @@ class Applier:
             return None
         task = asyncio.ensure_future(self._chain(hands, chain))
         self._running[name] = task
+        if isinstance(chain[0], CreateVM):
+            self._unseen.add(name)
         task.add_done_callback(lambda _: self._running.pop(name, None))
         return task
 

@@ -208,6 +208,7 @@ class ClusterRuntime:
         return made.requeue_after
 
     async def _look(self) -> Look:
+        self.applier.looking()
         return await self.observer.observe(self.cluster, self.applier.provision_failures, self.applier.action_failures)
 
     def _with_hosts(self, seen: Look) -> tuple[LubanCluster, Observation]:

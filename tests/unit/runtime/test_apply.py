@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
@@ -10,9 +11,10 @@ from prometheus_client import generate_latest
 from structlog.testing import capture_logs
 
 from luban.api import names
-from luban.core.model import Machine
+from luban.core.model import ClusterRef, Machine
 from luban.errors import Conflict, PermanentError, TemporaryError
 from luban.ports import HostRef
+from luban.runtime import apply
 from tests.fakes.cluster import RecordedEvent
 from tests.fakes.operator_harness import NAMESPACE, OperatorHarness
 
@@ -211,3 +213,36 @@ async def test_a_config_map_in_the_way_is_written_soon_after_it_is_gone() -> Non
     harness.api._failures.clear()
     await harness.run(60)
     assert len(members(harness)) == 3
+
+
+async def test_vms_that_are_still_being_made_are_not_made_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A slow API server: the next plans do not see them, and would make others under new names."""
+    monkeypatch.setattr(apply, "PATIENCE_SECONDS", 0.01)
+    harness = await settled(2)
+    gate, real = asyncio.Event(), harness.api.create_vm
+
+    async def slow(*arguments: Any) -> dict[str, Any]:
+        await gate.wait()
+        return await real(*arguments)
+
+    harness.api.create_vm = slow  # type: ignore[method-assign]
+    harness.change(replicas=4)
+    for _ in range(5):
+        await harness.runtime.tick()
+        harness.clock.seconds += 1.0
+    assert len(harness.vms()) == 2
+    looked = harness.api.list_vms
+
+    async def late(ref: ClusterRef) -> list[dict[str, Any]]:
+        """They are made just after the look at what there is."""
+        seen = await looked(ref)
+        gate.set()
+        for _ in range(20):
+            await asyncio.sleep(0)
+        return seen
+
+    harness.api.list_vms = late  # type: ignore[method-assign]
+    await harness.runtime.tick()
+    assert len(harness.vms()) == 4
+    await harness.run(60)
+    assert harness.consistent(4)
