@@ -14,7 +14,7 @@ import signal
 import time
 from collections import Counter
 from contextlib import AsyncExitStack, suppress
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from kubernetes.aio.client import ApiClient, CustomObjectsApi
 from bench.result import say
 from bench.support.api_witness import ApiWitness
 from bench.support.fleet_objects import IMAGE, Size, agent_of, cluster_body, cluster_name, host_name
-from bench.support.fleet_view import View
+from bench.support.fleet_view import Look, View
 from bench.support.guests import Guests
 from bench.support.mirror import Listen, nobody
 from bench.support.operators import Process
@@ -51,6 +51,26 @@ written half a minute after it changed, or a quarter of a minute later, at the n
 
 class UnsettledError(LabError):
     """It does not come to rest."""
+
+
+@dataclass
+class _Waiting:
+    """For an operator; with progress, and an end."""
+
+    operator: Process
+    patience: float
+    begun: float = field(default_factory=time.monotonic)
+    told: float = field(default_factory=time.monotonic)
+
+    def go_on(self, look: Look) -> None:
+        """Raises UnsettledError once it takes too long, with what the operator says."""
+        now = time.monotonic()
+        if now - self.told > TELL_SECONDS:
+            self.told = now
+            say(f"  {look.words()}")
+        if now - self.begun > self.patience:
+            where = self.operator.daemon.log
+            raise UnsettledError(f"{look.words()} after {self.patience:g} s: {look.why()} (log: {where})")
 
 
 class Fleet:
@@ -186,6 +206,16 @@ class Fleet:
             where = names.GROUP, names.VERSION, NAMESPACE, names.CLUSTERS, cluster_name(number)
             await objects.patch_namespaced_custom_object(*where, patch, _content_type="application/merge-patch+json")
 
+    async def serve(self, operator: Process, patience: float, *, without: str = "") -> None:
+        """Return when all VMs are Ready, whatever else the clusters say; `without`: uid of one that must be gone.
+
+        Raises UnsettledError after `patience` seconds.
+        """
+        waiting = _Waiting(operator, patience)
+        while not (look := self.view.look()).serves(self.size, without):
+            waiting.go_on(look)
+            await asyncio.sleep(LOOK_SECONDS)
+
     async def settle(
         self, operator: Process, patience: float, *, vms: int | None = None, quiet: float = QUIET_SECONDS
     ) -> None:
@@ -194,18 +224,13 @@ class Fleet:
         `vms`: how many of each cluster; None: all. Raises UnsettledError after `patience` seconds, naming what is not
         ready.
         """
-        end = time.monotonic() + patience
-        size = replace(self.size, vms=vms or self.size.vms)
-        position, quiet_since, told_at = self.api.position(), time.monotonic(), 0.0
+        waiting, size = _Waiting(operator, patience), replace(self.size, vms=vms or self.size.vms)
+        position, quiet_since = self.api.position(), time.monotonic()
         while time.monotonic() - quiet_since < quiet:
             look = self.view.look()
             if any(request.is_write for request in self.api.since(position)) or not look.is_ready(size):
                 position, quiet_since = self.api.position(), time.monotonic()
-            if time.monotonic() - told_at > TELL_SECONDS:
-                told_at = time.monotonic()
-                say(f"  {look.words()}")
-            if time.monotonic() > end:
-                raise UnsettledError(f"not settled after {patience:g} s: {look.why()} ({operator.daemon.log})")
+            waiting.go_on(look)
             await asyncio.sleep(LOOK_SECONDS)
 
     def host_calls(self) -> Counter[str]:

@@ -40,6 +40,10 @@ class Look:
         """Whether all are there, and nothing is missing."""
         return self.phases() == {"Ready": size.all_vms} and len(self.clusters) == size.clusters and not self.unready()
 
+    def serves(self, size: Size, without: str = "") -> bool:
+        """Whether all VMs are Ready, and none has the uid `without`."""
+        return self.phases() == {"Ready": size.all_vms} and all(vm["metadata"]["uid"] != without for vm in self.vms)
+
     def words(self) -> str:
         """The same for people."""
         return f"VMs: {dict(self.phases())}, clusters not ready: {len(self.unready())}"
