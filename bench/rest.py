@@ -181,7 +181,7 @@ async def make_vms(fleet: Fleet, operator: Process) -> None:
     say(f"{operator.daemon.name}: making {fleet.size.all_vms} VMs")
     begun = time.monotonic()
     await in_thread(operator.start)
-    await fleet.create()
+    await fleet.create(operator, MAKE_SECONDS)
     await fleet.serve(operator, MAKE_SECONDS)
     await in_thread(operator.daemon.stop)
     say(f"made after {time.monotonic() - begun:.0f} s")

@@ -96,7 +96,7 @@ class Story:
     async def tell(self) -> None:
         """All of them."""
         async with self.part("made"):
-            await self.fleet.create()
+            await self.fleet.create(self.operator, PATIENCE)
         async with self.part("lost and replaced"):
             for vm in _one_of_each(self.fleet.view.look().vms):
                 await self.fleet.cut_power(vm)

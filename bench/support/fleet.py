@@ -43,6 +43,8 @@ OPERATOR = "luban-operator"
 LOOK_SECONDS = 0.5
 TELL_SECONDS = 5.0
 LAG_SECONDS = 0.02
+AT_ONCE = 10
+"""Clusters whose VMs are being made. An operator that is to make a thousand at once is too busy to stay the leader."""
 QUIET_SECONDS = 15.0
 LONG_QUIET_SECONDS = 50.0
 """Whoever has written nothing for so long, while everything is ready, is done. What is not urgent in a status is
@@ -181,10 +183,17 @@ class Fleet:
         health = f"http://{self.layout.operator}:8081/healthz"
         return Process(Daemon(name, self.layout.state), tree, ["luban", *arguments], config, health)
 
-    async def create(self) -> None:
-        """Create all LubanClusters, and let each one's balancer agent say where it answers."""
+    async def create(self, operator: Process, patience: float) -> None:
+        """Create all LubanClusters, AT_ONCE at a time, and let each one's balancer agent say where it answers.
+
+        Raises UnsettledError after `patience` seconds.
+        """
+        waiting = _Waiting(operator, patience)
         await self.guests.listen(agent_of(self.layout, number) for number in range(self.size.clusters))
         for number in range(self.size.clusters):
+            while number - (look := self.view.look()).complete(self.size) >= AT_ONCE:
+                waiting.go_on(look)
+                await asyncio.sleep(LOOK_SECONDS)
             await self._announce_agent(number)
             await self._create(number)
 

@@ -40,6 +40,11 @@ class Look:
         """Whether all are there, and nothing is missing."""
         return self.phases() == {"Ready": size.all_vms} and len(self.clusters) == size.clusters and not self.unready()
 
+    def complete(self, size: Size) -> int:
+        """Clusters all of whose VMs are Ready."""
+        ready = Counter(vm["spec"]["clusterName"] for vm in self.vms if vm.get("status", {}).get("phase") == "Ready")
+        return sum(count == size.vms for count in ready.values())
+
     def serves(self, size: Size, without: str = "") -> bool:
         """Whether all VMs are Ready, and none has the uid `without`."""
         return self.phases() == {"Ready": size.all_vms} and all(vm["metadata"]["uid"] != without for vm in self.vms)
