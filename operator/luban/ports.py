@@ -73,8 +73,14 @@ class Hypervisor(Protocol):
 class Cluster(Protocol):
     """The Kubernetes API, as one cluster's runtime uses it. Bodies are wire-format dicts."""
 
-    async def list_vms(self, cluster: ClusterRef) -> list[dict[str, Any]]:
-        """LubanVM objects of the cluster, own writes included."""
+    async def begin_anew(self) -> None:
+        """Believe nothing of what was known so far: another operator may have acted meanwhile."""
+
+    async def list_vms(self, cluster: ClusterRef, *, live: bool = False) -> list[dict[str, Any]]:
+        """LubanVM objects of the cluster, own writes included. What others wrote may be seen a little later.
+
+        `live`: what others wrote is included too.
+        """
 
     async def create_vm(self, cluster: ClusterRef, body: Mapping[str, Any]) -> dict[str, Any]:
         """Create a LubanVM. Raises Conflict if the name is taken."""

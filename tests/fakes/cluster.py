@@ -140,7 +140,10 @@ class FakeCluster:
 
     # The port.
 
-    async def list_vms(self, cluster: ClusterRef) -> list[Body]:
+    async def begin_anew(self) -> None:
+        """See ports.Cluster."""
+
+    async def list_vms(self, cluster: ClusterRef, *, live: bool = False) -> list[Body]:
         """See ports.Cluster."""
         return self._do("list_vms", lambda: self._vms(cluster))
 

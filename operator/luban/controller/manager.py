@@ -218,7 +218,7 @@ class Manager:
 
         Raises LubanError.
         """
-        left = await self.ports.cluster.list_vms(ref)
+        left = await self.ports.cluster.list_vms(ref, live=True)
         self.forget(ref.uid)
         for body in left:
             self.vm_deleted(body)

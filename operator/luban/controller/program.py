@@ -110,6 +110,7 @@ async def _terms(options: Options, ports: Ports, metrics: Metrics, leader: Leade
         if leader is not None and not await leader.acquire(stop):
             return
         metrics.leading.set(1)
+        await ports.cluster.begin_anew()
         try:
             await _term(options, Manager(ports, metrics, options.hosts), leader, stop)
         finally:

@@ -103,7 +103,8 @@ class Observer:
     ) -> Look:
         """Look at everything. Raises LubanError only if the Kubernetes API does not answer."""
         ref = cluster_ref(cluster)
-        listed = await self.ports.cluster.list_vms(ref)
+        # Of a cluster that is gone nobody tells again: what is left of it must not be overlooked.
+        listed = await self.ports.cluster.list_vms(ref, live=isinstance(cluster, Gone))
         mine = is_left_of if isinstance(cluster, Gone) else belongs_to
         bodies = [body for body in listed if mine(body, cluster.metadata)]
         read = self._reader.read(bodies)

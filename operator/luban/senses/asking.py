@@ -40,6 +40,7 @@ class Answers(Generic[T]):
 class _Thread(Generic[T]):
     """One question, and what became of it so far."""
 
+    name: str
     about: Hashable
     task: asyncio.Task[T] | None = None
     begun: float = float("-inf")
@@ -95,7 +96,7 @@ class Asker(Generic[T]):
                 if thread.task is not None:
                     thread.task.cancel()
         for name, question in questions.items():
-            self._threads.setdefault(name, _Thread(question.about))
+            self._threads.setdefault(name, _Thread(name, question.about))
 
     def _collect(self) -> set[str]:
         now = self.monotonic()
@@ -143,4 +144,4 @@ class Asker(Generic[T]):
 
     def _goes_on(self, thread: _Thread[T]) -> bool:
         """Whether anybody still asks this."""
-        return any(it is thread for it in self._threads.values())
+        return self._threads.get(thread.name) is thread

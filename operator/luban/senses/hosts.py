@@ -7,8 +7,10 @@ action of ours. It waits for a host that answers slowly only once, and a little.
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import structlog
 
@@ -29,6 +31,11 @@ MEMORY_SECONDS = 5.0
 """So long a host that has not answered yet counts as it was seen last: libvirtd holds back its answers for a second or
 two while it destroys a domain. After that it is unreachable."""
 
+DOUBT_SECONDS = 1.0
+"""That all domains are gone must have been said for so long, if nothing explains it."""
+DOUBTED = -1
+"""Turn of a picture that is asked for anew by the next look, whatever happens."""
+
 Wake = Callable[[str], None]
 """Told the uuid of a domain to which something happened; empty: the connection was lost."""
 
@@ -48,12 +55,16 @@ class Picture:
 
     def of(self, cluster: ClusterRef, adopted: Collection[str]) -> dict[str, DomainRecord]:
         """Domains of a cluster, and those of its adopted VMs, which bear the mark of another one of its name."""
-        namesake = ClusterRef(cluster.namespace, cluster.name)
-        return {
-            uuid: it.record
-            for uuid, it in self.domains.items()
-            if it.owner.covers(cluster) or (uuid in adopted and it.owner.covers(namesake))
-        }
+        namesakes = self._by_name.get((cluster.namespace, cluster.name), {})
+        return {uuid: it.record for uuid, it in namesakes.items() if it.owner.covers(cluster) or uuid in adopted}
+
+    @cached_property
+    def _by_name(self) -> Mapping[tuple[str, str], Mapping[str, MarkedDomain]]:
+        """The domains by namespace and name of their cluster: hundreds of clusters may look at one picture."""
+        found: defaultdict[tuple[str, str], dict[str, MarkedDomain]] = defaultdict(dict)
+        for uuid, it in self.domains.items():
+            found[it.owner.namespace, it.owner.name][uuid] = it
+        return found
 
 
 class HostSense:
@@ -67,6 +78,13 @@ class HostSense:
         self._unanswered: float | None = None
         """Since when a question is without an answer; None: none is."""
         self._turn = 0
+        self._explained = 0
+        """How often something happened after which domains may be gone: not that a connection was lost."""
+        self._known: Mapping[str, MarkedDomain] = {}
+        """What was there when the host last told of anything, or was believed that there is nothing."""
+        self._known_explained = 0
+        self._vanished: float | None = None
+        """Since when it says that there is nothing, which is not believed yet."""
         self._words = SteadyWords()
         self._leave = hypervisor.watch(host, self._happened)
 
@@ -88,6 +106,7 @@ class HostSense:
     def touch(self) -> None:
         """Something was done here: what is known is too old from now on."""
         self._turn += 1
+        self._explained += 1
 
     async def look(self, cluster: ClusterRef, adopted: Collection[str], *, hasty: bool) -> HostObservation:
         """The host as one cluster sees it."""
@@ -100,16 +119,22 @@ class HostSense:
         return HostObservation(name, True, domains=picture.of(cluster, adopted))
 
     async def _bring_up_to_date(self, oldest: float) -> None:
+        # An answer that came after everybody had gone may be of any age: it counts, and is looked at like any other.
+        self._collect()
         if self._asking is None:
             if self._holds(oldest):
                 return
             self._asking = asyncio.ensure_future(self._ask())
-        asking = self._asking
-        await asyncio.wait({asking}, timeout=max(0.0, PATIENCE_SECONDS - self._silent_for()))
-        if asking is self._asking and asking.done():
-            self._asking = None
-            if not asking.cancelled():
-                asking.result()
+        await asyncio.wait({self._asking}, timeout=max(0.0, PATIENCE_SECONDS - self._silent_for()))
+        self._collect()
+
+    def _collect(self) -> None:
+        """Whether a question has been answered meanwhile. Raises what none of us can handle."""
+        if self._asking is None or not self._asking.done():
+            return
+        ended, self._asking = self._asking, None
+        if not ended.cancelled():
+            ended.result()
 
     def _holds(self, oldest: float) -> bool:
         picture = self._picture
@@ -122,17 +147,31 @@ class HostSense:
         return 0.0 if self._unanswered is None else self._monotonic() - self._unanswered
 
     async def _ask(self) -> None:
-        """Until nothing happened while it was asked. What was heard holds meanwhile."""
-        while True:
+        """Once more if something happened while it was asked: not for ever, as something may happen all the time."""
+        for _ in range(2):
             self._picture = await self._answer()
             if self._picture.turn == self._turn:
                 return
 
     async def _answer(self) -> Picture:
-        """What the host says. That all is gone is believed only when it is said twice."""
+        """What the host says.
+
+        That all is gone, and nothing that happened explains it, is believed only when it has been said for a while: a
+        daemon that was just started may not have read its domains yet.
+        """
+        explained = self._explained
         heard = await self._question()
-        vanished = self._picture is not None and self._picture.domains and not (heard.domains or heard.error)
-        return await self._question() if vanished else heard
+        if heard.error:
+            return heard
+        if heard.domains or not self._known or explained != self._known_explained:
+            self._known, self._known_explained, self._vanished = heard.domains, explained, None
+            return heard
+        if self._vanished is None:
+            self._vanished = heard.at
+        if heard.at - self._vanished >= DOUBT_SECONDS:
+            self._known, self._vanished = {}, None
+            return heard
+        return replace(heard, domains=self._known, turn=DOUBTED)
 
     async def _question(self) -> Picture:
         at, turn = self._monotonic(), self._turn
@@ -155,7 +194,8 @@ class HostSense:
         return Picture(at, turn, domains)
 
     def _happened(self, uuid: str) -> None:
-        self.touch()
+        self._turn += 1
+        self._explained += bool(uuid)
         for wake in list(self._followers.values()):
             wake(uuid)
 

@@ -28,8 +28,8 @@ def vm(name: str, version: int, *, uid: str = "", cluster: str = "luban", **meta
     return {"kind": "LubanVM", "metadata": {**known, **metadata}, "spec": {"clusterName": cluster}}
 
 
-def config_map(version: int, **labels: str) -> Body:
-    known = {"namespace": "shop", "name": "b", "uid": "uid-b", "resourceVersion": str(version)}
+def config_map(version: int, name: str = "b", **labels: str) -> Body:
+    known = {"namespace": "shop", "name": name, "uid": f"uid-{name}", "resourceVersion": str(version)}
     return {"metadata": {**known, "labels": labels}, "data": {"version": str(version)}}
 
 
@@ -78,7 +78,7 @@ class Server:
 
 
 def cache_of(server: Server, namespaces: Sequence[str] = ()) -> Cache:
-    return Cache(cast(Transport, server), namespaces)
+    return Cache(cast(Transport, server), cast(Transport, server), namespaces)
 
 
 async def listed(cache: Cache) -> dict[str, str]:
@@ -142,6 +142,49 @@ async def test_what_we_removed_does_not_come_back(answer: Body) -> None:
     server.tell("DELETED", vm("a", 20))
     server.tell("ADDED", vm("a", 21, uid="another"))
     assert await listed(cache) == {"a": "21"}
+
+
+async def test_an_answer_that_comes_after_the_news_of_its_end_raises_no_ghost() -> None:
+    """The loop was busy, and the watch was read first."""
+    server, cache = await followed(vm("a", 5))
+    server.tell("MODIFIED", vm("a", 20))
+    server.tell("DELETED", vm("a", 21))
+    await asyncio.sleep(0.01)
+    server.answer = vm("a", 20)
+    await cache.send(Call("patch", VMS.status, "shop", "a", body={}))
+    assert await listed(cache) == {}
+
+
+async def test_what_the_api_server_does_not_know_is_not_known_here() -> None:
+    _, cache = await followed(vm("a", 5))
+    with pytest.raises(NotFound):
+        await cache.send(Call("patch", VMS.status, "shop", "a", body={}))
+    assert await listed(cache) == {}
+
+
+async def test_a_new_term_believes_nothing() -> None:
+    """A watch may have been dead for a while, and another operator have acted."""
+    server, cache = await followed(vm("a", 5))
+    server.bodies, server.version = [vm("b", 30)], 40
+    await cache.begin_anew()
+    assert [it["metadata"]["name"] for it in (await cache.send(MINE))["items"]] == ["b"]
+    assert await listed(cache) == {"b": "30"}
+    await cache.close()
+
+
+async def test_only_a_balancers_config_map_is_kept() -> None:
+    """A label is easily written: what others hang it on takes no memory."""
+    server, cache = await followed()
+    read = Call("get", CONFIG_MAPS, "shop", "b", may_lag=True)
+    server.answer = config_map(7, **{names.LABEL_CLUSTER: "luban"})
+    await cache.send(read)
+    await asyncio.sleep(0.01)
+    (informer,) = (it for (resource, _), it in cache._informers.items() if resource == CONFIG_MAPS)
+    server.tell("ADDED", config_map(11, **{names.LABEL_CLUSTER: "luban"}))
+    await asyncio.sleep(0.01)
+    assert informer.store.get("shop", "b") is None
+    assert informer.scope.page < 100
+    await cache.close()
 
 
 async def test_one_of_its_name_that_was_made_anew_stays() -> None:
@@ -210,13 +253,14 @@ async def test_that_something_is_not_there_is_asked_of_the_api_server() -> None:
     for _ in range(2):
         assert (await cache.send(read))["data"] == {"version": "7"}
     assert server.reads() == 3
-    server.answer = config_map(8, **{names.LABEL_CLUSTER: "luban"})
-    await cache.send(Call("patch", CONFIG_MAPS, "shop", "b", body={}))
+    server.answer = config_map(18, name="luban-balancer-0", **{names.LABEL_CLUSTER: "luban"})
+    await cache.send(Call("patch", CONFIG_MAPS, "shop", "luban-balancer-0", body={}))
     await asyncio.sleep(0.01)
-    assert (await cache.send(read))["data"] == {"version": "8"}
-    assert server.reads() == 4
-    assert (await cache.send(Call("get", CONFIG_MAPS, "shop", "b")))["data"] == {"version": "8"}
-    assert server.reads() == 5, "who is about to write must not lag"
+    read = Call("get", CONFIG_MAPS, "shop", "luban-balancer-0", may_lag=True)
+    assert (await cache.send(read))["data"] == {"version": "18"}
+    assert server.reads() == 3
+    assert (await cache.send(Call("get", CONFIG_MAPS, "shop", "luban-balancer-0")))["data"] == {"version": "18"}
+    assert server.reads() == 4, "who is about to write must not lag"
 
 
 async def test_namespaces_are_followed_one_by_one_where_the_operator_has_its_own() -> None:

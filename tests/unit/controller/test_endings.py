@@ -69,9 +69,9 @@ async def slow_tick(world: World) -> asyncio.Task[bool]:
     """The cluster's loop, in the middle of a tick."""
     real = world.api.list_vms
 
-    async def waits(cluster: ClusterRef) -> list[dict[str, Any]]:
+    async def waits(cluster: ClusterRef, **how: bool) -> list[dict[str, Any]]:
         await asyncio.sleep(5)
-        return await real(cluster)
+        return await real(cluster, **how)
 
     loop = asyncio.ensure_future(world.manager.reconcile(world.body(), asyncio.Event()))
     await asyncio.sleep(60)

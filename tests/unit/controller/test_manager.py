@@ -202,13 +202,13 @@ async def test_two_loops_of_one_cluster_take_turns() -> None:
     world = World()
     real, inside, most = world.api.list_vms, 0, 0
 
-    async def counted(*arguments: Any) -> Any:
+    async def counted(*arguments: Any, **how: bool) -> Any:
         nonlocal inside, most
         inside += 1
         most = max(most, inside)
         await asyncio.sleep(0.1)
         inside -= 1
-        return await real(*arguments)
+        return await real(*arguments, **how)
 
     world.api.list_vms = counted  # type: ignore[method-assign]
     await asyncio.gather(world.run(10), world.run(20))

@@ -18,6 +18,7 @@ from luban.core.clocks import AWAY_SECONDS
 from luban.core.deletion import BUSY_SECONDS
 from luban.core.departures import MAX_SURGE
 from luban.core.drain import SILENCE_SECONDS
+from luban.core.left_out import Refusal
 from luban.core.memory import ClusterMemory, Entered, Setback
 from luban.core.model import (
     Action,
@@ -249,6 +250,17 @@ class TestRollout:
         story.go(600)
         assert {vm.template.domain.cpu.cores for vm in story.world.vms.values()} == {2}
         assert (story.fewest, story.most) == (2, 3)
+
+    def test_room_on_a_host_that_may_not_be_used_is_not_waited_for(self) -> None:
+        """An administrator may never give it back: as on one that is cordoned, one VM at a time makes room."""
+        hosts = [{"name": "host-b", "vms": {"max": 2}}, {"name": "host-c", "vms": {"min": 0, "max": 2}}]
+        story = Story.told(hosts=[hosts[0], {**hosts[1], "cordoned": True}])
+        story.world.change_host("host-c", cordoned=False)
+        story.world.machines["host-c"].refusal = Refusal("NamespaceNotAllowed", "not for this namespace")
+        story.world.new_template()
+        story.go(600)
+        assert {vm.template.domain.cpu.cores for vm in story.world.vms.values()} == {2}
+        assert (story.hosts(), story.fewest) == (["host-b", "host-b"], 1)
 
     def test_room_on_a_silent_host_is_waited_for(self) -> None:
         """Nothing goes before its successor serves, if only a host had to speak again for one to fit."""

@@ -233,9 +233,9 @@ async def test_vms_that_are_still_being_made_are_not_made_twice(monkeypatch: pyt
     assert len(harness.vms()) == 2
     looked = harness.api.list_vms
 
-    async def late(ref: ClusterRef) -> list[dict[str, Any]]:
+    async def late(ref: ClusterRef, **how: bool) -> list[dict[str, Any]]:
         """They are made just after the look at what there is."""
-        seen = await looked(ref)
+        seen = await looked(ref, **how)
         gate.set()
         for _ in range(20):
             await asyncio.sleep(0)

@@ -83,7 +83,7 @@ async def test_causes_that_take_turns_are_no_storm_of_writes() -> None:
     harness = await settled()
     errors = itertools.cycle([TemporaryError("Timeout", "10 s"), TemporaryError("Unavailable", "503"), FORBIDDEN])
 
-    async def fails(*_: Any) -> Any:
+    async def fails(*_: Any, **__: Any) -> Any:
         raise next(errors)
 
     harness.api.list_vms = fails  # type: ignore[method-assign]

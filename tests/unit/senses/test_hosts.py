@@ -10,10 +10,10 @@ import pytest
 from luban.core.model import ClusterRef, DomainRecord, HostObservation
 from luban.errors import HostUnreachable
 from luban.ports import HostRef, MarkedDomain
-from luban.senses.hosts import FRESH_SECONDS, HASTY_SECONDS, MEMORY_SECONDS, PATIENCE_SECONDS, HostSenses
+from luban.senses.hosts import DOUBT_SECONDS, FRESH_SECONDS, HASTY_SECONDS, MEMORY_SECONDS, PATIENCE_SECONDS, HostSenses
 from tests.fakes.hypervisor import FakeHypervisor
 
-pytestmark = pytest.mark.looptime(end=600)
+pytestmark = pytest.mark.looptime(end=3600)
 
 HOST = HostRef("host-b", "qemu+tls://host-b/system")
 ONE, OTHER = ClusterRef("shop", "one", "1"), ClusterRef("shop", "other", "2")
@@ -122,20 +122,79 @@ async def test_what_happens_while_it_is_asked_is_asked_for_behind() -> None:
     scene.senses.touch(HOST)
     scene.daemon.answers.set()
     assert not (await looking).domains
-    assert scene.daemon.asked == 3, "that all is gone is said twice"
+    assert scene.daemon.asked == 2
 
 
-async def test_that_all_is_gone_is_believed_when_it_is_said_twice() -> None:
+@pytest.mark.parametrize("fails_first", [False, True])
+async def test_that_all_is_gone_is_believed_when_it_has_been_said_for_a_while(fails_first: bool) -> None:
+    """A libvirtd that was just started may not have read its domains yet."""
     scene = Scene()
     await scene.look()
     scene.daemon.domains = {}
-    scene.senses.touch(HOST)
-    asked = scene.daemon.asked
+    if fails_first:
+        scene.daemon.errors = [HostUnreachable("HostUnreachable", "connection reset")]
+        scene.event("")
+        assert not (await scene.look()).reachable
+    await asyncio.sleep(FRESH_SECONDS + 0.1)
+    for _ in range(2):
+        seen = await scene.look()
+        assert (seen.reachable, seen.domains.keys()) == (True, {"a"})
+        await asyncio.sleep(DOUBT_SECONDS / 2)
     assert not (await scene.look()).domains
-    assert scene.daemon.asked == asked + 2
+    asked = scene.daemon.asked
+    await scene.look()
+    assert scene.daemon.asked == asked, "there is nothing to doubt any more"
+
+
+async def test_one_that_was_doubted_and_comes_back_was_never_gone() -> None:
+    scene = Scene()
+    await scene.look()
+    for domains in ({}, DOMAINS, {}):
+        scene.daemon.domains = domains
+        await asyncio.sleep(FRESH_SECONDS + 0.1)
+        assert (await scene.look()).domains.keys() == {"a"}
+
+
+@pytest.mark.parametrize("own", [True, False], ids=["own-action", "event"])
+async def test_what_happened_explains_that_all_is_gone(own: bool) -> None:
+    scene = Scene()
+    await scene.look()
+    scene.daemon.domains = {}
+    if own:
+        scene.senses.touch(HOST)
+    else:
+        scene.event("a")
+    assert not (await scene.look()).domains
+
+
+async def test_an_answer_that_came_late_is_as_old_as_it_is() -> None:
+    """Nobody looked for a while after it had come: what happened since is asked for."""
+    scene = Scene()
+    await scene.look()
+    scene.daemon.answers.clear()
     scene.senses.touch(HOST)
     await scene.look()
-    assert scene.daemon.asked == asked + 3, "there is nothing to doubt any more"
+    scene.daemon.answers.set()
+    await asyncio.sleep(600)
+    asked = scene.daemon.asked
+    scene.daemon.domains = {"a": DOMAINS["a"], "b": DOMAINS["b"]}
+    await scene.look()
+    assert scene.daemon.asked == asked + 1
+
+
+async def test_a_host_where_something_happens_all_the_time_is_asked_in_turns() -> None:
+    scene = Scene()
+    real = scene.daemon.list_domains
+
+    async def busy(host: HostRef) -> dict[str, MarkedDomain]:
+        said = await real(host)
+        scene.event("b")
+        return said
+
+    scene.daemon.list_domains = busy  # type: ignore[method-assign]
+    begun = monotonic()
+    assert (await scene.look()).reachable
+    assert (monotonic(), scene.daemon.asked) == (begun, 2)
 
 
 async def test_a_host_that_hangs_is_waited_for_once_and_remembered_for_a_while() -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from luban.adapters.kubernetes_api.calls import CONFIG_MAPS, LEASES, VMS, Call, Resource
 from luban.adapters.kubernetes_api.informer import Body, Informer, Scope
 from luban.adapters.kubernetes_api.transport import Transport
 from luban.api import names
+from luban.errors import NotFound
 
 CLUSTER_FIELD = "spec.clusterName="
 """Field selector of LubanVMs by their cluster."""
@@ -19,11 +21,20 @@ def _cluster_of(body: Mapping[str, Any]) -> str:
     return str(body["spec"]["clusterName"])
 
 
+CONFIG_MAP_PAGE = 20
+"""ConfigMaps in one answer: each may have a megabyte."""
+
+
+def _is_balancers(body: Mapping[str, Any]) -> bool:
+    labels = body["metadata"].get("labels") or {}
+    return bool(body["metadata"]["name"] == names.balancer_name(labels.get(names.LABEL_CLUSTER, ""), 0))
+
+
 WATCHED: Mapping[Resource, Scope] = {
     VMS: Scope(VMS, "", group=_cluster_of),
-    # Not everybody's: those that bear the label of a cluster.
-    CONFIG_MAPS: Scope(CONFIG_MAPS, "", names.LABEL_CLUSTER),
-    LEASES: Scope(LEASES, "", names.LABEL_CLUSTER),
+    # Not everybody's: those that bear the label of a cluster, and the name that one of it has.
+    CONFIG_MAPS: Scope(CONFIG_MAPS, "", names.LABEL_CLUSTER, keeps=_is_balancers, page=CONFIG_MAP_PAGE),
+    LEASES: Scope(LEASES, "", names.LABEL_CLUSTER, keeps=_is_balancers),
 }
 """What is followed, in all namespaces."""
 
@@ -34,8 +45,9 @@ class Cache:
     `namespaces`: those that the operator looks after; empty: all. A resource is followed from its first such call on.
     """
 
-    def __init__(self, transport: Transport, namespaces: Sequence[str] = ()) -> None:
-        self._transport = transport
+    def __init__(self, transport: Transport, watches: Transport, namespaces: Sequence[str] = ()) -> None:
+        """`watches`: a transport of their own, as each holds a connection for as long as it lasts."""
+        self._transport, self._watches = transport, watches
         self._everywhere = not namespaces
         self._informers: dict[tuple[Resource, str], Informer] = {}
 
@@ -43,14 +55,24 @@ class Cache:
         """See Transport.send. What is answered from here is not to be changed."""
         if call.may_lag and (known := self._known(call)) is not None:
             return known
-        answer = await self._transport.send(call)
+        try:
+            answer = await self._transport.send(call)
+        except NotFound:
+            self._evict(call)
+            raise
         if call.writes:
             self._merge(call, answer)
         return answer
 
+    async def begin_anew(self) -> None:
+        """Believe nothing of what was known: a watch may have been dead for a while without anybody's noticing."""
+        informers, self._informers = self._informers, {}
+        await asyncio.gather(*(informer.close() for informer in informers.values()))
+
     async def close(self) -> None:
         """Follow no more, and close all connections."""
-        await asyncio.gather(*(informer.close() for informer in self._informers.values()))
+        await self.begin_anew()
+        await self._watches.close()
         await self._transport.close()
 
     def _known(self, call: Call) -> dict[str, Any] | None:
@@ -68,16 +90,27 @@ class Cache:
         key = (call.resource, where)
         if key not in self._informers:
             scope = WATCHED[call.resource]
-            self._informers[key] = Informer(self._transport, Scope(scope.resource, where, scope.selector, scope.group))
+            self._informers[key] = Informer(self._watches, replace(scope, namespace=where))
         return self._informers[key]
 
     def _merge(self, call: Call, answer: Body) -> None:
         """Our own write is known before the watch tells of it."""
-        resource = Resource(call.resource.group, call.resource.version, call.resource.plural)
-        informer = self._informers.get((resource, "" if self._everywhere else call.namespace))
+        informer = self._following(call)
         if informer is None:
             return
         if answer.get("kind") == "Status":
             informer.store.remove(call.namespace, call.name, str((answer.get("details") or {}).get("uid")))
-        elif resource == VMS or names.LABEL_CLUSTER in (answer["metadata"].get("labels") or {}):
-            informer.store.put(answer)
+        else:
+            informer.merge(answer)
+
+    def _evict(self, call: Call) -> None:
+        """The API server says that something is not there."""
+        informer = self._following(call)
+        known = informer.store.get(call.namespace, call.name) if informer is not None else None
+        if informer is not None and known is not None:
+            informer.store.remove(call.namespace, call.name, known["metadata"]["uid"])
+
+    def _following(self, call: Call) -> Informer | None:
+        """Who follows what a call is about; None: nobody."""
+        resource = Resource(call.resource.group, call.resource.version, call.resource.plural)
+        return self._informers.get((resource, "" if self._everywhere else call.namespace))

@@ -31,6 +31,8 @@ from luban.errors import Conflict, NotFound, PermanentError
 REPORTER = "luban.cloud/operator"
 """Events name it as their source."""
 EDIT_ATTEMPTS = 5
+MOST_WATCHES = 10_000
+"""Connections of watches: three for each namespace, where the operator looks after some alone."""
 _NOTE_LIMIT = 1024
 """Characters that an Event's message may have."""
 
@@ -51,7 +53,10 @@ async def connect(
     by watches instead of being read each time; None: none are. Raises PermanentError InvalidKubeconfig.
     """
     transport = await open_transport(kubeconfig, context, may_write=may_write)
-    return KubernetesCluster(transport if follow is None else Cache(transport, follow))
+    if follow is None:
+        return KubernetesCluster(transport)
+    watches = await open_transport(kubeconfig, context, connections=MOST_WATCHES)
+    return KubernetesCluster(Cache(transport, watches, follow))
 
 
 class KubernetesCluster:
@@ -64,13 +69,18 @@ class KubernetesCluster:
         """Close all connections."""
         await self._transport.close()
 
-    async def list_vms(self, cluster: ClusterRef) -> list[dict[str, Any]]:
+    async def begin_anew(self) -> None:
+        """Believe nothing of what was known."""
+        if isinstance(self._transport, Cache):
+            await self._transport.begin_anew()
+
+    async def list_vms(self, cluster: ClusterRef, *, live: bool = False) -> list[dict[str, Any]]:
         """LubanVM objects of the cluster, by the field that cannot change: a label that somebody takes off hides none.
 
         It shows every write of ours: a LIST without a resourceVersion is consistent, and a watch is merged with them.
         """
         query = {"fieldSelector": f"{CLUSTER_FIELD}{cluster.name}"}
-        answer = await self._transport.send(Call("list", VMS, cluster.namespace, query=query, may_lag=True))
+        answer = await self._transport.send(Call("list", VMS, cluster.namespace, query=query, may_lag=not live))
         return list(answer["items"])
 
     async def create_vm(self, cluster: ClusterRef, body: Mapping[str, Any]) -> dict[str, Any]:

@@ -32,7 +32,7 @@ GAP_SECONDS = 2.0
 """So long between two watches what is known still holds."""
 FIRST_PAUSE, LAST_PAUSE = 0.5, 30.0
 """Seconds before a watch that failed is opened anew: doubled with each further failure in a row."""
-LIST_LIMIT = "500"
+PAGE = 500
 """Objects in one answer to a list; the rest follows in further ones."""
 
 
@@ -47,6 +47,10 @@ class Scope:
     """Label selector; empty: all of them."""
     group: Callable[[Mapping[str, Any]], str] = lambda _body: ""
     """What objects are looked up by, within their namespace."""
+    keeps: Callable[[Mapping[str, Any]], bool] = lambda _body: True
+    """Whether an object is one of those that are asked for. Others take no memory, whoever made them."""
+    page: int = PAGE
+    """Objects in one answer to a list."""
 
     def __str__(self) -> str:
         return f"{self.resource} in {self.namespace or 'all namespaces'}"
@@ -74,6 +78,9 @@ class Store:
         """An object as it was read, written or told of. What is older than what is known changes nothing."""
         metadata = body["metadata"]
         known = self.get(metadata["namespace"], metadata["name"])
+        if not self.scope.keeps(body):
+            self._drop(known)
+            return
         if metadata["uid"] in self._gone or (known is not None and version_of(known) >= version_of(body)):
             return
         if metadata.get("deletionTimestamp") and not metadata.get("finalizers"):
@@ -137,6 +144,11 @@ class Informer:
         self._until = float("-inf")
         self._task = asyncio.ensure_future(self._run())
 
+    def merge(self, body: Body) -> None:
+        """An answer to a write of ours. What the watch has told by now is not undone by it."""
+        if not self._version or version_of(body) > int(self._version):
+            self.store.put(body)
+
     @property
     def current(self) -> bool:
         """Whether what is known holds now."""
@@ -186,9 +198,9 @@ class Informer:
         bodies: list[Body] = []
         going_on: dict[str, str] = {}
         while True:
-            query = {**self._query(), "limit": LIST_LIMIT, **going_on}
+            query = {**self._query(), "limit": str(self.scope.page), **going_on}
             answer = await self._transport.send(Call("list", self.scope.resource, self.scope.namespace, query=query))
-            bodies += answer["items"]
+            bodies += filter(self.scope.keeps, answer["items"])
             if not (token := answer["metadata"].get("continue")):
                 break
             going_on = {"continue": token}

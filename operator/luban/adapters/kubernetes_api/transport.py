@@ -162,8 +162,9 @@ async def open_transport(
     *,
     deadline: float = DEADLINE,
     may_write: Callable[[], bool] = lambda: True,
+    connections: int | None = None,
 ) -> Transport:
-    """Read credentials; nothing is sent yet.
+    """Read credentials; nothing is sent yet. `connections`: at most so many at a time; None: the client's own limit.
 
     `kubeconfig` is a path. None: $KUBECONFIG, else inside a Pod its ServiceAccount, else ~/.kube/config.
     Raises PermanentError InvalidKubeconfig.
@@ -172,6 +173,8 @@ async def open_transport(
         configuration = _from_pod()
     else:
         configuration = await _from_file(kubeconfig_path(kubeconfig), context)
+    if connections is not None:
+        configuration.connection_pool_maxsize = connections
     return Transport(ApiClient(configuration), deadline=deadline, may_write=may_write)
 
 
