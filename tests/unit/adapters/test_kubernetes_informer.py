@@ -129,8 +129,9 @@ async def test_an_own_write_is_seen_at_once_and_undone_by_nothing_older() -> Non
     [
         {"kind": "Status", "details": {"uid": "uid-a"}},
         vm("a", 20, deletionTimestamp="2026-01-01T00:00:00Z", finalizers=[]),
+        vm("a", 5, deletionTimestamp="2026-01-01T00:00:00Z", finalizers=[]),
     ],
-    ids=["deleted", "released"],
+    ids=["deleted", "released", "released-with-the-version-from-before"],
 )
 async def test_what_we_removed_does_not_come_back(answer: Body) -> None:
     server, cache = await followed(vm("a", 5))

@@ -81,10 +81,10 @@ class Store:
         if not self.scope.keeps(body):
             self._drop(known)
             return
-        if metadata["uid"] in self._gone or (known is not None and version_of(known) >= version_of(body)):
-            return
-        if metadata.get("deletionTimestamp") and not metadata.get("finalizers"):
+        if _is_gone(body):
             self.remove(metadata["namespace"], metadata["name"], metadata["uid"])
+            return
+        if metadata["uid"] in self._gone or (known is not None and version_of(known) >= version_of(body)):
             return
         self._drop(known)
         # A third of an object, which nobody reads.
@@ -126,6 +126,11 @@ class Store:
             del self._groups[key]
 
 
+def _is_gone(body: Mapping[str, Any]) -> bool:
+    """Whether nothing keeps an object that is to be deleted: whoever shows it has just taken away what did."""
+    return bool(body["metadata"].get("deletionTimestamp")) and not body["metadata"].get("finalizers")
+
+
 def version_of(body: Mapping[str, Any]) -> int:
     """An object's resourceVersion: one of the same resource that is greater is later (Kubernetes promises it since
     1.35, and etcd's revisions always were)."""
@@ -146,7 +151,8 @@ class Informer:
 
     def merge(self, body: Body) -> None:
         """An answer to a write of ours. What the watch has told by now is not undone by it."""
-        if not self._version or version_of(body) > int(self._version):
+        # One that this write ended keeps the version it had before.
+        if _is_gone(body) or not self._version or version_of(body) > int(self._version):
             self.store.put(body)
 
     @property
