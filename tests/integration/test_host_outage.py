@@ -26,7 +26,7 @@ def test_a_knock_is_answered_or_the_port_is_closed() -> None:
         port = server.getsockname()[1]
         host = HostRef("host-b", f"qemu+tls://127.0.0.1:{port}/system")
         knock(host)
-    with pytest.raises(NotReached, match=f"host-b .*TCP port {port} is closed"):
+    with pytest.raises(NotReached, match=f"host-b: .*TCP port {port} is closed"):
         knock(host)
 
 
