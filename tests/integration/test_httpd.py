@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
+import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 from collections.abc import AsyncIterator, Iterator
@@ -15,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from luban.adapters.apache_httpd.connections import open_connections
-from luban.adapters.apache_httpd.process import Httpd, LogTail, find_httpd
+from luban.adapters.apache_httpd.process import Httpd, LogTail, Outliving, find_httpd
 from luban.balancer_agent.slots import SETTLE_SECONDS
 from luban.errors import ConfigurationRefused, PermanentError, TemporaryError
 from luban.render.httpd import AgentSettings, SlotLine, plain_config, slot_host, slotted_config
@@ -92,6 +95,16 @@ async def plain_httpd(stage: HttpdHarness) -> AsyncIterator[None]:
     finally:
         process.terminate()
         process.wait()
+
+
+def test_a_program_that_outlives_us_is_let_go_of_in_silence() -> None:
+    """Warnings are errors, and one of the garbage collector would be raised in whichever test runs then."""
+    process = Outliving(["sleep", "60"])
+    pid = process.pid
+    del process
+    gc.collect()
+    os.kill(pid, signal.SIGKILL)
+    assert os.waitpid(pid, 0)[0] == pid
 
 
 @contextlib.contextmanager

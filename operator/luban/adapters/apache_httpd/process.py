@@ -51,6 +51,17 @@ def find_httpd(given: str = "") -> str:
     raise PermanentError("HttpdNotFound", f"no httpd at {given or ', '.join(BINARIES)}: install apache2-bin")
 
 
+class Outliving(subprocess.Popen[bytes]):
+    """A program that may run on when we let go of it, as an httpd does until the next agent adopts it.
+
+    Popen takes that for an oversight, and warns whenever the garbage is collected.
+    """
+
+    def __del__(self) -> None:
+        if self._child_created and self.poll() is None:  # type: ignore[attr-defined]
+            self.returncode = 0
+
+
 class Httpd:
     """One httpd with its folder, whose path has neither spaces nor colons (see luban.render.httpd.Runtime).
 
@@ -119,7 +130,7 @@ class Httpd:
         errors = self.folder / STDERR_LOG
         try:
             with errors.open("wb") as file:
-                self._process = subprocess.Popen(
+                self._process = Outliving(
                     [self._binary, "-f", str(self.config), "-DFOREGROUND"],
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
