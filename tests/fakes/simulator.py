@@ -157,6 +157,8 @@ class Machine:
     """A KVM host."""
 
     reachable: bool = True
+    silent_since: float | None = None
+    """Since when it does not answer."""
     domains: dict[str, Domain] = field(default_factory=dict)
     overlays: set[str] = field(default_factory=set)
     refuses: Failure | None = None
@@ -234,6 +236,7 @@ class World:
 
     def _settle(self) -> None:
         for machine in self.machines.values():
+            machine.silent_since = None if machine.reachable else machine.silent_since or self.now
             for domain in machine.domains.values():
                 if domain.state == "ShuttingDown" and domain.off_at <= self.now:
                     domain.state = "Off"

@@ -124,10 +124,10 @@ def _with_strangers(
 ) -> tuple[Member, ...]:
     """Our members and those of the ConfigMap that no LubanVM of ours stands for, by name.
 
-    They are drained, not dropped, once nobody needs them.
+    They are drained, not dropped, once nobody needs them; one whose domain has ended serves nobody and goes at once.
     """
-    unknown = current.keys() - {vm.name for vm in state.vms}
-    strangers = [current[name] for name in unknown if current[name].state != "Disabled"]
+    unknown = [current[name] for name in current.keys() - {vm.name for vm in state.vms}]
+    strangers = [it for it in unknown if it.state != "Disabled" and it.address not in state.dead_addresses]
     if needed:
         kept = strangers
     else:

@@ -38,6 +38,11 @@ class State:
         return tuple((host.name, host.domains[uuid]) for host, uuid in unknown)
 
     @cached_property
+    def dead_addresses(self) -> frozenset[str]:
+        """Addresses of strays whose domains have ended: nobody is served there any more."""
+        return frozenset(domain.address for _, domain in self.strays if domain.state not in RUNNING_STATES) - {""}
+
+    @cached_property
     def domain_addresses(self) -> frozenset[str]:
         """Addresses that the cluster's domains hold, whether a LubanVM stands for them or not."""
         return frozenset(

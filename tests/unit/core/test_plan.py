@@ -880,6 +880,19 @@ class TestStrays:
         assert "Draining" in states
         assert len(story.serving()) == 3
 
+    def test_one_that_has_ended_serves_nobody_and_goes_whoever_is_missing(self) -> None:
+        story = Story.told(serving=3)
+        torn = story.vm_on("host-b")
+        del story.world.vms[torn.name]
+        story.world.machines["host-b"].refuses = story.world.machines["host-c"].refuses = NO_IMAGE
+        story.go(30)
+        assert torn.name in story.world.proxies[BALANCER].enabled()
+        story.world.domains()[torn.uid].state = "Crashed"
+        story.go(10)
+        assert torn.name not in story.world.proxies[BALANCER].enabled()
+        story.go(2 * STRAY_SECONDS)
+        assert torn.uid not in story.world.domains()
+
     def test_not_while_paused(self) -> None:
         first = planned(TWO, seen=self.seen())
         assert planned(TWO, seen=self.seen(), memory=first.memory, now=LATE, paused=True).actions == ()

@@ -39,6 +39,8 @@ EXAMPLES = int(os.environ.get("LUBAN_EXAMPLES", "5000" if LONG else "40"))
 STEPS = 50 if LONG else 25
 REST_SECONDS = 400.0
 """Nothing happens for so long: longer than a host is avoided, a failed VM is kept or a stabilization window lasts."""
+GIVEN_UP_SECONDS = 60.0
+"""So long a silent host is waited for, as documented."""
 PATIENCE_SECONDS = 4 * 3600.0
 """Virtual time in which every cluster comes to rest once nothing goes wrong any more."""
 RESTING = {
@@ -115,9 +117,16 @@ def admits(world: World, host: Host) -> bool:
 
 
 def holding(world: World) -> list[VMRecord]:
-    """VMs whose domain runs, or may come to run: one that stopped by itself after it was up never does."""
+    """VMs whose domain runs, or may come to run: one that stopped by itself after it was up never does.
+
+    One that somebody asked to leave, on a host that has been silent for a minute, takes no room (docs/algorithms.md):
+    a dead host would hold the places of its VMs for ever.
+    """
 
     def holds(vm: VMRecord) -> bool:
+        silent_since = world.machines[vm.host].silent_since
+        if vm.deleting_since is not None and silent_since is not None and world.now - silent_since >= GIVEN_UP_SECONDS:
+            return False
         domain = world.domain(vm)
         stopped = domain is None or domain.state in ("Off", "Crashed")
         return vm.phase != "Lost" and not (stopped and vm.phase == "Ready" and vm.deleting_since is None)
@@ -271,7 +280,8 @@ def check_hosts(world: World, vms: list[VMRecord]) -> None:
     """No host has too many VMs, nor too few while others could give one."""
     for host in world.spec.hosts:
         count = sum(vm.host == host.name for vm in vms)
-        assert count <= host.vms.max
+        # One above its maximum is replaced, not just let go: it stays while no host takes its successor.
+        assert count <= host.vms.max or not has_room(world)
         full = len(vms) >= world.spec.scaling.max_vms or not admits(world, host)
         assert count >= host.vms.min or full, f"{host.name} has {count}"
     assert {vm.host for vm in vms} <= {host.name for host in world.spec.hosts}
