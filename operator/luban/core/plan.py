@@ -68,7 +68,9 @@ def plan(
 
 def _plan_life(spec: LubanClusterSpec, cluster: str, state: State, memory: ClusterMemory, now: Now) -> Plan:
     steps = _own_steps(spec, state, memory, now.monotonic)
-    memory = _remember(state, steps, memory, now.monotonic)
+    # While the cluster is paused no step is taken: the same one is due in the next tick, and is no second failure.
+    taken = steps.only(state, ()) if spec.paused else steps
+    memory = _remember(state, taken, memory, now.monotonic)
     snapshot = Snapshot(spec, state_after(state, steps, now.monotonic), memory, now.monotonic)
     # The same number is asked about twice when the cluster shrinks.
     departures = cache(partial(vms_to_delete, snapshot))
@@ -76,7 +78,7 @@ def _plan_life(spec: LubanClusterSpec, cluster: str, state: State, memory: Clust
     leaving = departures(result.desired)
     arrivals = vms_to_create(snapshot, leaving, cluster, result.desired)
     wanted = _actions(snapshot, state, steps, _Changes(result.desired, leaving, arrivals.created))
-    memory = _close_memory(result, leaving, steps, state, now.monotonic)
+    memory = _close_memory(result, leaving, taken, state, now.monotonic)
     strays = strays_in_words(state, memory, now.monotonic)
     return _conclude(snapshot, arrivals, replace(result, memory=memory), wanted, strays)
 

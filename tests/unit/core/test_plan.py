@@ -919,6 +919,16 @@ class TestPaused:
         story.go(100)
         assert len(story.serving()) == 5
 
+    def test_what_ended_meanwhile_has_failed_once_and_is_replaced_at_once_afterwards(self) -> None:
+        story = Story.told()
+        story.world.change(paused=True)
+        story.world.crash(story.vm_on("host-b").name)
+        story.go(600)
+        story.world.change(paused=False)
+        made = story.go(40)
+        assert [setback.count for setback in made.memory.setbacks.values()] in ([], [1])
+        assert len(story.serving()) == 2
+
     def test_deletion_is_carried_out_all_the_same(self) -> None:
         story = Story.told(paused=False)
         story.world.change(paused=True)

@@ -601,4 +601,4 @@ def test_a_killed_operator_arrives_at_the_same_end(
     lived, died = play(spec, script, load, kills=False), play(spec, script, load, kills=True)
     assert len(lived.vms) == len(died.vms)
     if load == 0 and lived.spec.scaling.policy == "Sessions" and not lived.spec.scaling.pause_scale_in:
-        assert len(lived.vms) >= minimum(lived.spec)
+        assert len(lived.vms) >= minimum(lived.spec) or not has_room(lived)
