@@ -128,9 +128,8 @@ def _with_strangers(
     """
     unknown = [current[name] for name in current.keys() - {vm.name for vm in state.vms}]
     strangers = [it for it in unknown if it.state != "Disabled" and it.address not in state.dead_addresses]
-    if needed:
-        kept = strangers
-    else:
-        busy = {it.name for it in balancer.members if not it.drained} if balancer.reachable else set(current)
-        kept = [replace(it, state="Draining") for it in strangers if it.state == "Enabled" or it.name in busy]
+    busy = {it.name for it in balancer.members if not it.drained} if balancer.reachable else set(current)
+    kept = [it for it in strangers if it.state == "Enabled" or it.name in busy]
+    if not needed:
+        kept = [replace(it, state="Draining") for it in kept]
     return tuple(sorted((*own, *kept), key=attrgetter("name"))) if kept else own

@@ -10,11 +10,20 @@ import pytest
 from luban.api.cluster import LubanClusterSpec
 from luban.api.vm import Phase
 from luban.core.lifecycle import Step
-from luban.core.members import member_state, wanted_members
-from luban.core.model import DomainRecord, HostObservation, Member, Observation, VMRecord
+from luban.core.members import member_state, publications, wanted_members
+from luban.core.model import (
+    DomainRecord,
+    HostObservation,
+    Member,
+    MemberState,
+    Observation,
+    PublishBalancer,
+    Published,
+    VMRecord,
+)
 from luban.core.state import State
 from luban.core.steps import Steps
-from tests.fakes.simulator import EPOCH, address_of, balancer_with, hosts_with, make_spec, make_vm
+from tests.fakes.simulator import BALANCER, EPOCH, address_of, balancer_with, hosts_with, make_spec, make_vm
 
 STAYS = {
     "Provisioning": "Disabled",
@@ -174,3 +183,22 @@ class TestAddresses:
             "vm-1": "10.9.9.8",
             "vm-2": "10.9.9.9",
         }
+
+
+class TestStrangers:
+    """Members that no LubanVM stands for, while VMs are missing."""
+
+    @pytest.mark.parametrize(
+        ("state", "in_flight", "stays"), [("Enabled", 0, True), ("Draining", 1, True), ("Draining", 0, False)]
+    )
+    def test_one_stays_for_as_long_as_it_serves_somebody(self, state: MemberState, in_flight: int, stays: bool) -> None:
+        stranger = Member("stranger", address_of("stranger"), 8080, state)
+        report = balancer_with({"stranger": state})
+        members = tuple(
+            replace(it, in_flight=in_flight, drained=state != "Enabled" and not in_flight) for it in report.members
+        )
+        published = {BALANCER: Published("", "v1", (stranger,))}
+        observation = Observation(balancers=(replace(report, members=members),), published=published)
+        written = publications(make_spec(), State(observation), Steps({}), desired=1)
+        told = written[0].members if written and isinstance(written[0], PublishBalancer) else (stranger,)
+        assert (stranger in told) == stays

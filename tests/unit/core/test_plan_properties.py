@@ -119,13 +119,14 @@ def admits(world: World, host: Host) -> bool:
 def holding(world: World) -> list[VMRecord]:
     """VMs whose domain runs, or may come to run: one that stopped by itself after it was up never does.
 
-    One that somebody asked to leave, on a host that has been silent for a minute, takes no room (docs/algorithms.md):
-    a dead host would hold the places of its VMs for ever.
+    One that somebody wants off a host that has been silent for a minute takes no room (docs/algorithms.md): a dead host
+    would hold the places of its VMs for ever.
     """
 
     def holds(vm: VMRecord) -> bool:
-        silent_since = world.machines[vm.host].silent_since
-        if vm.deleting_since is not None and silent_since is not None and world.now - silent_since >= GIVEN_UP_SECONDS:
+        silent_since, host = world.machines[vm.host].silent_since, host_named(world.spec, vm.host)
+        unwanted = vm.deleting_since is not None or host is None or host.cordoned
+        if unwanted and silent_since is not None and world.now - silent_since >= GIVEN_UP_SECONDS:
             return False
         domain = world.domain(vm)
         stopped = domain is None or domain.state in ("Off", "Crashed")
@@ -141,7 +142,7 @@ def check_delete(world: World, vm: VMRecord, reason: str) -> None:
     host = host_named(world.spec, vm.host)
     emptied = host is None or host.cordoned
     assert emptied or world.machines[vm.host].reachable, f"{vm.name} goes, and nobody knows how it is"
-    if vm.phase != "Ready":
+    if vm.phase != "Ready" or not world.answers(vm):
         return
     proxy = world.proxies[BALANCER]
     assert not (proxy.reachable and proxy.blind), "a VM that serves goes while the balancer says nothing"
