@@ -1,7 +1,7 @@
 """How fast the operator reads 1,000 domains of one host: one bulk call against one call for each domain.
 
 Both go through the same real libvirtd (its test driver holds the domains) over the same kind of connection. Ours is
-the adapter's whole list_domains: thread hand-over, metadata and records included; the baseline is bare calls.
+the adapter's whole inventory: thread hand-over, metadata and records included; the baseline is bare calls.
 """
 
 from __future__ import annotations
@@ -67,9 +67,9 @@ def one_by_one(connection: libvirt.virConnect) -> float:
 async def in_bulk(hypervisor: LibvirtHypervisor, host: HostRef) -> float:
     """Milliseconds to read them as the operator does."""
     begun = time.perf_counter()
-    found = await hypervisor.list_domains(host)
-    if len(found) != DOMAINS:
-        raise RuntimeError(f"{len(found)} domains instead of {DOMAINS}")
+    found = await hypervisor.inventory(host)
+    if len(found.domains) != DOMAINS:
+        raise RuntimeError(f"{len(found.domains)} domains instead of {DOMAINS}")
     return (time.perf_counter() - begun) * 1000
 
 
@@ -91,7 +91,7 @@ async def measure(uri: str) -> Result:
     return Result(
         bench="stats",
         value=median(bulk),
-        unit=f"ms to read {DOMAINS} domains with LibvirtHypervisor.list_domains",
+        unit=f"ms to read {DOMAINS} domains with LibvirtHypervisor.inventory",
         baseline="ms for one state call for each domain",
         baseline_value=median(single),
         ratio=median(single) / median(bulk),

@@ -28,13 +28,27 @@ class MarkedDomain:
     owner: ClusterRef
     """The LubanCluster that its metadata names."""
     record: DomainRecord
+    memory: int = 0
+    """Bytes that its guest may grow to."""
+
+
+@dataclass(frozen=True)
+class Inventory:
+    """What there is on a host."""
+
+    domains: Mapping[str, MarkedDomain] = field(default_factory=dict)
+    """Domains with our mark, of all clusters, by uuid."""
+    memory: int = 0
+    """Bytes that the host has; 0: not known."""
+    foreign_memory: int = 0
+    """Bytes that running domains without our mark may grow to."""
 
 
 class Hypervisor(Protocol):
     """KVM hosts through libvirt. Each host is independent: a hung one delays only calls to itself."""
 
-    async def list_domains(self, host: HostRef) -> dict[str, MarkedDomain]:
-        """Domains on the host with our metadata, of all clusters, by uuid: one bulk call. Raises HostUnreachable."""
+    async def inventory(self, host: HostRef) -> Inventory:
+        """What there is on the host: one bulk call. Raises HostUnreachable."""
 
     async def ensure_running(self, host: HostRef, machine: Machine) -> None:
         """Make overlay, seed and domain as far as they are missing, and start it. Idempotent.
@@ -74,13 +88,26 @@ class Cluster(Protocol):
     """The Kubernetes API, as one cluster's runtime uses it. Bodies are wire-format dicts."""
 
     async def begin_anew(self) -> None:
-        """Believe nothing of what was known so far: another operator may have acted meanwhile."""
+        """Believe nothing of what was known so far, and tell nobody of it any more: another operator may have acted."""
+
+    async def follow_vms(self, told: Callable[[dict[str, Any], bool], None]) -> None:
+        """Tell of each LubanVM of all clusters that this operator looks after, as it is, and whether it is gone.
+
+        Of all that there are before this returns, then of every change until `begin_anew` or `close`: also of one that
+        was made or went while nobody could hear of it. Bodies are not to be changed.
+        """
+
+    async def follow_hosts(self, told: Callable[[dict[str, Any], bool], None]) -> None:
+        """The same for LubanHosts."""
 
     async def list_vms(self, cluster: ClusterRef, *, live: bool = False) -> list[dict[str, Any]]:
         """LubanVM objects of the cluster, own writes included. What others wrote may be seen a little later.
 
         `live`: what others wrote is included too.
         """
+
+    async def list_vms_on(self, host: str) -> list[dict[str, Any]]:
+        """LubanVM objects that name the host, of all clusters that this operator looks after; else as list_vms."""
 
     async def create_vm(self, cluster: ClusterRef, body: Mapping[str, Any]) -> dict[str, Any]:
         """Create a LubanVM. Raises Conflict if the name is taken."""

@@ -379,7 +379,7 @@ def machine(side: Implementation, name: str = "luban-x7", address: str = "", **t
 
 async def find(side: Implementation, vm: Machine) -> DomainRecord | None:
     """The machine's domain as the hypervisor lists it."""
-    found = (await side.hypervisor.list_domains(side.host)).get(vm.uuid)
+    found = (await side.hypervisor.inventory(side.host)).domains.get(vm.uuid)
     assert found is None or found.owner == CLUSTER
     return found.record if found is not None else None
 
@@ -388,7 +388,7 @@ async def until_state(side: Implementation, vm: Machine, state: str, cause: Call
     """Have something happen, and wait for its effect, which an event announces."""
     heard = asyncio.Event()
     leave = side.hypervisor.watch(side.host, lambda _uuid: heard.set())
-    await side.hypervisor.list_domains(side.host)
+    await side.hypervisor.inventory(side.host)
     await cause()
     async with asyncio.timeout(PATIENCE):
         while not await state_is(side, vm, state):

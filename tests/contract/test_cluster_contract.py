@@ -523,3 +523,62 @@ async def test_a_secret_that_is_not_text_is_refused(
         await cluster.read_secret(ClusterRef(namespace, "luban"), "binary", "userdata")
     assert caught.value.reason == "SecretNotText"
     await cluster.close()
+
+
+async def test_vms_are_found_by_their_host(side: Implementation, ref: ClusterRef) -> None:
+    """Of the operator's namespaces; others may use the same API server."""
+    here, there = vm_body(ref, "here"), vm_body(ref, "there")
+    there["spec"]["host"] = "host-c"
+    for body in (here, there):
+        await side.cluster.create_vm(ref, body)
+    found = [it["metadata"]["name"] for it in await side.cluster.list_vms_on("host-c") if belongs(it, side)]
+    assert found == ["there"]
+    await side.cluster.release_vm(ref, "there")
+    await side.cluster.delete_vm(ref, "there")
+    async with asyncio.timeout(30):
+        async for _ in polls():
+            if not [it for it in await side.cluster.list_vms_on("host-c") if belongs(it, side)]:
+                break
+
+
+async def polls() -> AsyncIterator[None]:
+    """Now, and again each twentieth of a second."""
+    while True:
+        yield
+        await asyncio.sleep(0.05)
+
+
+def belongs(body: Body, side: Implementation) -> bool:
+    return bool(body["metadata"]["namespace"] == side.namespace)
+
+
+@pytest.mark.parametrize("side", ["fake", pytest.param("watching", marks=pytest.mark.integration)], indirect=True)
+async def test_who_follows_vms_is_told_of_those_there_are_and_of_what_becomes_of_them(
+    side: Implementation, ref: ClusterRef
+) -> None:
+    await side.cluster.create_vm(ref, vm_body(ref, "first"))
+    told: list[tuple[str, bool, bool]] = []
+
+    def take(body: Body, gone: bool) -> None:
+        if belongs(body, side):
+            told.append((body["metadata"]["name"], bool(body["metadata"].get("deletionTimestamp")), gone))
+
+    async def until_told(*what: tuple[str, bool, bool]) -> None:
+        """Until any of these was told."""
+        async with asyncio.timeout(30):
+            async for _ in polls():
+                if set(told).intersection(what):
+                    return
+
+    await side.cluster.follow_vms(take)
+    await until_told(("first", False, False))
+    await side.cluster.create_vm(ref, vm_body(ref, "second"))
+    await until_told(("second", False, False))
+    await side.cluster.delete_vm(ref, "first")
+    await until_told(("first", True, False))
+    await side.cluster.release_vm(ref, "first")
+    await until_told(("first", True, True), ("first", False, True))
+    await side.cluster.begin_anew()
+    told.clear()
+    await side.cluster.create_vm(ref, vm_body(ref, "third"))
+    assert told == []

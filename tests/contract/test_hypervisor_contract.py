@@ -43,7 +43,7 @@ def test_every_need_is_met() -> None:
 
 @on_all
 async def test_nothing_of_ours_at_first(side: Implementation) -> None:
-    assert await side.hypervisor.list_domains(side.host) == {}
+    assert (await side.hypervisor.inventory(side.host)).domains == {}
 
 
 @on_all
@@ -127,8 +127,19 @@ async def test_each_domain_says_whose_it_is(side: Implementation) -> None:
     )
     for it in (vm, other):
         await side.hypervisor.ensure_running(side.host, it)
-    found = await side.hypervisor.list_domains(side.host)
+    found = (await side.hypervisor.inventory(side.host)).domains
     assert {uuid: it.owner for uuid, it in found.items()} == {vm.uuid: CLUSTER, other.uuid: other.cluster}
+
+
+@on_all
+async def test_memory_is_told_as_much_as_guests_may_grow_to(side: Implementation) -> None:
+    vm = machine(side)
+    await side.hypervisor.ensure_running(side.host, vm)
+    side.add_foreign("database", str(uuids.uuid4()))
+    found = await side.hypervisor.inventory(side.host)
+    assert found.domains[vm.uuid].memory == vm.template.domain.memory.max.bytes
+    assert found.memory >= found.domains[vm.uuid].memory
+    assert found.domains.keys() == {vm.uuid}
 
 
 @on_all
@@ -288,7 +299,7 @@ async def test_an_address_that_another_vm_has_is_named_at_once_and_for_good(side
 async def test_an_unusable_uri_is_permanent(side: Implementation) -> None:
     host = HostRef("host-q", "vmware://host-q/system")
     with pytest.raises(PermanentError) as error:
-        await side.hypervisor.list_domains(host)
+        await side.hypervisor.inventory(host)
     assert error.value.reason == "InvalidURI"
     assert "host-q" in error.value.message
     assert "vmware://host-q/system" in error.value.message
@@ -298,15 +309,15 @@ async def test_an_unusable_uri_is_permanent(side: Implementation) -> None:
 async def test_a_daemon_that_is_not_there_is_unreachable(side: Implementation) -> None:
     gone = side.other_daemon("qemu+tcp://127.0.0.1:1/system")
     with pytest.raises(HostUnreachable) as error:
-        await side.hypervisor.list_domains(gone)
+        await side.hypervisor.inventory(gone)
     assert "host-x" in error.value.message
     with pytest.raises(HostUnreachable):
         await side.hypervisor.ensure_running(gone, machine(side, network={"type": "Bridge", "source": "br0"}))
-    assert await side.hypervisor.list_domains(side.host) == {}
+    assert (await side.hypervisor.inventory(side.host)).domains == {}
 
 
 @on_all
 async def test_closing_twice(side: Implementation) -> None:
-    await side.hypervisor.list_domains(side.host)
+    await side.hypervisor.inventory(side.host)
     await side.hypervisor.close()
     await side.hypervisor.close()

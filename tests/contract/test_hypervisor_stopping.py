@@ -117,7 +117,7 @@ async def test_removal_takes_a_running_domain_with_its_disk_and_nothing_else(sid
     await side.hypervisor.ensure_running(side.host, other)
     for _ in range(2):
         await side.hypervisor.remove(side.host, vm.uuid, side.pool)
-        assert set(await side.hypervisor.list_domains(side.host)) == {other.uuid}
+        assert set((await side.hypervisor.inventory(side.host)).domains) == {other.uuid}
         assert side.volumes() == {BASE, other.overlay_volume}
 
 
@@ -174,7 +174,7 @@ async def test_a_domain_that_dies_is_told_from_one_that_was_stopped(side: Implem
 async def test_watchers_hear_of_starts_and_stops_until_they_leave(side: Implementation) -> None:
     vm, heard = machine(side), asyncio.Queue[str]()
     leave = side.hypervisor.watch(side.host, heard.put_nowait)
-    await side.hypervisor.list_domains(side.host)
+    await side.hypervisor.inventory(side.host)
     await side.hypervisor.ensure_running(side.host, vm)
     async with asyncio.timeout(PATIENCE):
         assert await heard.get() == vm.uuid
@@ -196,14 +196,14 @@ async def test_a_daemon_that_hangs_is_unreachable_in_time_wakes_and_comes_back(s
     vm, impatient, lost = machine(side), side.impatient(), asyncio.Event()
     await side.hypervisor.ensure_running(side.host, vm)
     impatient.watch(side.host, lambda uuid: None if uuid else lost.set())
-    assert set(await impatient.list_domains(side.host)) == {vm.uuid}
+    assert set((await impatient.inventory(side.host)).domains) == {vm.uuid}
     run = side.run_of(vm.uuid)
     side.stop_answering()
     try:
         async with asyncio.timeout(PATIENCE):
             for _ in range(2):
                 with pytest.raises(HostUnreachable):
-                    await impatient.list_domains(side.host)
+                    await impatient.inventory(side.host)
             with pytest.raises(TemporaryError):
                 await impatient.destroy(side.host, vm.uuid)
             await lost.wait()
@@ -211,7 +211,7 @@ async def test_a_daemon_that_hangs_is_unreachable_in_time_wakes_and_comes_back(s
         side.answer_again()
     # The connection may be found dead at first.
     with suppress(HostUnreachable):
-        await side.hypervisor.list_domains(side.host)
+        await side.hypervisor.inventory(side.host)
     await side.hypervisor.ensure_running(side.host, vm)
     assert await state_is(side, vm, "Running")
     assert side.run_of(vm.uuid) >= run
@@ -223,13 +223,13 @@ async def test_a_daemon_that_was_killed_finds_its_domains_again(side: Implementa
     vm, lost = machine(side), asyncio.Event()
     await side.hypervisor.ensure_running(side.host, vm)
     side.hypervisor.watch(side.host, lambda uuid: None if uuid else lost.set())
-    await side.hypervisor.list_domains(side.host)
+    await side.hypervisor.inventory(side.host)
     pids = side.daemon.qemu_pids()
     side.daemon.daemon.kill(signal.SIGKILL)
     async with asyncio.timeout(PATIENCE):
         await lost.wait()
     with pytest.raises(HostUnreachable):
-        await side.hypervisor.list_domains(side.host)
+        await side.hypervisor.inventory(side.host)
     await asyncio.to_thread(side.restart)
     assert await state_is(side, vm, "Running")
     await side.hypervisor.ensure_running(side.host, vm)

@@ -26,6 +26,7 @@ from luban.errors import Conflict, LubanError, PermanentError
 from luban.ports import Cluster
 
 Body = dict[str, Any]
+Told = Callable[[Body, bool], None]
 T = TypeVar("T")
 
 _MODELS: Mapping[str, type[LubanCluster | LubanVM]] = {"LubanCluster": LubanCluster, "LubanVM": LubanVM}
@@ -68,6 +69,7 @@ class FakeCluster:
     calls: Counter[str] = field(default_factory=Counter)
     """How often each of the port's methods was called."""
     closed: bool = False
+    _told: list[tuple[str, Told]] = field(default_factory=list)
     _failures: list[_Failure] = field(default_factory=list)
     _last_uid: int = 0
     _last_version: int = 0
@@ -102,7 +104,7 @@ class FakeCluster:
         if found is None:
             return
         if not found["metadata"].get("finalizers"):
-            del self.objects[key]
+            self._erase(key)
         elif "deletionTimestamp" not in found["metadata"]:
             found["metadata"]["deletionTimestamp"] = _timestamp(self.now())
             self._store(key, found)
@@ -120,7 +122,7 @@ class FakeCluster:
             found["metadata"]["generation"] += 1
         self._store(key, found)
         if "deletionTimestamp" in found["metadata"] and not found["metadata"].get("finalizers"):
-            del self.objects[key]
+            self._erase(key)
 
     def events(self, namespace: str) -> list[RecordedEvent]:
         """Events as `kubectl get events` has them: each once, with its count and its latest message."""
@@ -142,10 +144,34 @@ class FakeCluster:
 
     async def begin_anew(self) -> None:
         """See ports.Cluster."""
+        self._told.clear()
+
+    async def follow_vms(self, told: Told) -> None:
+        """See ports.Cluster."""
+        self._do("follow_vms", lambda: self._follow("LubanVM", told))
+
+    async def follow_hosts(self, told: Told) -> None:
+        """See ports.Cluster."""
+        self._do("follow_hosts", lambda: self._follow("LubanHost", told))
+
+    def _follow(self, kind: str, told: Told) -> None:
+        self._told.append((kind, told))
+        for (of, _, _), body in sorted(self.objects.items()):
+            if of == kind:
+                told(copy.deepcopy(body), False)
+
+    def _tell(self, body: Body, *, gone: bool) -> None:
+        for kind, told in self._told:
+            if kind == body["kind"]:
+                told(copy.deepcopy(body), gone)
 
     async def list_vms(self, cluster: ClusterRef, *, live: bool = False) -> list[Body]:
         """See ports.Cluster."""
         return self._do("list_vms", lambda: self._vms(cluster))
+
+    async def list_vms_on(self, host: str) -> list[Body]:
+        """See ports.Cluster."""
+        return self._do("list_vms_on", lambda: [it for it in self._all_vms() if it["spec"]["host"] == host])
 
     async def create_vm(self, cluster: ClusterRef, body: Mapping[str, Any]) -> Body:
         """See ports.Cluster."""
@@ -256,13 +282,18 @@ class FakeCluster:
         self._last_version += 1
         body["metadata"]["resourceVersion"] = str(self._last_version)
         self.objects[key] = body
+        self._tell(body, gone=False)
+
+    def _erase(self, key: tuple[str, str, str]) -> None:
+        self._tell(self.objects.pop(key), gone=True)
+
+    def _all_vms(self) -> list[Body]:
+        found = sorted(self.objects.items(), key=lambda item: item[0])
+        return [copy.deepcopy(body) for (kind, _, _), body in found if kind == "LubanVM"]
 
     def _vms(self, cluster: ClusterRef) -> list[Body]:
-        return [
-            copy.deepcopy(body)
-            for (kind, namespace, _), body in sorted(self.objects.items(), key=lambda item: item[0])
-            if (kind, namespace) == ("LubanVM", cluster.namespace) and body["spec"]["clusterName"] == cluster.name
-        ]
+        where = (cluster.namespace, cluster.name)
+        return [it for it in self._all_vms() if (it["metadata"]["namespace"], it["spec"]["clusterName"]) == where]
 
     def _set_status(self, kind: str, namespace: str, name: str, status: Mapping[str, Any], version: str) -> str:
         wanted = copy.deepcopy(dict(status))

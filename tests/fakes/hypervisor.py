@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from luban.api.names import VM_VOLUME
 from luban.core.model import ClusterRef, DomainRecord, DomainState, Machine
 from luban.errors import ForeignDomain, HostUnreachable, LubanError, PermanentError
-from luban.ports import HostRef, MarkedDomain
+from luban.ports import HostRef, Inventory, MarkedDomain
 
 RUNNING: frozenset[DomainState] = frozenset({"Running", "Paused", "ShuttingDown"})
 NEVER = float("inf")
@@ -29,6 +29,8 @@ class FakeDomain:
     name: str
     cluster: ClusterRef | None
     pool: str = ""
+    memory: int = 0
+    """Bytes that its guest may grow to."""
     planned_address: str = ""
     observed_address: str = ""
     """What a lease or the guest agent would tell once it has booted."""
@@ -50,6 +52,8 @@ class FakeHost:
     networks: set[str] = field(default_factory=lambda: {"default"})
     free_bytes: int = 2**40
     """Free space of every pool."""
+    memory: int = 64 * 2**30
+    """Bytes that the host has; 0: it does not say."""
     reachable: bool = True
     failures: deque[LubanError] = field(default_factory=deque)
     """Each is raised, in turn, by the next ensure_running that has something to do; nothing is left behind."""
@@ -126,22 +130,27 @@ class FakeHypervisor:
         self.host(name).reachable = False
         self._tell(self.host(name), "")
 
-    def add_foreign(self, name: str, domain_name: str, uuid: str) -> None:
+    def add_foreign(self, name: str, domain_name: str, uuid: str, memory: int = 0) -> None:
         """Somebody else's domain."""
-        self.host(name).domains[uuid] = FakeDomain(uuid, domain_name, None, starts=1)
+        self.host(name).domains[uuid] = FakeDomain(uuid, domain_name, None, memory=memory, starts=1)
 
     # ---- ports.Hypervisor ------------------------------------------------------------------------------------
 
-    async def list_domains(self, host: HostRef) -> dict[str, MarkedDomain]:
+    async def inventory(self, host: HostRef) -> Inventory:
         """See Hypervisor."""
-        known = self._called(host, "list_domains", "")
+        known = self._called(host, "inventory", "")
         for domain in known.domains.values():
             self._settle(known, domain)
-        return {
-            it.uuid: MarkedDomain(it.cluster, DomainRecord(it.uuid, it.name, it.state, self._address(it), it.reason))
+        ours = {
+            it.uuid: MarkedDomain(it.cluster, self._record(it), it.memory)
             for it in known.domains.values()
             if it.cluster is not None
         }
+        foreign = (it.memory for it in known.domains.values() if it.cluster is None and it.state in RUNNING)
+        return Inventory(ours, known.memory, sum(foreign))
+
+    def _record(self, domain: FakeDomain) -> DomainRecord:
+        return DomainRecord(domain.uuid, domain.name, domain.state, self._address(domain), domain.reason)
 
     async def ensure_running(self, host: HostRef, machine: Machine) -> None:
         """See Hypervisor."""
@@ -250,6 +259,7 @@ class FakeHypervisor:
             known.pools[pool].add(machine.seed_volume)
         if domain is None:
             domain = FakeDomain(machine.uuid, machine.domain_name, machine.cluster, pool)
+            domain.memory = machine.template.domain.memory.max.bytes
             known.domains[machine.uuid] = domain
         domain.planned_address = machine.forward_address if machine.template.network.type == "User" else ""
         domain.state, domain.reason = "Running", "Booted"

@@ -57,6 +57,9 @@ class StandInDomain:
     def isActive(self) -> int:
         return 1
 
+    def maxMemory(self) -> int:
+        return 512 * 1024
+
     def state(self) -> list[int]:
         return list(self.standing)
 
@@ -142,6 +145,9 @@ class StandInConnection:
             for domain in self.domains.values()
         ]
 
+    def getInfo(self) -> list[Any]:
+        return ["x86_64", 2048, 2, 2000, 1, 1, 2, 1]
+
     def lookupByUUIDString(self, uuid: str) -> StandInDomain:
         return self.domains[uuid]
 
@@ -162,7 +168,11 @@ class Scene:
         self.directory = Directory("host-b", clock=lambda: self.now)
 
     def read(self, cluster: ClusterRef = CLUSTER) -> dict[str, DomainRecord]:
-        return {uuid: it.record for uuid, it in self.directory.read(self.session).items() if it.owner.covers(cluster)}
+        return {
+            uuid: it.record
+            for uuid, it in self.directory.read(self.session).domains.items()
+            if it.owner.covers(cluster)
+        }
 
     def addresses(self, *domains: StandInDomain) -> list[str]:
         """Their addresses, after a round of questions: what is known now, and no later than that."""

@@ -76,7 +76,7 @@ class FollowingBalancer:
 
     async def report(self, cluster: ClusterRef, name: str, endpoint: str, *, members: int) -> BalancerReport:
         """See Balancers."""
-        body = self.api.find("ConfigMap", NAMESPACE, name)
+        body = self.api.find("ConfigMap", cluster.namespace, name)
         if self.silent or body is None:
             return BalancerReport(name, reachable=False, message="silent")
         content = parse_balancer_json(body["data"]["balancer.json"])
@@ -193,35 +193,35 @@ class OperatorHarness:
         return len(uids) == count and phases == {"Ready"} and self.domains() == uids and self.overlays() == overlays
 
 
-def cluster_body(spec: dict[str, Any]) -> dict[str, Any]:
+def cluster_body(spec: dict[str, Any], *, name: str = "luban", namespace: str = NAMESPACE) -> dict[str, Any]:
     """A LubanCluster on host-b and host-c under policy Manual."""
     hosts = [
         {
-            "name": name,
-            "uri": f"qemu+tls://{name}/system",
+            "name": host,
+            "uri": f"qemu+tls://{host}/system",
             "vms": {"min": 1, "max": 3},
             "forwardRange": f"127.0.{octet}.0/24",
         }
-        for name, octet in (("host-b", 17), ("host-c", 18))
+        for host, octet in (("host-b", 17), ("host-c", 18))
     ]
     template = {"spec": {"image": {"volume": "luban-web.qcow2"}, "network": {"type": "User"}}}
     scaling = {"policy": "Manual", "minVMs": 2, "maxVMs": 6, "interval": "5s"}
     return {
         "apiVersion": names.API_VERSION,
         "kind": "LubanCluster",
-        "metadata": {"name": "luban", "namespace": NAMESPACE, "finalizers": [names.FINALIZER_CLUSTER]},
+        "metadata": {"name": name, "namespace": namespace, "finalizers": [names.FINALIZER_CLUSTER]},
         "spec": {"hosts": hosts, "template": template, "scaling": scaling, "replicas": 2, **spec},
     }
 
 
-def lease_body() -> dict[str, Any]:
+def lease_body(name: str = "luban", namespace: str = NAMESPACE) -> dict[str, Any]:
     """The Lease with which the balancer's agent says where it reports."""
     return {
         "apiVersion": "coordination.k8s.io/v1",
         "kind": "Lease",
         "metadata": {
-            "name": names.balancer_name("luban", 0),
-            "namespace": NAMESPACE,
+            "name": names.balancer_name(name, 0),
+            "namespace": namespace,
             "annotations": {names.ANNOTATION_AGENT_ENDPOINT: "http://balancer.invalid"},
         },
     }

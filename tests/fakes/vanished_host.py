@@ -51,7 +51,7 @@ def open_connection(opened: list[str], uri: str) -> libvirt.virConnect:
 async def answers(hypervisor: LibvirtHypervisor) -> bool:
     """Whether the host answers now."""
     try:
-        await hypervisor.list_domains(HOST)
+        await hypervisor.inventory(HOST)
     except HostUnreachable:
         return False
     return True

@@ -86,7 +86,7 @@ async def test_a_vm_on_a_full_pool_is_paused_says_so_and_can_be_removed(small_ho
     hypervisor = LibvirtHypervisor(HypervisorSettings(min_free_bytes=1, call=PATIENCE, user_networking=True))
 
     async def look() -> DomainRecord:
-        return (await hypervisor.list_domains(host))[vm.uuid].record
+        return (await hypervisor.inventory(host)).domains[vm.uuid].record
 
     await hypervisor.ensure_running(host, vm)
     seen = [await look()]
@@ -99,6 +99,6 @@ async def test_a_vm_on_a_full_pool_is_paused_says_so_and_can_be_removed(small_ho
     assert (now.state, now.address) == ("Paused", vm.forward_address)
     assert not await hypervisor.shutdown(host, vm.uuid)
     await hypervisor.remove(host, vm.uuid, "default")
-    assert await hypervisor.list_domains(host) == {}
+    assert (await hypervisor.inventory(host)).domains == {}
     assert {path.name for path in small_host.images.iterdir()} == set(FILES)
     await hypervisor.close()

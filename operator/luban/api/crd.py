@@ -143,7 +143,7 @@ KINDS = (
             Column("Balancers", ".status.balancerSummary", "Balancers that send it new requests."),
             _AGE,
         ),
-        selectable=(".spec.clusterName",),
+        selectable=(".spec.clusterName", ".spec.host"),
     ),
     Kind(
         LubanHost,

@@ -104,16 +104,36 @@ class HostVMLimit(Model):
     """How many VMs of all LubanClusters together."""
 
     max: int | None = Field(default=None, ge=1, le=10_000)
-    """VMs of all LubanClusters together that the host is meant to run at most. Noted here, and not enforced by this version:
-    each LubanCluster's hosts[].vms.max is. Unset: no limit."""
+    """VMs of all LubanClusters together that the host runs at most, those on their way out included. A LubanCluster's own
+    hosts[].vms.max holds as well. Lowered, it stops none that runs. Unset: no limit."""
 
 
 class HostMemoryLimit(Model):
     """How much memory for VMs of all LubanClusters together."""
 
     max: Annotated[Quantity, Quantity.between("16Mi", "4Pi")] | None = None
-    """Memory that the VMs of all LubanClusters together are meant to have at most. Noted here, and not enforced by this
-    version. Unset: no limit."""
+    """Memory that the VMs of all LubanClusters together may grow to at most (template.spec.domain.memory.max). Unset: what
+    the host has, less reserve and less what running domains have that are not Luban's."""
+    reserve: Annotated[Quantity, Quantity.between("0", "4Pi")] = Quantity("1Gi")
+    """Memory that the host keeps for itself. It counts where max is unset."""
+
+
+class QuotaMemoryLimit(Model):
+    """How much memory for VMs of one namespace."""
+
+    max: Annotated[Quantity, Quantity.between("16Mi", "4Pi")] | None = None
+    """Memory that the namespace's VMs may grow to at most on this host. Unset: no limit of its own."""
+
+
+class HostQuota(Model):
+    """What the LubanClusters of one namespace may take of the host."""
+
+    namespace: Namespace
+    """Which namespace. One without a quota has the host's limits alone."""
+    vms: HostVMLimit = HostVMLimit()
+    """VMs of the namespace."""
+    memory: QuotaMemoryLimit = QuotaMemoryLimit()
+    """Memory of the namespace's VMs."""
 
 
 class LibvirtHost(Model):
@@ -143,6 +163,8 @@ class LibvirtHost(Model):
     namespaces: tuple[Namespace, ...] = Field(default=(), max_length=256, json_schema_extra=SET)
     """Namespaces whose LubanClusters may use the host. Empty: all. Where one is taken out, its VMs run on and are left alone,
     and nothing new is made or started."""
+    quotas: tuple[HostQuota, ...] = Field(default=(), max_length=64, json_schema_extra=map_list("namespace"))
+    """Limits of single namespaces, within those of the host."""
 
 
 class LubanHostSpec(Model):

@@ -57,6 +57,7 @@ CHANGES: Reasons = {
     "HostRemoved": "A VM is replaced: its host left the spec.",
     "HostCordoned": "A VM is replaced: its host is cordoned.",
     "HostNotAllowed": "A VM that was never started leaves: nothing may be started on its host any more (HostsAllowed).",
+    "HostFull": "A VM that was never started leaves: other clusters were first to take the room on its host (docs/hosts.md).",
     "HostAboveMaximum": "A VM is replaced: its host has more than its vms.max.",
     "AboveDesired": "A VM leaves: more live than are wanted.",
     "ClusterDeleted": "A VM or a ConfigMap goes: its LubanCluster is deleted.",

@@ -65,7 +65,7 @@ def conditions_of(it: Situation) -> tuple[ConditionState, ...]:
         _load_known(it.state),
         bonds_healthy(it.policy, it.hosts, it.state.observation.bonds),
     )
-    return (_ready(it, parts), *parts, _at_maximum(it.decision))
+    return (_ready(it, parts), *parts, _at_maximum(it.decision, it.placement))
 
 
 def phase_of(state: State, desired: int, conditions: tuple[ConditionState, ...]) -> ClusterPhase:
@@ -243,11 +243,9 @@ def _of_bond(bond: BondObservation, policy: BondPolicy) -> str:
     return words
 
 
-def _at_maximum(decision: Decision) -> ConditionState:
-    reached = decision.verdict == "AtMaximum"
-    return ConditionState(
-        "AtMaximum",
-        reached,
-        decision.reason if reached else "BelowMaximum",
-        decision.message if reached else "",
-    )
+def _at_maximum(decision: Decision, placement: Placement | None) -> ConditionState:
+    if decision.verdict != "AtMaximum":
+        return ConditionState("AtMaximum", False, "BelowMaximum")
+    nowhere = decision.reason == "NoHostHasRoom" and placement is not None and not placement.host
+    why = f": {placement.message}" if nowhere and placement is not None else ""
+    return ConditionState("AtMaximum", True, decision.reason, f"{decision.message}{why}")

@@ -121,7 +121,8 @@ class _Departures:
         """Whether a successor fits before its predecessor goes. Room on a host that is silent now is waited for, and so
         is the room of what is on its way out.
 
-        Room on a host whose bond is not good enough, or that may not be used, is not: it may be so for ever.
+        Room on a host whose bond is not good enough, that may not be used, or that other clusters fill, is not: it
+        may be so for ever.
         """
         spec, bonds, ledger = self._snapshot.spec, self._snapshot.bonds, self._ledger
         if ledger.live >= spec.scaling.max_vms:
@@ -131,6 +132,7 @@ class _Departures:
             and ledger.occupancy[host.name].live < host.vms.max
             and bonds.admits(host.name)
             and host.name not in self._snapshot.state.refused
+            and not self._snapshot.state.is_full(host.name)
             and ledger.has_address(host)
             for host in spec.hosts
         )

@@ -86,11 +86,14 @@ class Ledger:
     @contextmanager
     def without(self, vm: VMRecord) -> Iterator[None]:
         """As if nothing were left of a VM that takes room: for the question what else would fit then."""
-        self.occupancy[vm.host].held -= 1
+        found = self.occupancy[vm.host]
+        found.held -= 1
+        found.arrived -= 1
         if self._addresses is not None:
             self._addresses.release(vm.planned_address)
         yield
-        self.occupancy[vm.host].held += 1
+        found.held += 1
+        found.arrived += 1
         if self._addresses is not None:
             self._addresses.take(vm.planned_address)
 
@@ -101,6 +104,7 @@ class Ledger:
         self.total += 1
         found.live += 1
         found.held += 1
+        found.arrived += 1
         if self._addresses is not None:
             self._addresses.take(address)
 

@@ -106,6 +106,8 @@ def next_step(
         return _let_go(vm, state, drain) if host_gone else _leave(vm, state, drain, stop)
     if vm.phase in phases.UNSTARTED and _is_barred(vm, state):
         return Step(vm.phase, (DeleteVM(vm.name, "HostNotAllowed"),) if state.reachable(vm.host) else ())
+    if vm.phase in phases.UNSTARTED and state.came_too_late(vm) and not state.runs(vm):
+        return Step(vm.phase, (DeleteVM(vm.name, "HostFull"),))
     if not state.reachable(vm.host) or (vm.phase in phases.UNSTARTED and not may_start and not state.runs(vm)):
         return Step(vm.phase)
     return _live_on(vm, state, now)

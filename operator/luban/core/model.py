@@ -117,6 +117,18 @@ class DomainRecord:
 
 
 @dataclass(frozen=True)
+class HostRoom:
+    """What a host has left for a cluster, by the limits that an administrator sets over all clusters."""
+
+    free: int
+    """How many more VMs of the cluster's template."""
+    late: frozenset[str] = frozenset()
+    """uids of LubanVMs, of any cluster, that were never started and came too late."""
+    message: str = ""
+    """Why it takes no more, and who has it."""
+
+
+@dataclass(frozen=True)
 class HostObservation:
     """A host as its libvirt daemon describes it. Not reachable: `domains` says nothing."""
 
@@ -128,6 +140,8 @@ class HostObservation:
     """By uuid."""
     refusal: Refusal | None = None
     """Why nothing may be made or started there; None: it may be used."""
+    room: HostRoom | None = None
+    """What all clusters together leave there; None: no administrator sets a limit."""
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import NamedTuple, get_args
 from luban.api.cluster import BondPolicy, Host
 from luban.api.host import BondVerdict
 from luban.core.bonds.model import rank
-from luban.core.model import VMRecord
+from luban.core.model import HostRoom, VMRecord
 
 UNKNOWN: BondVerdict = "Unknown"
 SOUND: frozenset[BondVerdict] = frozenset(verdict for verdict in get_args(BondVerdict) if rank(verdict) == 3)
@@ -54,6 +54,8 @@ class Occupancy:
     """All, those on their way out included."""
     failed: int = 0
     """Wanted ones that failed: they hold room, but do not count towards the host's minimum."""
+    arrived: int = 0
+    """Those that this plan makes."""
 
 
 class Worth(NamedTuple):
@@ -84,21 +86,28 @@ class Candidates:
     """Whether a host's forward range has an address left, or it needs none."""
     refused: Mapping[str, str] = field(default_factory=dict)
     """Hosts that may not be used, with the reason in words."""
+    rooms: Mapping[str, HostRoom] = field(default_factory=dict)
+    """What all clusters together leave on a host. One that is missing has no limit."""
 
     def why_unfit(self, host: Host) -> str:
         """Why nothing can be placed on the host; empty: it can."""
-        held = self.occupancy[host.name].held
         if host.cordoned or host.name in self.refused:
             return self.refused.get(host.name, "it is cordoned")
         if not self.reachable(host.name):
             return "libvirt does not answer"
-        if held >= host.vms.max:
-            return f"it is full ({held} of {host.vms.max} VMs)"
+        if full := self._why_full(host):
+            return full
         if not self.has_address(host):
             return f"its forwardRange {host.forward_range} is used up"
         if not self.bonds.admits(host.name):
             return f"its bond is {self.bonds.verdict(host.name)} (bondPolicy {self.bonds.policy})"
         return ""
+
+    def _why_full(self, host: Host) -> str:
+        found, room = self.occupancy[host.name], self.rooms.get(host.name)
+        if found.held >= host.vms.max:
+            return f"it is full ({found.held} of {host.vms.max} VMs)"
+        return room.message if room is not None and found.arrived >= room.free else ""
 
     def worth(self, host: Host, position: int) -> Worth:
         """What it is worth as it is now."""

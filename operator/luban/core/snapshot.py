@@ -119,6 +119,7 @@ class Snapshot:
             avoid=self.avoided(ledger),
             bonds=self.bonds,
             has_address=ledger.has_address,
+            rooms=self.state.rooms,
             refused={it.name: it.refusal.in_short for it in self.state.observation.hosts if it.refusal is not None},
         )
 

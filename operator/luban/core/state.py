@@ -7,7 +7,15 @@ from functools import cached_property
 from operator import attrgetter
 
 from luban.core import phases
-from luban.core.model import BalancerReport, DomainRecord, HostObservation, MemberReport, Observation, VMRecord
+from luban.core.model import (
+    BalancerReport,
+    DomainRecord,
+    HostObservation,
+    HostRoom,
+    MemberReport,
+    Observation,
+    VMRecord,
+)
 
 RUNNING_STATES = frozenset({"Running", "Paused", "ShuttingDown"})
 
@@ -120,6 +128,19 @@ class State:
     def refused(self) -> frozenset[str]:
         """Names of hosts that may not be used."""
         return frozenset(host.name for host in self.observation.hosts if host.refusal is not None)
+
+    @cached_property
+    def rooms(self) -> dict[str, HostRoom]:
+        """By host: what all clusters together leave there. A host without a limit is missing."""
+        return {host.name: host.room for host in self.observation.hosts if host.room is not None}
+
+    def is_full(self, host: str) -> bool:
+        """Whether all clusters together leave nothing on the host."""
+        return host in self.rooms and self.rooms[host].free <= 0
+
+    def came_too_late(self, vm: VMRecord) -> bool:
+        """Whether the VM was never started, and its host has no room for it any more."""
+        return vm.host in self.rooms and vm.uid in self.rooms[vm.host].late
 
     def reachable(self, host: str) -> bool:
         """Whether the host was observed and answers."""

@@ -75,6 +75,11 @@ class Applier:
         """A look begins: it will show all that was made before."""
         self._unseen &= self._running.keys()
 
+    @property
+    def being_made(self) -> frozenset[str]:
+        """Names of LubanVMs that no plan knows of yet."""
+        return frozenset(name.removeprefix("vm/") for name in self._unseen)
+
     async def apply(self, cluster: LubanCluster, plan: Plan, bodies: Mapping[str, Mapping[str, Any]]) -> None:
         """Start what the plan asks for and is not under way, and wait a little for it."""
         self._forget_untried(plan)

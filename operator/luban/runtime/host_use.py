@@ -7,10 +7,22 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from luban.api.cluster import LubanCluster, LubanClusterSpec
+from luban.core.host_room import Claim
 from luban.core.left_out import Refusal
-from luban.core.model import DomainRecord, HostObservation, Observation, VMRecord
+from luban.core.model import (
+    Action,
+    CreateVM,
+    DomainRecord,
+    EnsureDomain,
+    HostObservation,
+    HostRoom,
+    Observation,
+    VMRecord,
+)
 from luban.core.usable_hosts import Applicant, outside
 from luban.ports import HostRef
+from luban.runtime.records import cluster_ref
+from luban.senses.host_claims import Grant
 from luban.senses.host_registry import HostRegistry
 
 
@@ -72,6 +84,26 @@ def with_refusals(observation: Observation, spec: LubanClusterSpec, refusals: Ma
     found = (seen.get(name) or unasked.get(name) for name in names)
     hosts = tuple(replace(it, refusal=refusals.get(it.name)) for it in found if it is not None)
     return replace(observation, hosts=hosts)
+
+
+def with_rooms(observation: Observation, room_on: Callable[[str], HostRoom | None]) -> Observation:
+    """The observation with what all clusters together leave on each host. `room_on`: that of one; None: no limit."""
+    rooms = {it.name: room for it in observation.hosts if it.reachable and (room := room_on(it.name)) is not None}
+    if not rooms:
+        return observation
+    hosts = tuple(replace(it, room=rooms.get(it.name)) for it in observation.hosts)
+    return replace(observation, hosts=hosts)
+
+
+def grants_of(cluster: LubanCluster, actions: Iterable[Action]) -> Iterator[Grant]:
+    """Room that a plan takes."""
+    ref, memory = cluster_ref(cluster), cluster.spec.template.spec.domain.memory.max.bytes
+    for action in actions:
+        match action:
+            case CreateVM(name, host):
+                yield Grant(host, name, Claim("", ref, memory))
+            case EnsureDomain(vm):
+                yield Grant(vm.host, vm.name, Claim(vm.uid, ref, vm.template.domain.memory.max.bytes))
 
 
 def within_networks(observation: Observation, cidr_of: Callable[[str], str]) -> Observation:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -61,6 +61,8 @@ class Look:
     """LubanVM objects by name."""
     applicant: Applicant
     """Who wants hosts, as its VMs were then."""
+    neighbours: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
+    """By host that several clusters share: LubanVM objects of all of them."""
     orphans: tuple[str, ...] = ()
     """Names of LubanVMs that are nobody's, and could be ours."""
 
@@ -133,7 +135,13 @@ class Observer:
         self._tell_of_addresses(ref, observation)
         observation = await self._with_vms_answers(cluster, observation)
         orphans = tuple(body["metadata"]["name"] for body in listed if is_orphan(body, cluster))
-        return Look(observation, {body["metadata"]["name"]: body for body in bodies}, applicant, orphans)
+        by_name = {body["metadata"]["name"]: body for body in bodies}
+        # Last of all: what other clusters were granted since is known besides.
+        return Look(observation, by_name, applicant, await self._neighbours(cluster), orphans)
+
+    async def _neighbours(self, cluster: LubanCluster) -> dict[str, list[dict[str, Any]]]:
+        shared = (host.name for host in cluster.spec.hosts if self.senses.registry.libvirt(host.name) is not None)
+        return {name: await self.ports.cluster.list_vms_on(name) for name in shared}
 
     def _tell(self, ref: ClusterRef, left_out: Mapping[str, tuple[str, ...]]) -> None:
         """Log once what cannot be read of LubanVMs: a newer operator may have written them."""

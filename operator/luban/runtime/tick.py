@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import structlog
@@ -13,19 +14,20 @@ from luban.api.cluster import LubanCluster
 from luban.api.cluster_status import LubanClusterStatus
 from luban.api.common import ObjectMeta
 from luban.core.conditions import hosts_allowed
+from luban.core.host_room import limits_of, room_of
 from luban.core.memory import ClusterMemory
-from luban.core.model import ClusterRef, ConditionState, Failure, Observation, Plan
+from luban.core.model import ClusterRef, ConditionState, Failure, HostRoom, Observation, Plan
 from luban.core.plan import plan
 from luban.core.setbacks import memory_for
 from luban.core.state import State
 from luban.core.times import Now
 from luban.errors import Conflict, LubanError, NotLeader
-from luban.ports import Ports
+from luban.ports import HostRef, Ports
 from luban.render.balancer import settings_of
 from luban.runtime.adoption import Adopter
 from luban.runtime.apply import Applier, fault
 from luban.runtime.events import Event, action_events, bond_events, cluster_events
-from luban.runtime.host_use import with_refusals, with_spec
+from luban.runtime.host_use import grants_of, with_refusals, with_rooms, with_spec
 from luban.runtime.metrics import Metrics
 from luban.runtime.observe import Look, Observer
 from luban.runtime.recorder import EventRecorder
@@ -192,6 +194,7 @@ class ClusterRuntime:
             self.applier.retries.forget()
         # Whatever of this plan is carried out below, the next one must not take it back.
         self.memory = made.memory
+        self.senses.claims.grant(self.ref, grants_of(cluster, made.actions), self.applier.being_made)
         self.metrics.record(self.ref, observation, made)
         before = self.cluster.status
         extra = (self._spec_condition(), hosts_allowed(State(observation)), RECONCILED)
@@ -215,7 +218,21 @@ class ClusterRuntime:
         """The cluster and what was seen of it, with its hosts as they may be used now: nothing is decided or done by an
         older spec or LubanHost."""
         choice = self.observer.chooser.choose(self.cluster.spec, seen.applicant)
-        return with_spec(self.cluster, choice.spec), with_refusals(seen.observation, choice.spec, choice.refusals)
+        cluster = with_spec(self.cluster, choice.spec)
+        observation = with_refusals(seen.observation, choice.spec, choice.refusals)
+        return cluster, with_rooms(observation, partial(self._room_on, cluster, seen))
+
+    def _room_on(self, cluster: LubanCluster, seen: Look, host: str) -> HostRoom | None:
+        """What all clusters together leave on a host for one of ours; None: there is no limit."""
+        limits, uris = self.senses.registry.libvirt(host), {it.name: it.uri for it in cluster.spec.hosts if it.uri}
+        if limits is None or host not in uris or host not in seen.neighbours:
+            return None
+        found = self.senses.hosts.contents(HostRef(host, uris[host]))
+        claims = self.senses.claims.on(
+            host, seen.neighbours[host], found.domains, asking=self.ref, under_way=self.applier.being_made
+        )
+        need = cluster.spec.template.spec.domain.memory.max.bytes
+        return room_of(self.ref, claims, limits_of(limits, found.memory, found.foreign_memory), need)
 
     def _log_decision(self, made: Plan) -> None:
         decision = made.decision
@@ -295,6 +312,7 @@ class ClusterRuntime:
     async def close(self) -> None:
         """End what is still under way."""
         self.observer.close()
+        self.senses.claims.drop(self.ref)
         await self.applier.close()
         await self.recorder.close()
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from luban.core.usable_hosts import HostPolicy
 from luban.ports import Ports
+from luban.senses.host_claims import HostClaims
 from luban.senses.host_registry import HostRegistry
 from luban.senses.host_reports import HostReports
 from luban.senses.hosts import HostSenses
@@ -21,8 +22,12 @@ class Senses:
     """What node agents say about bonds."""
     registry: HostRegistry
     """What administrators say about hosts."""
+    claims: HostClaims
+    """Who takes room on them."""
 
     @classmethod
     def of(cls, ports: Ports, policy: HostPolicy = "Any") -> Senses:
         """New ones, which know nothing yet. `policy`: who may say where a host is."""
-        return cls(HostSenses(ports.hypervisor, ports.clock.monotonic), HostReports(), HostRegistry(policy))
+        return cls(
+            HostSenses(ports.hypervisor, ports.clock.monotonic), HostReports(), HostRegistry(policy), HostClaims()
+        )

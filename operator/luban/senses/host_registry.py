@@ -54,10 +54,15 @@ class HostRegistry:
         """Which hosts of a spec may be used, by what is known now."""
         return usable_hosts(spec, self._known, applicant, self.policy)
 
+    def libvirt(self, host: str) -> LibvirtHost | None:
+        """What is said of a host; None: nothing that can be read."""
+        known = self._known.get(host)
+        return known if isinstance(known, LibvirtHost) else None
+
     def cidr(self, host: str) -> str:
         """Network of the addresses of a host's VMs; empty: any."""
-        known = self._known.get(host)
-        return known.cidr if isinstance(known, LibvirtHost) else ""
+        known = self.libvirt(host)
+        return known.cidr if known is not None else ""
 
 
 def _libvirt_of(body: Mapping[str, Any]) -> LibvirtHost | Unreadable | None:

@@ -9,14 +9,14 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import structlog
 
 from luban.core.model import ClusterRef, DomainRecord, HostObservation
 from luban.errors import LubanError, without_host
-from luban.ports import HostRef, Hypervisor, MarkedDomain
+from luban.ports import HostRef, Hypervisor, Inventory, MarkedDomain
 from luban.senses.steady import SteadyWords
 
 log = structlog.get_logger(__name__)
@@ -36,6 +36,8 @@ DOUBT_SECONDS = 1.0
 DOUBTED = -1
 """Turn of a picture that is asked for anew by the next look, whatever happens."""
 
+NOTHING = Inventory()
+
 Wake = Callable[[str], None]
 """Told the uuid of a domain to which something happened; empty: the connection was lost."""
 
@@ -48,8 +50,8 @@ class Picture:
     """When it was asked, in seconds of a clock that nobody sets."""
     turn: int
     """How often something had happened on the host before it was asked."""
-    domains: Mapping[str, MarkedDomain] = field(default_factory=dict)
-    """All domains with our mark, of every cluster, by uuid."""
+    contents: Inventory = NOTHING
+    """What there is, of every cluster."""
     error: str = ""
     """Why it said nothing; empty: it answered."""
 
@@ -62,7 +64,7 @@ class Picture:
     def _by_name(self) -> Mapping[tuple[str, str], Mapping[str, MarkedDomain]]:
         """The domains by namespace and name of their cluster: hundreds of clusters may look at one picture."""
         found: defaultdict[tuple[str, str], dict[str, MarkedDomain]] = defaultdict(dict)
-        for uuid, it in self.domains.items():
+        for uuid, it in self.contents.domains.items():
             found[it.owner.namespace, it.owner.name][uuid] = it
         return found
 
@@ -118,6 +120,11 @@ class HostSense:
             return HostObservation(name, False, self._words.keep(name, "libvirt has not answered yet"))
         return HostObservation(name, True, domains=picture.of(cluster, adopted))
 
+    @property
+    def contents(self) -> Inventory:
+        """What it said last."""
+        return self._picture.contents if self._picture is not None else NOTHING
+
     async def _bring_up_to_date(self, oldest: float) -> None:
         # An answer that came after everybody had gone may be of any age: it counts, and is looked at like any other.
         self._collect()
@@ -163,15 +170,15 @@ class HostSense:
         heard = await self._question()
         if heard.error:
             return heard
-        if heard.domains or not self._known or explained != self._known_explained:
-            self._known, self._known_explained, self._vanished = heard.domains, explained, None
+        if heard.contents.domains or not self._known or explained != self._known_explained:
+            self._known, self._known_explained, self._vanished = heard.contents.domains, explained, None
             return heard
         if self._vanished is None:
             self._vanished = heard.at
         if heard.at - self._vanished >= DOUBT_SECONDS:
             self._known, self._vanished = {}, None
             return heard
-        return replace(heard, domains=self._known, turn=DOUBTED)
+        return replace(heard, contents=replace(heard.contents, domains=self._known), turn=DOUBTED)
 
     async def _question(self) -> Picture:
         at, turn = self._monotonic(), self._turn
@@ -184,14 +191,14 @@ class HostSense:
     async def _said(self, at: float, turn: int) -> Picture:
         name = self._host.name
         try:
-            domains = await self._hypervisor.list_domains(self._host)
+            found = await self._hypervisor.inventory(self._host)
         except LubanError as error:
             return Picture(at, turn, error=self._words.choose(name, without_host(error.message, name)))
         except Exception as error:  # One host must not end the look at all others.
             log.exception("unexpected error of a host", host=name)
             return Picture(at, turn, error=self._words.choose(name, f"{type(error).__name__}: {error}"))
         self._words.over(name)
-        return Picture(at, turn, domains)
+        return Picture(at, turn, found)
 
     def _happened(self, uuid: str) -> None:
         self._turn += 1
@@ -221,6 +228,10 @@ class HostSenses:
         """Something was done on the host."""
         if host in self._hosts:
             self._hosts[host].touch()
+
+    def contents(self, host: HostRef) -> Inventory:
+        """What a host that somebody follows said last; nothing if it never did."""
+        return self._hosts[host].contents if host in self._hosts else NOTHING
 
     async def look(
         self, cluster: ClusterRef, adopted: Collection[str], hasty: Mapping[HostRef, bool]

@@ -10,8 +10,8 @@ from typing import Any, cast
 import pytest
 from structlog.testing import capture_logs
 
-from luban.adapters.kubernetes_api.cache import Cache
-from luban.adapters.kubernetes_api.calls import CONFIG_MAPS, VMS, Call
+from luban.adapters.kubernetes_api.cache import VM_INDEXES, Cache
+from luban.adapters.kubernetes_api.calls import CONFIG_MAPS, HOSTS, VMS, Call
 from luban.adapters.kubernetes_api.informer import GAP_SECONDS, LAST_PAUSE, Informer, Scope, Store
 from luban.adapters.kubernetes_api.transport import Transport
 from luban.api import names
@@ -23,9 +23,9 @@ Body = dict[str, Any]
 MINE = Call("list", VMS, "shop", query={"fieldSelector": "spec.clusterName=luban"}, may_lag=True)
 
 
-def vm(name: str, version: int, *, uid: str = "", cluster: str = "luban", **metadata: Any) -> Body:
+def vm(name: str, version: int, *, uid: str = "", cluster: str = "luban", host: str = "host", **metadata: Any) -> Body:
     known = {"namespace": "shop", "name": name, "uid": uid or f"uid-{name}", "resourceVersion": str(version)}
-    return {"kind": "LubanVM", "metadata": {**known, **metadata}, "spec": {"clusterName": cluster}}
+    return {"kind": "LubanVM", "metadata": {**known, **metadata}, "spec": {"clusterName": cluster, "host": host}}
 
 
 def config_map(version: int, name: str = "b", **labels: str) -> Body:
@@ -109,6 +109,79 @@ async def test_what_is_followed_costs_no_reads() -> None:
     assert server.calls == []
     await cache.close()
     assert server.closed
+
+
+async def test_vms_of_all_namespaces_are_found_by_their_host() -> None:
+    elsewhere = vm("d", 8, namespace="team", cluster="other", host="host-c")
+    server, cache = await followed(vm("a", 5), vm("b", 6, host="host-c"), elsewhere)
+    on_host = Call("list", VMS, "", query={"fieldSelector": "spec.host=host-c"}, may_lag=True)
+    assert [it["metadata"]["name"] for it in (await cache.send(on_host))["items"]] == ["b", "d"]
+    server.tell("DELETED", vm("b", 13, host="host-c"))
+    await asyncio.sleep(0.01)
+    assert [it["metadata"]["name"] for it in (await cache.send(on_host))["items"]] == ["d"]
+    assert server.calls == []
+    await cache.close()
+
+
+async def test_who_follows_is_told_of_all_there_are_and_of_every_change() -> None:
+    server = Server(vm("a", 5), vm("b", 6))
+    cache = cache_of(server)
+    told: list[tuple[str, str, bool]] = []
+
+    def take(body: Body, gone: bool) -> None:
+        told.append((body["metadata"]["name"], body["metadata"]["resourceVersion"], gone))
+
+    await cache.follow(VMS, take)
+    assert sorted(told) == [("a", "5", False), ("b", "6", False)]
+    told.clear()
+    server.tell("MODIFIED", vm("a", 11))
+    server.tell("DELETED", vm("b", 12))
+    await asyncio.sleep(0.01)
+    assert told == [("a", "11", False), ("b", "6", True)]
+    told.clear()
+    # Nobody can hear what happens now.
+    server.bodies, server.version = [vm("c", 20)], 21
+    server.events.put_nowait(TemporaryError("WatchEnded", "410 Gone"))
+    await asyncio.sleep(LAST_PAUSE)
+    assert sorted(told) == [("a", "11", True), ("c", "20", False)]
+    await cache.close()
+
+
+async def test_who_follows_waits_until_something_is_known() -> None:
+    server = Server(vm("a", 5))
+    real, server.send = server.send, forbidden  # type: ignore[method-assign]
+    cache = cache_of(server)
+    following = asyncio.ensure_future(cache.follow(VMS, lambda _body, _gone: None))
+    await asyncio.sleep(LAST_PAUSE)
+    assert not following.done()
+    server.send = real  # type: ignore[method-assign]
+    await asyncio.wait_for(following, 2 * LAST_PAUSE)
+    await cache.close()
+
+
+async def forbidden(_call: Call) -> Body:
+    raise PermanentError("Forbidden", "no")
+
+
+async def test_one_that_cannot_take_it_in_harms_nobody_else() -> None:
+    server, cache = await followed(vm("a", 5))
+    await cache.follow(VMS, lambda body, _gone: body["nonsense"] if body["metadata"]["name"] == "b" else None)
+    with capture_logs() as logs:
+        server.tell("ADDED", vm("b", 12))
+        assert await listed(cache) == {"a": "5", "b": "12"}
+    assert [it["event"] for it in logs] == ["not taken in by a fault of the operator"]
+    await cache.close()
+
+
+async def test_objects_of_the_whole_cluster_have_no_namespace() -> None:
+    body = {"kind": "LubanHost", "metadata": {"name": "host-b", "uid": "u", "resourceVersion": "5"}, "spec": {}}
+    server = Server(body)
+    cache = cache_of(server, ["shop"])
+    told: list[str] = []
+    await cache.follow(HOSTS, lambda found, _gone: told.append(found["metadata"]["name"]))
+    assert told == ["host-b"]
+    assert server.watches == [] or server.watches[0].namespace == ""
+    await cache.close()
 
 
 async def test_an_own_write_is_seen_at_once_and_undone_by_nothing_older() -> None:
@@ -287,9 +360,9 @@ async def test_a_long_list_comes_in_pieces() -> None:
         return pieces[len(asked) - 1]
 
     server.send = send  # type: ignore[method-assign]
-    informer = Informer(cast(Transport, server), Scope(VMS, ""))
+    informer = Informer(cast(Transport, server), Scope(VMS, "", indexes=VM_INDEXES))
     await asyncio.sleep(0.01)
-    assert [it["metadata"]["name"] for it in informer.store.group("shop", "")] == ["a", "b"]
+    assert [it["metadata"]["name"] for it in informer.store.select("spec.clusterName", "shop", "luban")] == ["a", "b"]
     assert asked == ["", "more"]
     await informer.close()
 

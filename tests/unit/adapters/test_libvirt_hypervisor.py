@@ -63,25 +63,25 @@ async def test_a_hung_host_is_unreachable_within_the_deadline_and_delays_nobody_
 ) -> None:
     daemons[SLOW.uri].answers.clear()
     began = asyncio.get_running_loop().time()
-    slow = asyncio.create_task(hypervisor.list_domains(SLOW))
+    slow = asyncio.create_task(hypervisor.inventory(SLOW))
     await asyncio.to_thread(daemons[SLOW.uri].asked.wait, PATIENCE)
-    assert await hypervisor.list_domains(QUICK) == {}
+    assert (await hypervisor.inventory(QUICK)).domains == {}
     with pytest.raises(HostUnreachable) as error:
         await slow
     assert asyncio.get_running_loop().time() - began < PATIENCE / 2
     assert "read domains: no answer within 0.05 s" in error.value.message
-    assert await hypervisor.list_domains(QUICK) == {}
+    assert (await hypervisor.inventory(QUICK)).domains == {}
 
 
 async def test_a_fresh_connection_replaces_the_stuck_one(hypervisor: LibvirtHypervisor, daemons: Daemons) -> None:
     daemon = daemons[SLOW.uri]
     daemon.answers.clear()
     with pytest.raises(HostUnreachable):
-        await hypervisor.list_domains(SLOW)
+        await hypervisor.inventory(SLOW)
     stuck = daemon.connections[0]
     assert not stuck.closed.is_set()
     daemon.answers.set()
-    assert await hypervisor.list_domains(SLOW) == {}
+    assert (await hypervisor.inventory(SLOW)).domains == {}
     assert len(daemon.connections) == 2
     assert await asyncio.to_thread(stuck.closed.wait, PATIENCE), "the stuck thread closes its connection when it can"
 
@@ -89,13 +89,13 @@ async def test_a_fresh_connection_replaces_the_stuck_one(hypervisor: LibvirtHype
 async def test_a_cancelled_call_does_not_block_the_next(hypervisor: LibvirtHypervisor, daemons: Daemons) -> None:
     daemon = daemons[SLOW.uri]
     daemon.answers.clear()
-    call = asyncio.create_task(hypervisor.list_domains(SLOW))
+    call = asyncio.create_task(hypervisor.inventory(SLOW))
     await asyncio.to_thread(daemon.asked.wait, PATIENCE)
     call.cancel()
     with pytest.raises(asyncio.CancelledError):
         await call
     daemon.answers.set()
-    assert await hypervisor.list_domains(SLOW) == {}
+    assert (await hypervisor.inventory(SLOW)).domains == {}
 
 
 async def test_a_lost_connection_is_opened_again_and_listened_to(
@@ -103,14 +103,14 @@ async def test_a_lost_connection_is_opened_again_and_listened_to(
 ) -> None:
     daemon, heard = daemons[SLOW.uri], asyncio.Queue[str]()
     hypervisor.watch(SLOW, heard.put_nowait)
-    await hypervisor.list_domains(SLOW)
+    await hypervisor.inventory(SLOW)
     first = daemon.connections[0]
     assert first.on_close is not None
     first.alive = 0
     await asyncio.to_thread(first.on_close, first, 1, None)
     async with asyncio.timeout(PATIENCE):
         assert await heard.get() == ""
-    await hypervisor.list_domains(SLOW)
+    await hypervisor.inventory(SLOW)
     second = daemon.connections[1]
     assert first.closed.is_set()
     assert first.on_lifecycle is None
@@ -130,10 +130,10 @@ async def test_after_a_failure_nothing_is_tried_for_a_while(daemons: Daemons) ->
     )
     daemons[SLOW.uri].refuses = True
     with pytest.raises(HostUnreachable) as first:
-        await hypervisor.list_domains(SLOW)
+        await hypervisor.inventory(SLOW)
     daemons[SLOW.uri].refuses = False
     with pytest.raises(HostUnreachable) as second:
-        await hypervisor.list_domains(SLOW)
+        await hypervisor.inventory(SLOW)
     assert first.value.message == second.value.message
     assert daemons[SLOW.uri].connections == []
     await hypervisor.close()
@@ -142,7 +142,7 @@ async def test_after_a_failure_nothing_is_tried_for_a_while(daemons: Daemons) ->
 async def test_closing_ends_threads_and_connections(daemons: Daemons) -> None:
     before = set(threading.enumerate())
     hypervisor = LibvirtHypervisor(opener=daemons.open)
-    await asyncio.gather(*(hypervisor.list_domains(host) for host in (SLOW, QUICK)))
+    await asyncio.gather(*(hypervisor.inventory(host) for host in (SLOW, QUICK)))
     assert sum(thread.name.startswith("libvirt-host") for thread in threading.enumerate()) == 2
     await hypervisor.close()
     left = {thread.name for thread in set(threading.enumerate()) - before}
@@ -163,18 +163,18 @@ async def test_a_lane_whose_threads_hang_tries_again_as_soon_as_one_ends(daemons
     hypervisor = LibvirtHypervisor(HypervisorSettings(pace=pace), opener=open_)
     for _ in range(MAX_STUCK + 5):
         with pytest.raises(HostUnreachable, match="connect: no answer within"):
-            await hypervisor.list_domains(SLOW)
+            await hypervisor.inventory(SLOW)
     assert len(attempts) == MAX_STUCK, "no further thread is risked"
     attempts[0].set()
     async with asyncio.timeout(PATIENCE):
         while True:
             try:
-                found = await hypervisor.list_domains(SLOW)
+                found = await hypervisor.inventory(SLOW)
             except HostUnreachable:
                 await asyncio.sleep(0)
             else:
                 break
-    assert found == {}
+    assert found.domains == {}
     for attempt in attempts:
         attempt.set()
     await hypervisor.close()
@@ -191,11 +191,11 @@ async def test_a_machine_that_does_not_take_a_connection_costs_no_thread(daemons
     before = threading.active_count()
     for _ in range(3 * MAX_STUCK):
         with pytest.raises(HostUnreachable, match="no answer on TCP port 16514"):
-            await hypervisor.list_domains(SLOW)
+            await hypervisor.inventory(SLOW)
     assert threading.active_count() <= before + 2, "the one at work, and one that ends"
     assert daemons[SLOW.uri].connections == []
     dead = False
-    assert await hypervisor.list_domains(SLOW) == {}
+    assert (await hypervisor.inventory(SLOW)).domains == {}
     await hypervisor.close()
 
 
@@ -209,7 +209,7 @@ async def test_a_guest_agent_that_hangs_does_not_silence_the_others(
         Question("fine", "ask the guest agent of fine", lambda _session: asked.set()),
     ]
     monkeypatch.setattr(Directory, "questions", lambda _self: questions)
-    await hypervisor.list_domains(SLOW)
+    await hypervisor.inventory(SLOW)
     assert await asyncio.to_thread(asked.wait, PATIENCE)
     door.open.set()
     await hypervisor.close()
@@ -251,11 +251,11 @@ async def test_a_host_that_left_every_spec_is_let_go(daemons: Daemons) -> None:
     leave = hypervisor.watch(SLOW, lambda _uuid: None)
     hypervisor.watch(QUICK, lambda _uuid: None)
     for host in (SLOW, QUICK):
-        await hypervisor.list_domains(host)
+        await hypervisor.inventory(host)
     leave()
     (left,), (kept,) = daemons[SLOW.uri].connections, daemons[QUICK.uri].connections
     assert await asyncio.to_thread(left.closed.wait, PATIENCE)
-    assert await hypervisor.list_domains(SLOW) == {}, "it can be asked again"
+    assert (await hypervisor.inventory(SLOW)).domains == {}, "it can be asked again"
     assert not kept.closed.is_set()
     await hypervisor.close()
 
@@ -264,9 +264,9 @@ async def test_a_host_that_is_still_asked_keeps_its_connections(daemons: Daemons
     """Its last VMs must be cleaned up after it left the spec."""
     hypervisor = LibvirtHypervisor(HypervisorSettings(idle=3600.0, pace=AT_ONCE), opener=daemons.open)
     leave = hypervisor.watch(SLOW, lambda _uuid: None)
-    await hypervisor.list_domains(SLOW)
+    await hypervisor.inventory(SLOW)
     leave()
-    await hypervisor.list_domains(SLOW)
+    await hypervisor.inventory(SLOW)
     assert len(daemons[SLOW.uri].connections) == 1
     assert not daemons[SLOW.uri].connections[0].closed.is_set()
     await hypervisor.close()
@@ -308,11 +308,11 @@ async def test_an_insecure_host_is_connected_to_with_the_operators_consent_alone
     host, daemon = HostRef("host-b", "qemu+tcp://host-b/system"), Daemon()
     strict = LibvirtHypervisor(HypervisorSettings(pace=AT_ONCE), opener=lambda _uri: daemon.connect())
     with pytest.raises(PermanentError) as error:
-        await strict.list_domains(host)
+        await strict.inventory(host)
     assert error.value.reason == "InsecureHost"
     assert daemon.connections == []
     settings = HypervisorSettings(pace=AT_ONCE, allow_insecure=True)
     lenient = LibvirtHypervisor(settings, opener=lambda _uri: daemon.connect())
-    assert await lenient.list_domains(host) == {}
+    assert (await lenient.inventory(host)).domains == {}
     await strict.close()
     await lenient.close()

@@ -64,7 +64,7 @@ class TestLedger:
     def test_one_that_comes_takes_room_and_address(self) -> None:
         found = ledger()
         found.arrive("host-b", found.free_address(HOST))
-        assert (found.live, found.total, found.occupancy["host-b"]) == (3, 4, Occupancy(3, 4, 1))
+        assert (found.live, found.total, found.occupancy["host-b"]) == (3, 4, Occupancy(3, 4, 1, arrived=1))
         assert found.free_address(HOST) == "127.0.17.3"
 
     def test_as_if_one_were_gone_is_over_afterwards(self) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from luban.api import names
 from luban.errors import PermanentError
-from luban.ports import HostRef, MarkedDomain
+from luban.ports import HostRef, Inventory
 from luban.senses import hosts
 from tests.fakes.operator_harness import NAMESPACE, OperatorHarness, cluster_body
 
@@ -140,10 +140,10 @@ async def test_a_picture_from_before_loses_nobody(slow_call: int, monkeypatch: p
     monkeypatch.setattr(hosts, "PATIENCE_SECONDS", 0.01)
     harness, left = await orphaned()
     apply_again(harness)
-    held, answer = asyncio.Event(), harness.hypervisor.list_domains
+    held, answer = asyncio.Event(), harness.hypervisor.inventory
     asked: Counter[str] = Counter()
 
-    async def slow(host: HostRef) -> dict[str, MarkedDomain]:
+    async def slow(host: HostRef) -> Inventory:
         asked[host.name] += 1
         if asked[host.name] != slow_call:
             return await answer(host)
@@ -151,7 +151,7 @@ async def test_a_picture_from_before_loses_nobody(slow_call: int, monkeypatch: p
         await held.wait()
         return before
 
-    harness.hypervisor.list_domains = slow  # type: ignore[method-assign]
+    harness.hypervisor.inventory = slow  # type: ignore[method-assign]
     await harness.tick()
     assert enabled(harness) == left.keys()
     assert {vm["status"]["phase"] for vm in harness.vms()} == {"Ready"}

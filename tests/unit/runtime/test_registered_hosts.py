@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 
 from luban.api import names
 from luban.core.usable_hosts import HostPolicy, UsableHosts
-from luban.ports import HostRef, MarkedDomain
+from luban.ports import HostRef, Inventory
 from luban.senses.host_registry import HostRegistry
 from tests.fakes.operator_harness import NAMESPACE, OperatorHarness, cluster_body
 
@@ -31,13 +31,13 @@ class World:
         self.said: dict[str, dict[str, Any]] = {}
         self.asked: set[str] = set()
         """URIs that the operator connected to."""
-        real = self.harness.hypervisor.list_domains
+        real = self.harness.hypervisor.inventory
 
-        async def list_domains(host: HostRef) -> dict[str, MarkedDomain]:
+        async def inventory(host: HostRef) -> Inventory:
             self.asked.add(host.uri)
             return await real(host)
 
-        self.harness.hypervisor.list_domains = list_domains  # type: ignore[method-assign]
+        self.harness.hypervisor.inventory = inventory  # type: ignore[method-assign]
 
     def register(self, name: str, **libvirt: Any) -> None:
         """An administrator writes a LubanHost."""
@@ -311,15 +311,15 @@ async def test_a_spec_that_changes_during_a_look_is_judged_before_anything_is_ma
         {"spec": {"image": {"pool": "other", "volume": "x"}, "network": {"type": "User"}}},
     )
     good = harness.body()["spec"]["template"]
-    real = harness.hypervisor.list_domains
+    real = harness.hypervisor.inventory
 
-    async def change_meanwhile(host: HostRef) -> dict[str, MarkedDomain]:
+    async def change_meanwhile(host: HostRef) -> Inventory:
         harness.change(template=forbidden)
         return await real(host)
 
-    harness.hypervisor.list_domains = change_meanwhile  # type: ignore[method-assign]
+    harness.hypervisor.inventory = change_meanwhile  # type: ignore[method-assign]
     await harness.tick()
-    harness.hypervisor.list_domains = real  # type: ignore[method-assign]
+    harness.hypervisor.inventory = real  # type: ignore[method-assign]
     assert harness.vms() == []
     harness.change(template=good)
     await harness.run(60)

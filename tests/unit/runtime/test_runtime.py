@@ -9,7 +9,7 @@ import pytest
 
 from luban.api import names
 from luban.errors import PermanentError, TemporaryError
-from luban.ports import HostRef, MarkedDomain
+from luban.ports import HostRef, Inventory
 from luban.runtime import observe
 from luban.runtime.status import VOLATILE_SECONDS
 from luban.senses import hosts
@@ -130,13 +130,13 @@ async def test_a_host_that_hesitates_is_not_called_unreachable_at_once(monkeypat
     monkeypatch.setattr(hosts, "PATIENCE_SECONDS", 0.01)
     harness = OperatorHarness()
     await harness.run(60)
-    gate, real = asyncio.Event(), harness.hypervisor.list_domains
+    gate, real = asyncio.Event(), harness.hypervisor.inventory
 
-    async def hesitates(host: HostRef) -> dict[str, MarkedDomain]:
+    async def hesitates(host: HostRef) -> Inventory:
         await gate.wait()
         return await real(host)
 
-    harness.hypervisor.list_domains = hesitates  # type: ignore[method-assign]
+    harness.hypervisor.inventory = hesitates  # type: ignore[method-assign]
     await harness.tick()
     assert reachable(harness) == "True"
     await harness.run(15)

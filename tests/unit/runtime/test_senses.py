@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 
 from luban.core.model import BalancerReport, ClusterRef
 from luban.errors import HostUnreachable, TemporaryError
-from luban.ports import HostRef, MarkedDomain
+from luban.ports import HostRef, Inventory
 from luban.runtime import observe
 from luban.senses import hosts
 from luban.senses.steady import SteadyWords
@@ -105,9 +105,9 @@ async def test_a_gauge_is_not_read_in_every_tick() -> None:
 async def test_a_host_is_asked_once_when_the_balancer_cannot_be(monkeypatch: pytest.MonkeyPatch) -> None:
     harness = OperatorHarness()
     await harness.run(60)
-    real, under_way, most = harness.hypervisor.list_domains, 0, 0
+    real, under_way, most = harness.hypervisor.inventory, 0, 0
 
-    async def slow(host: HostRef) -> dict[str, MarkedDomain]:
+    async def slow(host: HostRef) -> Inventory:
         nonlocal under_way, most
         under_way += 1
         most = max(most, under_way)
@@ -116,7 +116,7 @@ async def test_a_host_is_asked_once_when_the_balancer_cannot_be(monkeypatch: pyt
         under_way -= 1
         return await real(host)
 
-    harness.hypervisor.list_domains = slow  # type: ignore[method-assign]
+    harness.hypervisor.inventory = slow  # type: ignore[method-assign]
     harness.api.fail_next("read_config_map", TemporaryError("Unavailable", "no"), times=5)
     for _ in range(6):
         await harness.runtime.tick()
@@ -128,14 +128,14 @@ async def test_a_host_is_asked_once_when_the_balancer_cannot_be(monkeypatch: pyt
 async def test_an_error_that_nobody_foresaw_makes_one_host_unreachable() -> None:
     harness = OperatorHarness()
     await harness.run(60)
-    real = harness.hypervisor.list_domains
+    real = harness.hypervisor.inventory
 
-    async def break_(host: HostRef) -> dict[str, MarkedDomain]:
+    async def break_(host: HostRef) -> Inventory:
         if host.name == "host-b":
             raise ValueError("no such thing")
         return await real(host)
 
-    harness.hypervisor.list_domains = break_  # type: ignore[method-assign]
+    harness.hypervisor.inventory = break_  # type: ignore[method-assign]
     with capture_logs() as logs:
         await harness.run(10)
     conditions = {it["type"]: it for it in harness.body()["status"]["conditions"]}
@@ -153,20 +153,20 @@ async def test_a_host_that_hangs_is_told_in_words_that_stay() -> None:
     harness = OperatorHarness()
     await harness.run(60)
     texts = itertools.cycle(TEXTS)
-    real = harness.hypervisor.list_domains
+    real = harness.hypervisor.inventory
 
-    async def hangs(host: HostRef) -> dict[str, MarkedDomain]:
+    async def hangs(host: HostRef) -> Inventory:
         if host.name == "host-c":
             raise HostUnreachable("HostUnreachable", next(texts))
         return await real(host)
 
-    harness.hypervisor.list_domains = hangs  # type: ignore[method-assign]
+    harness.hypervisor.inventory = hangs  # type: ignore[method-assign]
     harness.api.calls.clear()
     await harness.run(300)
     assert harness.api.calls["patch_cluster_status"] <= 2
     (told,) = (it for it in harness.body()["status"]["hosts"] if it["name"] == "host-c")
     assert (told["reachable"], told["message"]) == (False, TEXTS[0])
-    harness.hypervisor.list_domains = real  # type: ignore[method-assign]
+    harness.hypervisor.inventory = real  # type: ignore[method-assign]
     await harness.run(10)
     assert all(it["reachable"] for it in harness.body()["status"]["hosts"])
 
@@ -215,11 +215,11 @@ async def test_a_clock_that_is_set_back_makes_no_silent_host_reachable(monkeypat
     await harness.run(60)
     gate = asyncio.Event()
 
-    async def hangs(*_: Any) -> dict[str, MarkedDomain]:
+    async def hangs(*_: Any) -> Inventory:
         await gate.wait()
         return {}
 
-    harness.hypervisor.list_domains = hangs  # type: ignore[method-assign]
+    harness.hypervisor.inventory = hangs  # type: ignore[method-assign]
     harness.clock.seconds -= 3600
     await harness.run(20)
     assert not any(host["reachable"] for host in harness.body()["status"]["hosts"])
@@ -231,14 +231,14 @@ async def test_a_loop_that_ended_while_a_host_hangs_can_begin_again(monkeypatch:
     monkeypatch.setattr(hosts, "PATIENCE_SECONDS", 0.01)
     harness = OperatorHarness()
     await harness.run(60)
-    gate, answer = asyncio.Event(), harness.hypervisor.list_domains
+    gate, answer = asyncio.Event(), harness.hypervisor.inventory
 
-    async def hangs(host: HostRef) -> dict[str, MarkedDomain]:
+    async def hangs(host: HostRef) -> Inventory:
         if host.name == "host-c":
             await gate.wait()
         return await answer(host)
 
-    harness.hypervisor.list_domains = hangs  # type: ignore[method-assign]
+    harness.hypervisor.inventory = hangs  # type: ignore[method-assign]
     for _ in range(3):
         await harness.tick()
         harness.runtime.observer.close()
@@ -252,16 +252,16 @@ async def test_a_call_that_is_given_up_is_a_host_that_has_not_answered() -> None
     """A CancelledError is no Exception: it would end the loop, and kopf would give the cluster up."""
     harness = OperatorHarness()
     await harness.run(60)
-    answer = harness.hypervisor.list_domains
+    answer = harness.hypervisor.inventory
 
-    async def given_up(host: HostRef) -> dict[str, MarkedDomain]:
+    async def given_up(host: HostRef) -> Inventory:
         if host.name == "host-c":
             raise asyncio.CancelledError
         return await answer(host)
 
-    harness.hypervisor.list_domains = given_up  # type: ignore[method-assign]
+    harness.hypervisor.inventory = given_up  # type: ignore[method-assign]
     await harness.run(20)
     assert [host["reachable"] for host in harness.body()["status"]["hosts"]] == [True, False]
-    harness.hypervisor.list_domains = answer  # type: ignore[method-assign]
+    harness.hypervisor.inventory = answer  # type: ignore[method-assign]
     await harness.run(10)
     assert all(host["reachable"] for host in harness.body()["status"]["hosts"])

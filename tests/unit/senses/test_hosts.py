@@ -9,7 +9,7 @@ import pytest
 
 from luban.core.model import ClusterRef, DomainRecord, HostObservation
 from luban.errors import HostUnreachable
-from luban.ports import HostRef, MarkedDomain
+from luban.ports import HostRef, Inventory, MarkedDomain
 from luban.senses.hosts import DOUBT_SECONDS, FRESH_SECONDS, HASTY_SECONDS, MEMORY_SECONDS, PATIENCE_SECONDS, HostSenses
 from tests.fakes.hypervisor import FakeHypervisor
 
@@ -39,9 +39,9 @@ class Daemon(FakeHypervisor):
         self.domains = DOMAINS
         self.errors: list[Exception] = []
 
-    async def list_domains(self, host: HostRef) -> dict[str, MarkedDomain]:
+    async def inventory(self, host: HostRef) -> Inventory:
         self.asked += 1
-        said = dict(self.domains)
+        said = Inventory(dict(self.domains))
         await self.answers.wait()
         if self.errors:
             raise self.errors.pop(0)
@@ -184,14 +184,14 @@ async def test_an_answer_that_came_late_is_as_old_as_it_is() -> None:
 
 async def test_a_host_where_something_happens_all_the_time_is_asked_in_turns() -> None:
     scene = Scene()
-    real = scene.daemon.list_domains
+    real = scene.daemon.inventory
 
-    async def busy(host: HostRef) -> dict[str, MarkedDomain]:
+    async def busy(host: HostRef) -> Inventory:
         said = await real(host)
         scene.event("b")
         return said
 
-    scene.daemon.list_domains = busy  # type: ignore[method-assign]
+    scene.daemon.inventory = busy  # type: ignore[method-assign]
     begun = monotonic()
     assert (await scene.look()).reachable
     assert (monotonic(), scene.daemon.asked) == (begun, 2)

@@ -7,19 +7,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from luban.adapters.kubernetes_api.calls import CONFIG_MAPS, LEASES, VMS, Call, Resource
-from luban.adapters.kubernetes_api.informer import Body, Informer, Scope
+from luban.adapters.kubernetes_api.calls import CONFIG_MAPS, HOSTS, LEASES, VMS, Call, Resource
+from luban.adapters.kubernetes_api.informer import Body, Index, Informer, Scope, Told
 from luban.adapters.kubernetes_api.transport import Transport
 from luban.api import names
 from luban.errors import NotFound
 
-CLUSTER_FIELD = "spec.clusterName="
-"""Field selector of LubanVMs by their cluster."""
-
-
-def _cluster_of(body: Mapping[str, Any]) -> str:
-    return str(body["spec"]["clusterName"])
-
+CLUSTER_FIELD, HOST_FIELD = "spec.clusterName", "spec.host"
+"""Fields that LubanVMs can be selected by."""
+VM_INDEXES = (
+    Index(CLUSTER_FIELD, lambda body: str(body["spec"]["clusterName"])),
+    Index(HOST_FIELD, lambda body: str(body["spec"]["host"]), across=True),
+)
 
 CONFIG_MAP_PAGE = 20
 """ConfigMaps in one answer: each may have a megabyte."""
@@ -31,10 +30,11 @@ def _is_balancers(body: Mapping[str, Any]) -> bool:
 
 
 WATCHED: Mapping[Resource, Scope] = {
-    VMS: Scope(VMS, "", group=_cluster_of),
+    VMS: Scope(VMS, "", indexes=VM_INDEXES),
     # Not everybody's: those that bear the label of a cluster, and the name that one of it has.
     CONFIG_MAPS: Scope(CONFIG_MAPS, "", names.LABEL_CLUSTER, keeps=_is_balancers, page=CONFIG_MAP_PAGE),
     LEASES: Scope(LEASES, "", names.LABEL_CLUSTER, keeps=_is_balancers),
+    HOSTS: Scope(HOSTS, ""),
 }
 """What is followed, in all namespaces."""
 
@@ -48,7 +48,7 @@ class Cache:
     def __init__(self, transport: Transport, watches: Transport, namespaces: Sequence[str] = ()) -> None:
         """`watches`: a transport of their own, as each holds a connection for as long as it lasts."""
         self._transport, self._watches = transport, watches
-        self._everywhere = not namespaces
+        self._namespaces = tuple(namespaces)
         self._informers: dict[tuple[Resource, str], Informer] = {}
 
     async def send(self, call: Call) -> dict[str, Any]:
@@ -64,6 +64,12 @@ class Cache:
             self._merge(call, answer)
         return answer
 
+    async def follow(self, resource: Resource, told: Told) -> None:
+        """Tell of all objects of a resource, before this returns, and of each change until all begins anew."""
+        everywhere = not self._namespaces or resource == HOSTS
+        for namespace in ("",) if everywhere else self._namespaces:
+            await self._informer(resource, namespace).tell(told)
+
     async def begin_anew(self) -> None:
         """Believe nothing of what was known: a watch may have been dead for a while without anybody's noticing."""
         informers, self._informers = self._informers, {}
@@ -77,19 +83,19 @@ class Cache:
 
     def _known(self, call: Call) -> dict[str, Any] | None:
         """The answer, if it is known. That an object is not there is not: it may lack the label."""
-        informer = self._informer(call)
+        informer = self._informer(call.resource, call.namespace)
         if not informer.current:
             return None
         if call.verb == "get":
             return informer.store.get(call.namespace, call.name)
-        cluster = call.query["fieldSelector"].removeprefix(CLUSTER_FIELD)
-        return {"items": informer.store.group(call.namespace, cluster)}
+        field, _, value = call.query["fieldSelector"].partition("=")
+        return {"items": informer.store.select(field, call.namespace, value)}
 
-    def _informer(self, call: Call) -> Informer:
-        where = "" if self._everywhere else call.namespace
-        key = (call.resource, where)
+    def _informer(self, resource: Resource, namespace: str) -> Informer:
+        where = namespace if self._namespaces else ""
+        key = (resource, where)
         if key not in self._informers:
-            scope = WATCHED[call.resource]
+            scope = WATCHED[resource]
             self._informers[key] = Informer(self._watches, replace(scope, namespace=where))
         return self._informers[key]
 
@@ -113,4 +119,4 @@ class Cache:
     def _following(self, call: Call) -> Informer | None:
         """Who follows what a call is about; None: nobody."""
         resource = Resource(call.resource.group, call.resource.version, call.resource.plural)
-        return self._informers.get((resource, "" if self._everywhere else call.namespace))
+        return self._informers.get((resource, call.namespace if self._namespaces else ""))

@@ -9,12 +9,13 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from luban.adapters.kubernetes_api.cache import CLUSTER_FIELD, Cache
+from luban.adapters.kubernetes_api.cache import CLUSTER_FIELD, HOST_FIELD, Cache
 from luban.adapters.kubernetes_api.calls import (
     APPLY_PATCH,
     CLUSTERS,
     CONFIG_MAPS,
     EVENTS,
+    HOSTS,
     JSON_PATCH,
     LEASES,
     MERGE_PATCH,
@@ -23,6 +24,7 @@ from luban.adapters.kubernetes_api.calls import (
     Call,
     Resource,
 )
+from luban.adapters.kubernetes_api.informer import Told
 from luban.adapters.kubernetes_api.transport import Transport, open_transport
 from luban.api import names
 from luban.core.model import ClusterRef
@@ -56,14 +58,15 @@ async def connect(
     if follow is None:
         return KubernetesCluster(transport)
     watches = await open_transport(kubeconfig, context, connections=MOST_WATCHES)
-    return KubernetesCluster(Cache(transport, watches, follow))
+    return KubernetesCluster(Cache(transport, watches, follow), follow)
 
 
 class KubernetesCluster:
     """The Kubernetes API; see ports.Cluster for what each call promises."""
 
-    def __init__(self, transport: Transport | Cache) -> None:
-        self._transport = transport
+    def __init__(self, transport: Transport | Cache, namespaces: Sequence[str] = ()) -> None:
+        """`namespaces`: those that the operator looks after; empty: all."""
+        self._transport, self._namespaces = transport, tuple(namespaces)
 
     async def close(self) -> None:
         """Close all connections."""
@@ -74,14 +77,33 @@ class KubernetesCluster:
         if isinstance(self._transport, Cache):
             await self._transport.begin_anew()
 
+    async def follow_vms(self, told: Told) -> None:
+        """Tell of each LubanVM that this operator looks after, and of what becomes of it."""
+        await self._follow(VMS, told)
+
+    async def follow_hosts(self, told: Told) -> None:
+        """Tell of each LubanHost, and of what becomes of it."""
+        await self._follow(HOSTS, told)
+
+    async def _follow(self, resource: Resource, told: Told) -> None:
+        if not isinstance(self._transport, Cache):
+            raise TypeError("connect() was not told what to follow")
+        await self._transport.follow(resource, told)
+
     async def list_vms(self, cluster: ClusterRef, *, live: bool = False) -> list[dict[str, Any]]:
         """LubanVM objects of the cluster, by the field that cannot change: a label that somebody takes off hides none.
 
         It shows every write of ours: a LIST without a resourceVersion is consistent, and a watch is merged with them.
         """
-        query = {"fieldSelector": f"{CLUSTER_FIELD}{cluster.name}"}
+        query = {"fieldSelector": f"{CLUSTER_FIELD}={cluster.name}"}
         answer = await self._transport.send(Call("list", VMS, cluster.namespace, query=query, may_lag=not live))
         return list(answer["items"])
+
+    async def list_vms_on(self, host: str) -> list[dict[str, Any]]:
+        """LubanVM objects that name the host, of all clusters that this operator looks after."""
+        query = {"fieldSelector": f"{HOST_FIELD}={host}"}
+        calls = (Call("list", VMS, namespace, query=query, may_lag=True) for namespace in self._namespaces or ("",))
+        return [body for call in calls for body in (await self._transport.send(call))["items"]]
 
     async def create_vm(self, cluster: ClusterRef, body: Mapping[str, Any]) -> dict[str, Any]:
         """Create a LubanVM."""

@@ -23,6 +23,8 @@ from luban.errors import LubanError, PermanentError, TemporaryError
 log = structlog.get_logger(__name__)
 
 Body = dict[str, Any]
+Told = Callable[[Body, bool], None]
+"""Is told of each object, as it is now, and whether it is gone. Not to be changed."""
 
 WATCH_SECONDS = 240, 360
 """A watch ends after a time between these and goes on where it was; not all operators' at the same time."""
@@ -37,6 +39,21 @@ PAGE = 500
 
 
 @dataclass(frozen=True)
+class Index:
+    """One thing that objects are looked up by."""
+
+    field: str
+    """As a field selector names it."""
+    value: Callable[[Mapping[str, Any]], str]
+    across: bool = False
+    """In all namespaces at once; else in one."""
+
+    def key(self, namespace: str, value: str) -> tuple[str, str, str]:
+        """Under which objects stand."""
+        return self.field, "" if self.across else namespace, value
+
+
+@dataclass(frozen=True)
 class Scope:
     """Which objects are followed."""
 
@@ -45,8 +62,8 @@ class Scope:
     """Empty: all namespaces."""
     selector: str = ""
     """Label selector; empty: all of them."""
-    group: Callable[[Mapping[str, Any]], str] = lambda _body: ""
-    """What objects are looked up by, within their namespace."""
+    indexes: tuple[Index, ...] = ()
+    """What objects are looked up by."""
     keeps: Callable[[Mapping[str, Any]], bool] = lambda _body: True
     """Whether an object is one of those that are asked for. Others take no memory, whoever made them."""
     page: int = PAGE
@@ -58,39 +75,60 @@ class Scope:
 
 @dataclass
 class Store:
-    """Objects by namespace and name, and by namespace and group."""
+    """Objects by namespace and name, and by what else they are looked up by."""
 
     scope: Scope
     _objects: dict[tuple[str, str], Body] = field(default_factory=dict)
-    _groups: defaultdict[tuple[str, str], set[str]] = field(default_factory=lambda: defaultdict(set))
+    _found: defaultdict[tuple[str, str, str], set[tuple[str, str]]] = field(default_factory=lambda: defaultdict(set))
+    """By index, namespace and value: namespace and name."""
     _gone: set[str] = field(default_factory=set)
     """UIDs of objects that we know to be gone although the watch may still speak of them."""
+    _listeners: list[Told] = field(default_factory=list)
 
     def get(self, namespace: str, name: str) -> Body | None:
         """One object. Not to be changed."""
         return self._objects.get((namespace, name))
 
-    def group(self, namespace: str, group: str) -> list[Body]:
-        """All objects of a group, by name. Not to be changed."""
-        return [self._objects[namespace, name] for name in sorted(self._groups.get((namespace, group), ()))]
+    def tell(self, listener: Told) -> None:
+        """Tell of all that there is now, and of every change from now on."""
+        for body in list(self._objects.values()):
+            listener(body, False)
+        self._listeners.append(listener)
+
+    def select(self, field: str, namespace: str, value: str) -> list[Body]:
+        """All objects with a value, by namespace and name. Not to be changed."""
+        (index,) = (it for it in self.scope.indexes if it.field == field)
+        return [self._objects[key] for key in sorted(self._found.get(index.key(namespace, value), ()))]
 
     def put(self, body: Body) -> None:
         """An object as it was read, written or told of. What is older than what is known changes nothing."""
         metadata = body["metadata"]
-        known = self.get(metadata["namespace"], metadata["name"])
+        known = self.get(*_place(body))
         if not self.scope.keeps(body):
             self._drop(known)
             return
         if _is_gone(body):
-            self.remove(metadata["namespace"], metadata["name"], metadata["uid"])
+            self.remove(*_place(body), metadata["uid"])
             return
         if metadata["uid"] in self._gone or (known is not None and version_of(known) >= version_of(body)):
             return
-        self._drop(known)
+        self._forget(known)
         # A third of an object, which nobody reads.
         lean = {**body, "metadata": {key: value for key, value in metadata.items() if key != "managedFields"}}
-        self._objects[metadata["namespace"], metadata["name"]] = lean
-        self._groups[metadata["namespace"], self.scope.group(body)].add(metadata["name"])
+        self._objects[_place(body)] = lean
+        for key in self._keys(body):
+            self._found[key].add(_place(body))
+        self._notify(lean, gone=False)
+
+    def _keys(self, body: Body) -> list[tuple[str, str, str]]:
+        return [it.key(_place(body)[0], it.value(body)) for it in self.scope.indexes]
+
+    def _notify(self, body: Body, *, gone: bool) -> None:
+        for listener in self._listeners:
+            try:
+                listener(body, gone)
+            except Exception:  # What is known must not depend on what others make of it.
+                log.exception("not taken in by a fault of the operator", what=str(self.scope))
 
     def remove(self, namespace: str, name: str, uid: str) -> None:
         """An object is gone. The watch may tell of earlier changes of it yet."""
@@ -101,13 +139,13 @@ class Store:
 
     def told_gone(self, body: Body) -> None:
         """The watch says that an object is gone: it says no more of it."""
-        metadata = body["metadata"]
-        self.remove(metadata["namespace"], metadata["name"], metadata["uid"])
-        self._gone.discard(metadata["uid"])
+        uid = body["metadata"]["uid"]
+        self.remove(*_place(body), uid)
+        self._gone.discard(uid)
 
     def replace(self, bodies: list[Body], version: int) -> None:
         """A list of all objects, as of a version. What we wrote later than that stays."""
-        listed = {(body["metadata"]["namespace"], body["metadata"]["name"]) for body in bodies}
+        listed = {_place(body) for body in bodies}
         for key, known in list(self._objects.items()):
             if key not in listed and version_of(known) <= version:
                 self._drop(known)
@@ -116,14 +154,24 @@ class Store:
             self.put(body)
 
     def _drop(self, body: Body | None) -> None:
+        """An object is gone, or is none of those that are asked for any more."""
+        if body is not None:
+            self._forget(body)
+            self._notify(body, gone=True)
+
+    def _forget(self, body: Body | None) -> None:
         if body is None:
             return
-        metadata = body["metadata"]
-        del self._objects[metadata["namespace"], metadata["name"]]
-        key = (metadata["namespace"], self.scope.group(body))
-        self._groups[key].discard(metadata["name"])
-        if not self._groups[key]:
-            del self._groups[key]
+        del self._objects[_place(body)]
+        for key in self._keys(body):
+            self._found[key].discard(_place(body))
+            if not self._found[key]:
+                del self._found[key]
+
+
+def _place(body: Mapping[str, Any]) -> tuple[str, str]:
+    """Namespace and name. Objects of the whole cluster have no namespace."""
+    return body["metadata"].get("namespace", ""), body["metadata"]["name"]
 
 
 def _is_gone(body: Mapping[str, Any]) -> bool:
@@ -146,6 +194,7 @@ class Informer:
         self._version = ""
         """Up to where everything is known; empty: nothing is."""
         self._open = False
+        self._listed = asyncio.Event()
         self._until = float("-inf")
         self._task = asyncio.ensure_future(self._run())
 
@@ -154,6 +203,11 @@ class Informer:
         # One that this write ended keeps the version it had before.
         if _is_gone(body) or not self._version or version_of(body) > int(self._version):
             self.store.put(body)
+
+    async def tell(self, listener: Told) -> None:
+        """Tell of all objects, before this returns, and of every change until it is closed."""
+        await self._listed.wait()
+        self.store.tell(listener)
 
     @property
     def current(self) -> bool:
@@ -212,6 +266,7 @@ class Informer:
             going_on = {"continue": token}
         self._version = answer["metadata"]["resourceVersion"]
         self.store.replace(bodies, int(self._version))
+        self._listed.set()
 
     def _watch(self) -> Call:
         seconds = random.randint(*WATCH_SECONDS)  # noqa: S311 (spreads operators, hides nothing)

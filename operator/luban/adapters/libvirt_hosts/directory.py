@@ -23,11 +23,12 @@ from luban.adapters.libvirt_hosts.errors import attempt, find
 from luban.adapters.libvirt_hosts.session import Session
 from luban.adapters.libvirt_hosts.states import IO_ERROR, NO_SPACE, Standing, standing
 from luban.core.model import DomainRecord
-from luban.ports import MarkedDomain
+from luban.ports import Inventory, MarkedDomain
 from luban.render.domain_mark import Mark
 
 log = structlog.get_logger(__name__)
 
+KIBI, MEBI = 2**10, 2**20
 ASIDE_SECONDS = 1.0
 """Time in one bulk read after which nothing more is asked about single domains; the rest follow in the next read."""
 
@@ -60,10 +61,12 @@ class Directory:
         self.addresses = AddressBook()
         self.disks = DiskErrors()
         self._marks: dict[str, Mark | None] = {}
+        self._memory: dict[str, int] = {}
+        """By uuid: bytes that a domain's guest may grow to, as it was when it was first seen."""
         self._complaints: dict[str, str] = {}
 
-    def read(self, session: Session) -> dict[str, MarkedDomain]:
-        """All domains on the host with our mark, by uuid."""
+    def read(self, session: Session) -> Inventory:
+        """All domains on the host with our mark, and how the others burden it."""
         rows = _bulk(session.connection)
         session.proceed()
         self._forget_all_but(rows)
@@ -75,7 +78,7 @@ class Directory:
         published = self.addresses.published(self.clock())
         self._complain(published.complaints)
         disks = self.disks.reasons()
-        return {
+        domains = {
             uuid: MarkedDomain(
                 mark.cluster,
                 DomainRecord(
@@ -85,9 +88,12 @@ class Directory:
                     mark.address or published.by_uuid.get(uuid, ""),
                     disks.get(uuid) or rows[uuid].standing.reason,
                 ),
+                self._memory.get(uuid, 0),
             )
             for uuid, mark in ours.items()
         }
+        foreign = sum(self._memory.get(uuid, 0) for uuid, row in rows.items() if uuid not in ours and row.in_memory)
+        return Inventory(domains, session.once(read_memory), foreign)
 
     def questions(self) -> list[Question]:
         """What should be asked now, one after the other, without anybody waiting for it."""
@@ -122,14 +128,16 @@ class Directory:
         if uuid in self._marks:
             return self._marks[uuid]
         mark = self._with_fit_address(uuid, read_mark(domain))
+        self._memory[uuid] = KIBI * (attempt(domain.maxMemory) or 0)
         if mark is not None or find(domain.isActive) is not None:
             # Not remembered if it went away just now: a later domain with this uuid is looked at afresh.
             self._marks[uuid] = mark
         return mark
 
     def _forget_all_but(self, rows: Mapping[str, _Row]) -> None:
-        for uuid in set(self._marks) - rows.keys():
-            self._marks.pop(uuid, None)
+        for known in (self._marks, self._memory):
+            for uuid in known.keys() - rows.keys():
+                del known[uuid]
         self.addresses.keep_only({uuid: row.standing.state == "Running" for uuid, row in rows.items() if row.in_memory})
         self.disks.keep_only({uuid for uuid, row in rows.items() if row.standing == ("Paused", IO_ERROR)})
 
@@ -190,6 +198,12 @@ class DiskErrors:
         """By uuid: why a domain is paused, as far as its disks tell; empty: nothing is known of them."""
         with self._lock:
             return dict(self._reasons)
+
+
+def read_memory(session: Session) -> int:
+    """Bytes that the host has; 0: it does not say."""
+    info: list[Any] | None = attempt(session.connection.getInfo)
+    return MEBI * int(info[1]) if info is not None else 0
 
 
 def _bulk(connection: libvirt.virConnect) -> dict[str, _Row]:

@@ -26,7 +26,7 @@ from luban.adapters.libvirt_hosts.storage import MissingPools
 from luban.adapters.libvirt_hosts.uri import is_local
 from luban.core.model import Machine
 from luban.errors import LubanError
-from luban.ports import HostRef, MarkedDomain
+from luban.ports import HostRef, Inventory
 
 T = TypeVar("T")
 log = structlog.get_logger(__name__)
@@ -119,7 +119,7 @@ class LibvirtHypervisor:
         self._removals: dict[tuple[HostRef, str], asyncio.Task[None]] = {}
         """By host and uuid: removals that wait for a job about the same domain to end."""
 
-    async def list_domains(self, host: HostRef) -> dict[str, MarkedDomain]:
+    async def inventory(self, host: HostRef) -> Inventory:
         """See Hypervisor. Guest agents are asked behind its back: their answers are in a later result."""
         known = self._host(host)
         found = await known.reads.call(known.directory.read, "read domains", self._settings.read)
@@ -163,7 +163,7 @@ class LibvirtHypervisor:
             self._removals[host, uuid] = self._spawn(self._remove_after(late, host, uuid, job))
 
     def watch(self, host: HostRef, wake: Callable[[str], None]) -> Callable[[], None]:
-        """See Hypervisor. Opens the connection in the background; after a loss the next list_domains reopens it."""
+        """See Hypervisor. Opens the connection in the background; after a loss the next inventory reopens it."""
         known = self._host(host)
         remove = known.watchers.add(wake)
         self._spawn(known.reads.call(lambda _session: None, "listen for events", self._settings.read))
