@@ -1,4 +1,4 @@
-"""kopf's side: which objects are watched, and which handler hands them to the manager."""
+"""kopf's side: LubanClusters, and which handler hands them to the manager."""
 
 from __future__ import annotations
 
@@ -45,8 +45,6 @@ def build_registry(manager: Manager) -> kopf.OperatorRegistry:
     registry = kopf.OperatorRegistry()
     _configure(registry)
     _on_clusters(registry, manager)
-    _on_vms(registry, manager)
-    _on_hosts(registry, manager)
     return registry
 
 
@@ -103,30 +101,3 @@ def _on_clusters(registry: kopf.OperatorRegistry, manager: Manager) -> None:
             manager.forget(body["metadata"]["uid"])
         else:
             manager.changed(plain(body))
-
-
-def _on_vms(registry: kopf.OperatorRegistry, manager: Manager) -> None:
-    @kopf.on.event(names.GROUP, names.VERSION, names.VMS, registry=registry, id="vm-changed")
-    async def vm_changed(body: kopf.Body, **kwargs: Any) -> None:
-        """A VM that somebody deleted must be drained now; our own status writes need no second look."""
-        metadata = body["metadata"]
-        cluster = metadata.get("labels", {}).get(names.LABEL_CLUSTER)
-        if cluster and (kwargs["event"]["type"] == "DELETED" or metadata.get("deletionTimestamp")):
-            manager.wake(metadata["namespace"], cluster)
-        if kwargs["event"]["type"] != "DELETED" and metadata.get("deletionTimestamp"):
-            manager.vm_deleted(plain(body))
-
-
-def _on_hosts(registry: kopf.OperatorRegistry, manager: Manager) -> None:
-    @kopf.index(names.GROUP, names.VERSION, names.HOSTS, registry=registry, id="hosts")
-    async def hosts(body: kopf.Body, **_: Any) -> None:
-        """All LubanHosts are read before the first tick: kopf fills its indexes before it starts a daemon."""
-        manager.host_changed(plain(body))
-
-    @kopf.on.event(names.GROUP, names.VERSION, names.HOSTS, registry=registry, id="host-changed")
-    async def host_changed(body: kopf.Body, **kwargs: Any) -> None:
-        """A node agent wrote: a bond's health may decide where the next VM goes."""
-        if kwargs["event"]["type"] == "DELETED":
-            manager.host_gone(body["metadata"]["name"])
-        else:
-            manager.host_changed(plain(body))

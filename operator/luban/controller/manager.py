@@ -75,6 +75,27 @@ class Manager:
     def __post_init__(self) -> None:
         self.senses = Senses.of(self.ports, self.hosts)
 
+    async def begin(self) -> None:
+        """Hear of LubanHosts and LubanVMs: of all there are before this returns."""
+        await self.ports.cluster.follow_hosts(self.host_told)
+        await self.ports.cluster.follow_vms(self.vm_told)
+
+    def host_told(self, body: dict[str, Any], gone: bool) -> None:
+        """A LubanHost was written, or is gone."""
+        if gone:
+            self.host_gone(body["metadata"]["name"])
+        else:
+            self.host_changed(body)
+
+    def vm_told(self, body: dict[str, Any], gone: bool) -> None:
+        """A LubanVM was written, or is gone. One that somebody deleted must be drained now; our own status writes need
+        no second look."""
+        deleted = bool(body["metadata"].get("deletionTimestamp"))
+        if gone or deleted:
+            self.wake(body["metadata"]["namespace"], body["spec"]["clusterName"])
+        if deleted and not gone:
+            self.vm_deleted(body)
+
     def take(self, body: dict[str, Any]) -> Entry:
         """The entry of a cluster, made at first sight.
 

@@ -121,6 +121,25 @@ async def _terms(options: Options, ports: Ports, metrics: Metrics, leader: Leade
 
 async def _term(options: Options, manager: Manager, leader: Leader | None, stop: asyncio.Event) -> None:
     """Act until `stop`, or until we lead no more. Raises an error if kopf ended by itself: nobody is heard then."""
+    ends: list[asyncio.Future[Any]] = [asyncio.ensure_future(stop.wait())]
+    if leader is not None:
+        ends.append(asyncio.ensure_future(leader.keep()))
+    beginning = asyncio.ensure_future(manager.begin())
+    try:
+        await asyncio.wait({beginning, *ends}, return_when=asyncio.FIRST_COMPLETED)
+        if beginning.done():
+            beginning.result()
+            await _handle(options, manager, stop, ends)
+        for end in ends:
+            if end.done():
+                # A fault in keeping the Lease is none that another try mends, and no loss of it either.
+                end.result()
+    finally:
+        await _end(beginning, *ends)
+
+
+async def _handle(options: Options, manager: Manager, stop: asyncio.Event, ends: list[asyncio.Future[Any]]) -> None:
+    """Have kopf hand LubanClusters to the manager until one of `ends`."""
     foreign = asyncio.all_tasks()
     tasks = await kopf.spawn_tasks(
         registry=build_registry(manager),
@@ -131,22 +150,16 @@ async def _term(options: Options, manager: Manager, leader: Leader | None, stop:
     # kopf has taken the signals to itself: only now can they be taken back.
     set_on_signals(stop)
     handlers = asyncio.ensure_future(kopf.run_tasks(tasks, ignored=foreign))
-    ends: list[asyncio.Future[Any]] = [asyncio.ensure_future(stop.wait())]
-    if leader is not None:
-        ends.append(asyncio.ensure_future(leader.keep()))
     try:
         await asyncio.wait({handlers, *ends}, return_when=asyncio.FIRST_COMPLETED)
-        for end in (handlers, *ends):
-            if end.done():
-                # A fault in keeping the Lease is none that another try mends, and no loss of it either.
-                end.result()
         if handlers.done():
+            handlers.result()
             raise TemporaryError("WatchEnded", "kopf ended by itself; the lines before this one in the log say why")
     finally:
         try:
             await manager.stop()
         finally:
-            await _end(handlers, *ends)
+            await _end(handlers)
 
 
 async def _end(*futures: asyncio.Future[Any]) -> None:

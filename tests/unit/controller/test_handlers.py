@@ -68,54 +68,11 @@ def side() -> Side:
     return Side()
 
 
-def vm(labels: dict[str, str] | None, **metadata: Any) -> dict[str, Any]:
-    """A LubanVM."""
-    marks = {"labels": labels} if labels is not None else {}
-    return {"metadata": {"name": "luban-a", "namespace": "team-a", **marks, **metadata}}
-
-
-LABELS = {names.LABEL_CLUSTER: "luban"}
-DELETED = {"deletionTimestamp": "2026-01-01T00:00:00Z"}
-
-
 async def test_a_changed_cluster(side: Side) -> None:
     await side.hear("changed", None, CLUSTER)
     await side.hear("changed", "MODIFIED", CLUSTER)
     await side.hear("changed", "DELETED", CLUSTER)
     assert side.notes.calls == [("changed", CLUSTER), ("changed", CLUSTER), ("forget", "u1")]
-
-
-@pytest.mark.parametrize(
-    ("type_", "body", "wakes"),
-    [
-        ("ADDED", vm(LABELS), False),
-        ("MODIFIED", vm(LABELS), False),
-        (None, vm(LABELS), False),
-        ("MODIFIED", vm(LABELS, **DELETED), True),
-        (None, vm(LABELS, **DELETED), True),
-        ("DELETED", vm(LABELS), True),
-        ("MODIFIED", vm({}, **DELETED), False),
-        ("DELETED", vm({}), False),
-        ("DELETED", vm(None), False),
-    ],
-)
-async def test_a_vm_that_somebody_deletes_wakes_its_cluster(
-    side: Side, type_: str | None, body: dict[str, Any], wakes: bool
-) -> None:
-    await side.hear("vm-changed", type_, body)
-    asked_to_leave = type_ != "DELETED" and "deletionTimestamp" in body["metadata"]
-    assert side.notes.calls == [
-        *([("wake", "team-a", "luban")] if wakes else []),
-        *([("vm_deleted", body)] if asked_to_leave else []),
-    ]
-
-
-async def test_what_a_node_agent_wrote(side: Side) -> None:
-    body = {"metadata": {"name": "host-b"}}
-    await side.call("hosts", body)
-    await side.hear("host-changed", "MODIFIED", body)
-    await side.hear("host-changed", "DELETED", body)
-    assert side.notes.calls == [("host_changed", body), ("host_changed", body), ("host_gone", "host-b")]
 
 
 async def test_the_daemon_ends_with_the_tick_that_it_is_in(side: Side) -> None:

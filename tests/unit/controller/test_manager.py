@@ -78,12 +78,32 @@ async def test_what_is_to_live_on_lives_on_whatever_the_spec_says(policy: object
     assert world.settings() is not None
 
 
-async def woken(world: World, change: Callable[[], None]) -> bool:
+async def woken(world: World, change: Callable[[], object]) -> bool:
     """Whether a change wakes the cluster."""
     entry = world.manager.take(world.body())
     entry.runtime.wake.clear()
     change()
     return entry.runtime.wake.is_set()
+
+
+async def test_it_hears_of_vms_and_hosts_that_are_there_and_of_what_becomes_of_them() -> None:
+    world = World()
+    await world.run(60)
+    name = world.harness.vms()[0]["metadata"]["name"]
+    await world.manager.begin()
+    await world.harness.api.begin_anew()
+    await world.manager.begin()
+    api = world.harness.api
+    status = {"status": {"phase": "Ready"}}
+    hears = [
+        (lambda: api.change("LubanVM", NAMESPACE, name, lambda body: body.update(status)), False),
+        (lambda: api.remove("LubanVM", NAMESPACE, name), True),
+        (lambda: api.change("LubanVM", NAMESPACE, name, lambda body: body["metadata"].update(finalizers=[])), True),
+        (lambda: api.create({"kind": "LubanHost", **registered("host-b")}), True),
+        (lambda: api.remove("LubanHost", "default", "host-b"), True),
+    ]
+    assert [await woken(world, change) for change, _ in hears] == [wanted for _, wanted in hears]
+    await world.manager.stop()
 
 
 async def test_who_wakes_a_cluster() -> None:

@@ -1,4 +1,4 @@
-"""A LubanHost from kubectl to a LubanVM: kopf, the manager and the Kubernetes adapter on a real API server."""
+"""A LubanHost from kubectl to a LubanVM: watches, manager and Kubernetes adapter on a real API server."""
 
 from __future__ import annotations
 
@@ -49,9 +49,10 @@ class NoBalancers:
 async def acting(kubeconfig: Path, namespace: str, policy: HostPolicy) -> AsyncIterator[FakeHypervisor]:
     """An operator with the rights of the real one, in one namespace, on hosts of our own."""
     foreign, stop, hypervisor = asyncio.all_tasks(), asyncio.Event(), FakeHypervisor(time.monotonic, boot_seconds=0.0)
-    api = await connect(str(kubeconfig))
+    api = await connect(str(kubeconfig), follow=[namespace])
     ports = Ports(hypervisor, api, NoBalancers(), HttpProbes(), SystemClock())
     manager = Manager(ports, Metrics(CollectorRegistry()), policy)
+    await manager.begin()
     tasks = await kopf.spawn_tasks(
         registry=build_registry(manager), standalone=True, namespaces=[namespace], stop_flag=stop
     )
