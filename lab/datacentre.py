@@ -119,12 +119,14 @@ class DataCentre:
         ):
             await_answer(daemon, url)
 
-    def start_operator(self) -> None:
-        """Start the operator with the ServiceAccount and the rights that manifests/base gives it."""
+    def start_operator(self, *more: str) -> None:
+        """Start the operator with the ServiceAccount and the rights that manifests/base gives it. `more`: arguments."""
         self.progress("operator")
         config = self.layout.state / "operator.kubeconfig"
         self.control_plane.service_account_kubeconfig(NAMESPACE, "luban-operator", config)
-        self.operator.start([*luban(), *operator_arguments(self.layout)], env={"KUBECONFIG": str(config)}, cwd=ROOT)
+        self.operator.start(
+            [*luban(), *operator_arguments(self.layout), *more], env={"KUBECONFIG": str(config)}, cwd=ROOT
+        )
 
     def start_agent(self) -> None:
         """Start the balancer agent, which starts httpd."""

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import nullcontext
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import structlog
 
 from luban.api.cluster import LubanCluster
-from luban.core.model import Action, CreateVM, EnsureDomain, Failure, Plan
+from luban.core.model import Action, CreateVM, EnsureDomain, Failure, Plan, PublishBalancer, RemoveBalancer
 from luban.errors import Conflict, LubanError, NotLeader, PermanentError, without_host
 from luban.ports import HostRef, Ports
 from luban.runtime.carry_out import Hands, failure_subject, host_of, subject
@@ -23,9 +23,10 @@ log = structlog.get_logger(__name__)
 PATIENCE_SECONDS = 2.0
 """A tick waits so long for its actions; slower ones go on in the background and are not started again."""
 PER_HOST = 4
-"""Actions at the same time on one host."""
-
-
+"""Actions of one cluster at the same time on one host."""
+OBJECTS_AT_ONCE = 16
+"""Writes of one cluster's LubanVMs at the same time: hundreds of them must not keep other clusters' waiting, nor what
+its own balancer is told."""
 LONGEST_FAULT = 500
 """Characters of the words about a fault."""
 
@@ -70,6 +71,7 @@ class Applier:
     _host_slots: dict[str, asyncio.Semaphore] = field(
         default_factory=lambda: defaultdict(lambda: asyncio.Semaphore(PER_HOST))
     )
+    _object_slots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(OBJECTS_AT_ONCE))
 
     def looking(self) -> None:
         """A look begins: it will show all that was made before."""
@@ -173,9 +175,8 @@ class Applier:
     async def _try(self, hands: Hands, action: Action) -> Failure | None:
         """Carry one action out. A fault of our own is a failure like any other: nothing else stops for it."""
         what = {"cluster": str(hands.ref), "action": type(action).__name__, "subject": failure_subject(action)}
-        host = host_of(action)
         try:
-            async with self._host_slots[host] if host else nullcontext():
+            async with self._slot(action):
                 await hands.carry_out(action)
         except (NotLeader, Conflict):
             raise
@@ -187,6 +188,12 @@ class Applier:
             return fault(error)
         log.info("action done", **what, why=action.reason)
         return None
+
+    def _slot(self, action: Action) -> AbstractAsyncContextManager[None]:
+        """What an action waits for."""
+        if host := host_of(action):
+            return self._host_slots[host]
+        return nullcontext() if isinstance(action, PublishBalancer | RemoveBalancer) else self._object_slots
 
     def _note_success(self, action: Action) -> None:
         self.action_failures.pop(failure_subject(action), None)

@@ -25,6 +25,8 @@ FRESH_SECONDS = 4.0
 """What a host said so long ago still holds, if nothing has happened since; calm clusters look every five seconds."""
 HASTY_SECONDS = 0.5
 """The same while somebody waits for something there, and for a host that could not be asked."""
+RETRY_SECONDS = 1.0
+"""A host that could not be asked is asked again by itself so long after, until it answers."""
 PATIENCE_SECONDS = 1.0
 """A look waits so long for an answer; one that takes longer is waited for by nobody."""
 MEMORY_SECONDS = 5.0
@@ -77,6 +79,7 @@ class HostSense:
         self._followers: dict[object, Wake] = {}
         self._picture: Picture | None = None
         self._asking: asyncio.Task[None] | None = None
+        self._retry: asyncio.TimerHandle | None = None
         self._unanswered: float | None = None
         """Since when a question is without an answer; None: none is."""
         self._turn = 0
@@ -102,6 +105,7 @@ class HostSense:
     def close(self) -> None:
         """Ask and hear no more."""
         self._leave()
+        self._retry_no_more()
         if self._asking is not None:
             self._asking.cancel()
 
@@ -155,10 +159,27 @@ class HostSense:
 
     async def _ask(self) -> None:
         """Once more if something happened while it was asked: not for ever, as something may happen all the time."""
+        self._retry_no_more()
+        failed = self._picture is not None and bool(self._picture.error)
         for _ in range(2):
-            self._picture = await self._answer()
-            if self._picture.turn == self._turn:
-                return
+            self._picture = found = await self._answer()
+            if found.turn == self._turn:
+                break
+        if found.error:
+            self._retry = asyncio.get_running_loop().call_later(RETRY_SECONDS, self._ask_again)
+        elif failed:
+            self._wake("")
+
+    def _retry_no_more(self) -> None:
+        if self._retry is not None:
+            self._retry.cancel()
+        self._retry = None
+
+    def _ask_again(self) -> None:
+        """Those that wait for the host are woken when it is back, not only when they would have looked anyway."""
+        self._collect()
+        if self._asking is None:
+            self._asking = asyncio.ensure_future(self._ask())
 
     async def _answer(self) -> Picture:
         """What the host says.
@@ -203,6 +224,9 @@ class HostSense:
     def _happened(self, uuid: str) -> None:
         self._turn += 1
         self._explained += bool(uuid)
+        self._wake(uuid)
+
+    def _wake(self, uuid: str) -> None:
         for wake in list(self._followers.values()):
             wake(uuid)
 

@@ -246,3 +246,32 @@ async def test_vms_that_are_still_being_made_are_not_made_twice(monkeypatch: pyt
     assert len(harness.vms()) == 4
     await harness.run(60)
     assert harness.consistent(4)
+
+
+async def test_hundreds_of_new_vms_leave_room_for_what_others_and_the_balancer_write() -> None:
+    hosts = [{"name": "host-b", "uri": "qemu+tls://host-b/system", "vms": {"min": 0, "max": 250}}]
+    bridge = {"image": {"volume": "luban-web.qcow2"}, "network": {"type": "Bridge", "source": "br0"}}
+    scaling = {"policy": "Manual", "minVMs": 1, "maxVMs": 250}
+    harness = OperatorHarness({"hosts": hosts, "template": {"spec": bridge}, "scaling": scaling, "replicas": 200})
+    create, under_way, most = harness.api.create_vm, 0, 0
+    published = asyncio.Event()
+    apply_config_map = harness.api.apply_config_map
+
+    async def slow(cluster: ClusterRef, body: Any) -> Any:
+        nonlocal under_way, most
+        under_way += 1
+        most = max(most, under_way)
+        # None of them is done before the balancer was told what it needs.
+        await published.wait()
+        under_way -= 1
+        return await create(cluster, body)
+
+    async def publish(*arguments: Any) -> None:
+        await apply_config_map(*arguments)
+        published.set()
+
+    harness.api.create_vm = slow  # type: ignore[method-assign]
+    harness.api.apply_config_map = publish  # type: ignore[method-assign]
+    await harness.tick()
+    assert len(harness.vms()) == 200
+    assert most == apply.OBJECTS_AT_ONCE

@@ -10,7 +10,15 @@ import pytest
 from luban.core.model import ClusterRef, DomainRecord, HostObservation
 from luban.errors import HostUnreachable
 from luban.ports import HostRef, Inventory, MarkedDomain
-from luban.senses.hosts import DOUBT_SECONDS, FRESH_SECONDS, HASTY_SECONDS, MEMORY_SECONDS, PATIENCE_SECONDS, HostSenses
+from luban.senses.hosts import (
+    DOUBT_SECONDS,
+    FRESH_SECONDS,
+    HASTY_SECONDS,
+    MEMORY_SECONDS,
+    PATIENCE_SECONDS,
+    RETRY_SECONDS,
+    HostSenses,
+)
 from tests.fakes.hypervisor import FakeHypervisor
 
 pytestmark = pytest.mark.looptime(end=3600)
@@ -135,7 +143,7 @@ async def test_that_all_is_gone_is_believed_when_it_has_been_said_for_a_while(fa
         scene.daemon.errors = [HostUnreachable("HostUnreachable", "connection reset")]
         scene.event("")
         assert not (await scene.look()).reachable
-    await asyncio.sleep(FRESH_SECONDS + 0.1)
+    await asyncio.sleep((RETRY_SECONDS if fails_first else FRESH_SECONDS) + 0.1)
     for _ in range(2):
         seen = await scene.look()
         assert (seen.reachable, seen.domains.keys()) == (True, {"a"})
@@ -230,6 +238,31 @@ async def test_a_host_that_fails_is_asked_again_soon_by_all_together() -> None:
         await asyncio.sleep(HASTY_SECONDS + 0.1)
     assert scene.daemon.asked == 3
     assert (await scene.look()).reachable
+
+
+async def test_who_follows_a_host_that_failed_is_woken_when_it_answers_again() -> None:
+    scene = Scene()
+    scene.daemon.errors = [HostUnreachable("HostUnreachable", "gone")] * 3
+    assert not (await scene.look()).reachable
+    scene.heard.clear()
+    await asyncio.sleep(2.5 * RETRY_SECONDS)
+    assert scene.heard == []
+    await asyncio.sleep(RETRY_SECONDS)
+    assert scene.heard == [("one", ""), ("other", "")]
+    asked = scene.daemon.asked
+    await asyncio.sleep(10 * RETRY_SECONDS)
+    assert (scene.daemon.asked, len(scene.heard)) == (asked, 2), "one that answers is asked by those that look"
+    assert (await scene.look()).reachable
+
+
+async def test_one_that_nobody_follows_any_more_is_not_asked_again() -> None:
+    scene = Scene()
+    scene.daemon.errors = [HostUnreachable("HostUnreachable", "gone")] * 9
+    await scene.look()
+    scene.end()
+    asked = scene.daemon.asked
+    await asyncio.sleep(10 * RETRY_SECONDS)
+    assert scene.daemon.asked == asked
 
 
 async def test_a_call_that_is_given_up_says_nothing() -> None:
