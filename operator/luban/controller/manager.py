@@ -82,6 +82,8 @@ class Manager:
 
     def host_told(self, body: dict[str, Any], gone: bool) -> None:
         """A LubanHost was written, or is gone."""
+        if self._stopping:
+            return
         if gone:
             self.host_gone(body["metadata"]["name"])
         else:
@@ -90,6 +92,8 @@ class Manager:
     def vm_told(self, body: dict[str, Any], gone: bool) -> None:
         """A LubanVM was written, or is gone. One that somebody deleted must be drained now; our own status writes need
         no second look."""
+        if self._stopping:
+            return
         deleted = bool(body["metadata"].get("deletionTimestamp"))
         if gone or deleted:
             self.wake(body["metadata"]["namespace"], body["spec"]["clusterName"])

@@ -37,8 +37,12 @@ class VMReader:
 
     def read(self, bodies: Iterable[Mapping[str, Any]]) -> VMsRead:
         """What the objects say. One that cannot be read keeps no other from being read."""
-        self._known = {_version(body): self._known.get(_version(body)) or _read(body) for body in bodies}
-        reads = self._known.values()
+        known: dict[tuple[str, str], _Read] = {}
+        for body in bodies:
+            known[_version(body)] = self._known.get(_version(body)) or _with_shared_template(
+                _read(body), known.values()
+            )
+        self._known, reads = known, known.values()
         return VMsRead(
             tuple(it.record for it in reads if it.record is not None),
             tuple(it.unreadable for it in reads if it.unreadable is not None),
@@ -53,6 +57,16 @@ class _Read:
     record: VMRecord | None = None
     unreadable: UnreadableVM | None = None
     left_out: tuple[str, ...] = ()
+
+
+def _with_shared_template(read: _Read, others: Iterable[_Read]) -> _Read:
+    """The same with the template that one of the others has, if it says the same: it is most of what a VM takes."""
+    if read.record is None:
+        return read
+    template = read.record.template
+    templates = {id(it.record.template): it.record.template for it in others if it.record is not None}
+    shared = next((it for it in templates.values() if it == template), template)
+    return read if shared is template else replace(read, record=replace(read.record, template=shared))
 
 
 def _version(body: Mapping[str, Any]) -> tuple[str, str]:

@@ -367,6 +367,18 @@ async def test_a_long_list_comes_in_pieces() -> None:
     await informer.close()
 
 
+def test_what_many_have_alike_is_kept_once() -> None:
+    store = Store(Scope(VMS, "", shared=("spec", "template")))
+    for number, name in enumerate("abc"):
+        body = vm(name, number)
+        store.put({**body, "spec": {**body["spec"], "template": {"port": 80 if name == "c" else 8080}}})
+    store.put(vm("d", 9))
+    a, b, c, d = (store.get("shop", name) or {} for name in "abcd")
+    assert a["spec"]["template"] is b["spec"]["template"]
+    assert (a["spec"]["template"], c["spec"]["template"]) == ({"port": 8080}, {"port": 80})
+    assert "template" not in d["spec"]
+
+
 def test_what_is_kept_is_lean() -> None:
     store = Store(Scope(VMS, ""))
     store.put(vm("a", 5, managedFields=[{"manager": "kubectl"}]))

@@ -104,6 +104,9 @@ async def test_it_hears_of_vms_and_hosts_that_are_there_and_of_what_becomes_of_t
     ]
     assert [await woken(world, change) for change, _ in hears] == [wanted for _, wanted in hears]
     await world.manager.stop()
+    # Watches last longer than a manager does. One that acts no more lets nothing go that others may look after.
+    api.remove("LubanVM", NAMESPACE, world.harness.vms()[0]["metadata"]["name"])
+    assert not world.manager._leftovers
 
 
 async def test_who_wakes_a_cluster() -> None:

@@ -89,6 +89,19 @@ async def test_each_vm_is_read_apart() -> None:
     assert reader.read([good]).records[0].balancers == ("luban-balancer-0",)
 
 
+async def test_vms_of_one_template_share_it() -> None:
+    harness = OperatorHarness()
+    await harness.run(60)
+    first, second = harness.vms()
+    reader = VMReader()
+    one, other = reader.read([first, second]).records
+    assert one.template is other.template
+    second["spec"]["template"]["port"] = 8099
+    second["metadata"]["resourceVersion"] += "0"
+    one, other = reader.read([first, second]).records
+    assert (one.template.port, other.template.port) == (8080, 8099)
+
+
 async def test_whoever_deletes_one_that_cannot_be_read_is_not_kept_waiting() -> None:
     harness = OperatorHarness()
     await harness.run(60)

@@ -19,7 +19,6 @@ VM_INDEXES = (
     Index(CLUSTER_FIELD, lambda body: str(body["spec"]["clusterName"])),
     Index(HOST_FIELD, lambda body: str(body["spec"]["host"]), across=True),
 )
-
 CONFIG_MAP_PAGE = 20
 """ConfigMaps in one answer: each may have a megabyte."""
 
@@ -30,7 +29,7 @@ def _is_balancers(body: Mapping[str, Any]) -> bool:
 
 
 WATCHED: Mapping[Resource, Scope] = {
-    VMS: Scope(VMS, "", indexes=VM_INDEXES),
+    VMS: Scope(VMS, "", indexes=VM_INDEXES, shared=("spec", "template")),
     # Not everybody's: those that bear the label of a cluster, and the name that one of it has.
     CONFIG_MAPS: Scope(CONFIG_MAPS, "", names.LABEL_CLUSTER, keeps=_is_balancers, page=CONFIG_MAP_PAGE),
     LEASES: Scope(LEASES, "", names.LABEL_CLUSTER, keeps=_is_balancers),

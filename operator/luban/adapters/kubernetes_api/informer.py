@@ -7,6 +7,7 @@ less than we did. While the watch is not open nothing is known: whoever asks mus
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 import time
 from collections import defaultdict
@@ -34,6 +35,8 @@ GAP_SECONDS = 2.0
 """So long between two watches what is known still holds."""
 FIRST_PAUSE, LAST_PAUSE = 0.5, 30.0
 """Seconds before a watch that failed is opened anew: doubled with each further failure in a row."""
+MOST_PARTS = 1_000
+"""So many different parts that objects share are remembered."""
 PAGE = 500
 """Objects in one answer to a list; the rest follows in further ones."""
 
@@ -66,6 +69,8 @@ class Scope:
     """What objects are looked up by."""
     keeps: Callable[[Mapping[str, Any]], bool] = lambda _body: True
     """Whether an object is one of those that are asked for. Others take no memory, whoever made them."""
+    shared: tuple[str, str] | None = None
+    """Where objects have a part that many have alike, and that is most of what they take: it is kept once."""
     page: int = PAGE
     """Objects in one answer to a list."""
 
@@ -83,6 +88,8 @@ class Store:
     """By index, namespace and value: namespace and name."""
     _gone: set[str] = field(default_factory=set)
     """UIDs of objects that we know to be gone although the watch may still speak of them."""
+    _parts: dict[str, Any] = field(default_factory=dict)
+    """Parts that many objects have, by how they are written."""
     _listeners: list[Told] = field(default_factory=list)
 
     def get(self, namespace: str, name: str) -> Body | None:
@@ -115,10 +122,20 @@ class Store:
         self._forget(known)
         # A third of an object, which nobody reads.
         lean = {**body, "metadata": {key: value for key, value in metadata.items() if key != "managedFields"}}
+        lean = self._with_shared_part(lean)
         self._objects[_place(body)] = lean
         for key in self._keys(body):
             self._found[key].add(_place(body))
         self._notify(lean, gone=False)
+
+    def _with_shared_part(self, body: Body) -> Body:
+        outer, inner = self.scope.shared or ("", "")
+        part = (body.get(outer) or {}).get(inner)
+        if part is None:
+            return body
+        if len(self._parts) >= MOST_PARTS:
+            self._parts.clear()
+        return {**body, outer: {**body[outer], inner: self._parts.setdefault(json.dumps(part, sort_keys=True), part)}}
 
     def _keys(self, body: Body) -> list[tuple[str, str, str]]:
         return [it.key(_place(body)[0], it.value(body)) for it in self.scope.indexes]
