@@ -4,14 +4,18 @@ end."""
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import signal
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import click
 
 from luban.errors import LubanError
 
+M_ARENA_MAX, ARENAS = -8, 2
+"""A parameter of glibc's mallopt(3), and the value that it gets."""
 Program = Callable[[asyncio.Event], Awaitable[None]]
 """Runs until the event is set."""
 _Decorated = TypeVar("_Decorated", bound=Callable[..., Any])
@@ -30,6 +34,16 @@ def run_program(program: Program) -> None:
         asyncio.run(_until_signalled(program))
     except (LubanError, OSError) as error:
         raise click.ClickException(str(error)) from error
+
+
+def share_arenas() -> None:
+    """Have glibc allocate for all threads from a few arenas, where it is glibc; to be called before there are any.
+
+    By itself it makes one for nearly each of the threads that wait for hosts, and each keeps what it once needed: a
+    tenth of all memory with 20 hosts.
+    """
+    with suppress(AttributeError, OSError):
+        ctypes.CDLL(None).mallopt(M_ARENA_MAX, ARENAS)
 
 
 def set_on_signals(stop: asyncio.Event) -> None:

@@ -25,7 +25,7 @@ from luban.controller.manager import Manager
 from luban.core.usable_hosts import HostPolicy
 from luban.errors import TemporaryError
 from luban.ports import LeaseStore, Ports, Unrivalled
-from luban.programs import set_on_signals
+from luban.programs import set_on_signals, share_arenas
 from luban.runtime.metrics import Metrics
 
 log = structlog.get_logger(__name__)
@@ -65,6 +65,7 @@ async def run(options: Options) -> None:
     if options.kubeconfig:
         # kopf reads its kubeconfig from the environment only.
         os.environ["KUBECONFIG"] = options.kubeconfig
+    share_arenas()
     stop, metrics = asyncio.Event(), Metrics(REGISTRY)
     set_on_signals(stop)
     endpoints = HttpEndpoints(REGISTRY)

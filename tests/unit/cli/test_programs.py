@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import os
 import signal
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import click
 import pytest
@@ -16,7 +18,7 @@ from luban.cli.main import main
 from luban.controller import program as controller_program
 from luban.errors import PermanentError
 from luban.node_agent import command as node_command
-from luban.programs import option, run_program
+from luban.programs import option, run_program, share_arenas
 
 TAKEN = "cannot listen at 127.0.0.1:9: Address already in use: choose another"
 
@@ -100,3 +102,12 @@ def test_a_port_that_is_taken_is_no_traceback(
     monkeypatch.setattr(module, "run", fail)
     result = CliRunner().invoke(main, arguments)
     assert (result.exit_code, result.output) == (1, f"Error: {TAKEN}\n")
+
+
+def test_threads_share_arenas_where_the_c_library_is_glibc(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[int, int]] = []
+    glibc = SimpleNamespace(mallopt=lambda name, value: asked.append((name, value)))
+    for library in (glibc, SimpleNamespace()):
+        monkeypatch.setattr(ctypes, "CDLL", lambda _name, it=library: it)
+        share_arenas()
+    assert asked == [(-8, 2)]
