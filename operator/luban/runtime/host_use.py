@@ -10,15 +10,16 @@ from luban.api.cluster import LubanCluster, LubanClusterSpec
 from luban.core.host_room import Claim
 from luban.core.left_out import Refusal
 from luban.core.model import (
-    Action,
     CreateVM,
     DomainRecord,
     EnsureDomain,
     HostObservation,
     HostRoom,
     Observation,
+    Plan,
     VMRecord,
 )
+from luban.core.state import State
 from luban.core.usable_hosts import Applicant, outside
 from luban.ports import HostRef
 from luban.runtime.records import cluster_ref
@@ -95,15 +96,22 @@ def with_rooms(observation: Observation, room_on: Callable[[str], HostRoom | Non
     return replace(observation, hosts=hosts)
 
 
-def grants_of(cluster: LubanCluster, actions: Iterable[Action]) -> Iterator[Grant]:
-    """Room that a plan takes."""
+def grants_of(cluster: LubanCluster, plan: Plan, observation: Observation) -> Iterator[Grant]:
+    """Room that a plan takes; and that of VMs on their way out, as far as others are to come in their place: a rollout
+    that finds no room beside them must not lose it to somebody else."""
     ref, memory = cluster_ref(cluster), cluster.spec.template.spec.domain.memory.max.bytes
-    for action in actions:
+    made = 0
+    for action in plan.actions:
         match action:
             case CreateVM(name, host):
+                made += 1
                 yield Grant(host, name, Claim("", ref, memory))
             case EnsureDomain(vm):
                 yield Grant(vm.host, vm.name, Claim(vm.uid, ref, vm.template.domain.memory.max.bytes))
+    leaving = [vm for vm in observation.vms if vm.deleting_since is not None]
+    missing = max(0, plan.desired - len(State(observation).live) - made) if leaving else 0
+    for vm in leaving[:missing]:
+        yield Grant(vm.host, f"{vm.name}/successor", Claim("", ref, memory))
 
 
 def within_networks(observation: Observation, cidr_of: Callable[[str], str]) -> Observation:

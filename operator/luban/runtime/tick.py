@@ -194,7 +194,7 @@ class ClusterRuntime:
             self.applier.retries.forget()
         # Whatever of this plan is carried out below, the next one must not take it back.
         self.memory = made.memory
-        self.senses.claims.grant(self.ref, grants_of(cluster, made.actions), self.applier.being_made)
+        self.senses.claims.grant(self.ref, grants_of(cluster, made, observation), self.applier.being_made)
         self.metrics.record(self.ref, observation, made)
         before = self.cluster.status
         extra = (self._spec_condition(), hosts_allowed(State(observation)), RECONCILED)

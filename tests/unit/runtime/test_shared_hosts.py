@@ -189,10 +189,12 @@ async def test_a_quota_leaves_room_for_others() -> None:
     assert "namespace team-a has its quota there (1 of 1 VMs: team-a/web 1)" in scene.placement("team-a")
 
 
-async def test_a_rollout_at_a_full_host_goes_on_in_place() -> None:
+async def test_a_rollout_at_a_full_host_goes_on_in_place_and_loses_no_room_to_others() -> None:
     scene = Neighbours(vms={"max": 2})
     scene.want(team_a=2, team_b=2)
     await scene.run(60)
+    scene.want(team_b=6)
+    await scene.run(30)
     spec = scene.body("team-a")["spec"]["template"]
     spec["spec"]["domain"]["cpu"]["cores"] = 2
     scene.api.change("LubanCluster", "team-a", "web", lambda body: body["spec"].update(template=spec))
@@ -200,5 +202,5 @@ async def test_a_rollout_at_a_full_host_goes_on_in_place() -> None:
     await scene.run(300)
     vms = [it for (kind, where, _), it in scene.api.objects.items() if (kind, where) == ("LubanVM", "team-a")]
     assert [vm["spec"]["template"]["domain"]["cpu"]["cores"] for vm in vms] == [2, 2]
-    assert scene.ready("team-a") == 2
+    assert (scene.ready("team-a"), scene.ready("team-b")) == (2, 2)
     assert scene.most == {"host-b": 2, "host-c": 2}
