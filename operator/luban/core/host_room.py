@@ -11,7 +11,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from luban.api.host import LibvirtHost
-from luban.core.model import ClusterRef, HostRoom
+from luban.core.left_out import HostRoom
+from luban.core.model import ClusterRef
 
 NAMED = 5
 """Clusters that a message names."""

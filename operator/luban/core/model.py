@@ -14,7 +14,7 @@ from luban.api.conditions import ConditionName
 from luban.api.host import BondVerdict
 from luban.api.template import VMTemplateSpec
 from luban.api.vm import Phase
-from luban.core.left_out import Refusal, UnreadableVM
+from luban.core.left_out import HostRoom, Refusal, UnreadableVM
 from luban.core.memory import ClusterMemory
 
 MemberState = Literal["Enabled", "Draining", "Disabled"]
@@ -114,18 +114,6 @@ class DomainRecord:
     Crashed: Crashed, Panicked. Unknown: nobody knows."""
     complaint: str = ""
     """Why an address that was told does not count; empty: none was left out."""
-
-
-@dataclass(frozen=True)
-class HostRoom:
-    """What a host has left for a cluster, by the limits that an administrator sets over all clusters."""
-
-    free: int
-    """How many more VMs of the cluster's template."""
-    late: frozenset[str] = frozenset()
-    """uids of LubanVMs, of any cluster, that were never started and came too late."""
-    message: str = ""
-    """Why it takes no more, and who has it."""
 
 
 @dataclass(frozen=True)

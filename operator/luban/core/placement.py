@@ -11,7 +11,8 @@ from typing import NamedTuple, get_args
 from luban.api.cluster import BondPolicy, Host
 from luban.api.host import BondVerdict
 from luban.core.bonds.model import rank
-from luban.core.model import HostRoom, VMRecord
+from luban.core.left_out import HostRoom
+from luban.core.model import VMRecord
 
 UNKNOWN: BondVerdict = "Unknown"
 SOUND: frozenset[BondVerdict] = frozenset(verdict for verdict in get_args(BondVerdict) if rank(verdict) == 3)

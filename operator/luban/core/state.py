@@ -7,11 +7,11 @@ from functools import cached_property
 from operator import attrgetter
 
 from luban.core import phases
+from luban.core.left_out import HostRoom
 from luban.core.model import (
     BalancerReport,
     DomainRecord,
     HostObservation,
-    HostRoom,
     MemberReport,
     Observation,
     VMRecord,

@@ -8,13 +8,12 @@ from dataclasses import dataclass, replace
 
 from luban.api.cluster import LubanCluster, LubanClusterSpec
 from luban.core.host_room import Claim
-from luban.core.left_out import Refusal
+from luban.core.left_out import HostRoom, Refusal
 from luban.core.model import (
     CreateVM,
     DomainRecord,
     EnsureDomain,
     HostObservation,
-    HostRoom,
     Observation,
     Plan,
     VMRecord,

@@ -15,8 +15,9 @@ from luban.api.cluster_status import LubanClusterStatus
 from luban.api.common import ObjectMeta
 from luban.core.conditions import hosts_allowed
 from luban.core.host_room import limits_of, room_of
+from luban.core.left_out import HostRoom
 from luban.core.memory import ClusterMemory
-from luban.core.model import ClusterRef, ConditionState, Failure, HostRoom, Observation, Plan
+from luban.core.model import ClusterRef, ConditionState, Failure, Observation, Plan
 from luban.core.plan import plan
 from luban.core.setbacks import memory_for
 from luban.core.state import State

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, cast
@@ -377,6 +378,15 @@ def test_what_many_have_alike_is_kept_once() -> None:
     assert a["spec"]["template"] is b["spec"]["template"]
     assert (a["spec"]["template"], c["spec"]["template"]) == ({"port": 8080}, {"port": 80})
     assert "template" not in d["spec"]
+
+
+def test_texts_of_many_objects_are_kept_once() -> None:
+    store = Store(Scope(VMS, ""))
+    for name in "ab":
+        store.put(json.loads(json.dumps({**vm(name, 5), "status": {"balancers": ["shop-balancer-0"]}})))
+    one, other = (store.get("shop", name) or {} for name in "ab")
+    assert one["status"]["balancers"][0] is other["status"]["balancers"][0]
+    assert [id(key) for key in one["metadata"]] == [id(key) for key in other["metadata"]]
 
 
 def test_what_is_kept_is_lean() -> None:

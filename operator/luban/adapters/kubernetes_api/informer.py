@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
@@ -37,6 +38,8 @@ FIRST_PAUSE, LAST_PAUSE = 0.5, 30.0
 """Seconds before a watch that failed is opened anew: doubled with each further failure in a row."""
 MOST_PARTS = 1_000
 """So many different parts that objects share are remembered."""
+SHORT_TEXT = 64
+"""Characters of a text that may be in many objects."""
 PAGE = 500
 """Objects in one answer to a list; the rest follows in further ones."""
 
@@ -122,7 +125,7 @@ class Store:
         self._forget(known)
         # A third of an object, which nobody reads.
         lean = {**body, "metadata": {key: value for key, value in metadata.items() if key != "managedFields"}}
-        lean = self._with_shared_part(lean)
+        lean = self._with_shared_part(_with_shared_texts(lean))
         self._objects[_place(body)] = lean
         for key in self._keys(body):
             self._found[key].add(_place(body))
@@ -184,6 +187,15 @@ class Store:
             self._found[key].discard(_place(body))
             if not self._found[key]:
                 del self._found[key]
+
+
+def _with_shared_texts(value: Any) -> Any:
+    """The same with each short text once, whatever it stands in: every answer comes with its own."""
+    if isinstance(value, dict):
+        return {sys.intern(key): _with_shared_texts(it) for key, it in value.items()}
+    if isinstance(value, list):
+        return [_with_shared_texts(it) for it in value]
+    return sys.intern(value) if isinstance(value, str) and len(value) <= SHORT_TEXT else value
 
 
 def _place(body: Mapping[str, Any]) -> tuple[str, str]:
