@@ -7,7 +7,7 @@ used stays in the spec, for its VMs and its limits count as before; but it has n
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Literal
@@ -61,16 +61,23 @@ class UsableHosts:
 
 
 def usable_hosts(
-    spec: LubanClusterSpec, registered: Registered, applicant: Applicant, policy: HostPolicy = "Any"
+    spec: LubanClusterSpec,
+    registered: Registered,
+    applicant: Applicant,
+    policy: HostPolicy = "Any",
+    identity: Callable[[str], str] = normal_form,
 ) -> UsableHosts:
-    """Which hosts of the spec may be used. Of two entries for one daemon the first one may."""
+    """Which hosts of the spec may be used. Of two entries for one daemon the first one may.
+
+    `identity`: the same for all URIs that are known to lead to one daemon.
+    """
     uris: dict[str, str] = {}
     refusals: dict[str, Refusal] = {}
     entries: dict[str, str] = {}
     for host in spec.hosts:
         known = registered.get(host.name)
         uri = _uri_of(host, known, applicant)
-        first = entries.setdefault(normal_form(uri), host.name) if uri else host.name
+        first = entries.setdefault(identity(uri), host.name) if uri else host.name
         refusal = next(_objections(host, spec.template.spec, known, applicant, policy), None)
         if refusal is None and first != host.name:
             refusal = _twice(host, first)

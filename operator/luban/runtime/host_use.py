@@ -24,6 +24,7 @@ from luban.ports import HostRef
 from luban.runtime.records import cluster_ref
 from luban.senses.host_claims import Grant
 from luban.senses.host_registry import HostRegistry
+from luban.senses.same_daemons import SameDaemons
 
 
 def applicant_of(cluster: LubanCluster, vms: Iterable[VMRecord]) -> Applicant:
@@ -47,16 +48,16 @@ class Choice:
 class HostChooser:
     """Sorts one cluster's hosts; anew only if anything that decides it has changed, for it is asked in every tick."""
 
-    def __init__(self, registry: HostRegistry) -> None:
-        self._registry = registry
-        self._asked: tuple[LubanClusterSpec, Applicant, int] | None = None
+    def __init__(self, registry: HostRegistry, same: SameDaemons) -> None:
+        self._registry, self._same = registry, same
+        self._asked: tuple[LubanClusterSpec, Applicant, int, int] | None = None
         self._choice: Choice | None = None
 
     def choose(self, spec: LubanClusterSpec, applicant: Applicant) -> Choice:
         """What may be used now."""
-        asked = spec, applicant, self._registry.turn
+        asked = spec, applicant, self._registry.turn, self._same.turn
         if self._choice is None or self._asked is None or self._asked[0] is not spec or self._asked[1:] != asked[1:]:
-            found = self._registry.usable(spec, applicant)
+            found = self._registry.usable(spec, applicant, self._same.identity)
             self._asked, self._choice = asked, Choice(found.fill(spec), found.refusals)
         return self._choice
 

@@ -87,7 +87,7 @@ class Observer:
 
     def __post_init__(self) -> None:
         self._key = object()
-        self.chooser = HostChooser(self.senses.registry)
+        self.chooser = HostChooser(self.senses.registry, self.senses.hosts.same)
         self._reader = VMReader()
         self._readiness: Asker[bool] = Asker(self.ports.clock.monotonic, self.wake)
         self._gauges: Asker[int | None] = Asker(self.ports.clock.monotonic)

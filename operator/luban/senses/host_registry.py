@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from luban.api.cluster import LubanClusterSpec
 from luban.api.host import LibvirtHost
+from luban.api.libvirt_uri import normal_form
 from luban.api.reading import faults
 from luban.core.usable_hosts import Applicant, HostPolicy, Unreadable, UsableHosts, usable_hosts
 
@@ -50,9 +51,11 @@ class HostRegistry:
         self.turn += name in self._known
         return self._known.pop(name, None) is not None
 
-    def usable(self, spec: LubanClusterSpec, applicant: Applicant) -> UsableHosts:
-        """Which hosts of a spec may be used, by what is known now."""
-        return usable_hosts(spec, self._known, applicant, self.policy)
+    def usable(
+        self, spec: LubanClusterSpec, applicant: Applicant, identity: Callable[[str], str] = normal_form
+    ) -> UsableHosts:
+        """Which hosts of a spec may be used, by what is known now. `identity`: see usable_hosts."""
+        return usable_hosts(spec, self._known, applicant, self.policy, identity)
 
     def libvirt(self, host: str) -> LibvirtHost | None:
         """What is said of a host; None: nothing that can be read."""

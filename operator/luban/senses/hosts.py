@@ -17,6 +17,7 @@ import structlog
 from luban.core.model import ClusterRef, DomainRecord, HostObservation
 from luban.errors import LubanError, without_host
 from luban.ports import HostRef, Hypervisor, Inventory, MarkedDomain
+from luban.senses.same_daemons import SameDaemons
 from luban.senses.steady import SteadyWords
 
 log = structlog.get_logger(__name__)
@@ -74,8 +75,10 @@ class Picture:
 class HostSense:
     """One host."""
 
-    def __init__(self, host: HostRef, hypervisor: Hypervisor, monotonic: Callable[[], float]) -> None:
-        self._host, self._hypervisor, self._monotonic = host, hypervisor, monotonic
+    def __init__(
+        self, host: HostRef, hypervisor: Hypervisor, monotonic: Callable[[], float], same: SameDaemons
+    ) -> None:
+        self._host, self._hypervisor, self._monotonic, self._same = host, hypervisor, monotonic, same
         self._followers: dict[object, Wake] = {}
         self._picture: Picture | None = None
         self._asking: asyncio.Task[None] | None = None
@@ -105,6 +108,7 @@ class HostSense:
     def close(self) -> None:
         """Ask and hear no more."""
         self._leave()
+        self._same.forget(self._host.uri)
         self._retry_no_more()
         if self._asking is not None:
             self._asking.cancel()
@@ -219,6 +223,7 @@ class HostSense:
             log.exception("unexpected error of a host", host=name)
             return Picture(at, turn, error=self._words.choose(name, f"{type(error).__name__}: {error}"))
         self._words.over(name)
+        self._same.take(self._host.uri, found.domains)
         return Picture(at, turn, found)
 
     def _happened(self, uuid: str) -> None:
@@ -237,6 +242,8 @@ class HostSenses:
     def __init__(self, hypervisor: Hypervisor, monotonic: Callable[[], float]) -> None:
         self._hypervisor, self._monotonic = hypervisor, monotonic
         self._hosts: dict[HostRef, HostSense] = {}
+        self.same = SameDaemons()
+        """What turned out to be one."""
 
     def follow(self, key: object, hosts: Collection[HostRef], wake: Wake) -> None:
         """Look after exactly these hosts for `key`, and tell it of what happens there."""
@@ -245,7 +252,7 @@ class HostSenses:
                 self._hosts.pop(gone).close()
         for host in hosts:
             if host not in self._hosts:
-                self._hosts[host] = HostSense(host, self._hypervisor, self._monotonic)
+                self._hosts[host] = HostSense(host, self._hypervisor, self._monotonic, self.same)
             self._hosts[host].follow(key, wake)
 
     def touch(self, host: HostRef) -> None:

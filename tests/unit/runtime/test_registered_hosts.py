@@ -387,3 +387,19 @@ class TestCidr:
         messages = [vm["status"]["message"] for vm in world.harness.vms() if vm["status"]["phase"] == "Failed"]
         assert messages
         assert all("within 5m: its address 10.20.0." in message for message in messages)
+
+
+async def test_two_entries_that_turn_out_to_be_one_daemon_are_one_host() -> None:
+    """One by its name, the other by its address: their texts say nothing, the domains that are there do."""
+    world = World(inline=True)
+    world.harness.hypervisor.hosts["host-c"] = world.harness.hypervisor.host("host-b")
+    await world.harness.run(120)
+    told = world.condition("HostsAllowed")
+    assert (told["status"], told["reason"]) == ("False", "HostListedTwice")
+    assert "host-c is the same libvirt daemon as host-b" in told["message"]
+    await world.harness.run(300)
+    assert world.condition("HostsAllowed")["reason"] == "HostListedTwice"
+    assert world.condition("Ready")["status"] == "True", "nothing that runs is touched"
+    world.harness.change(replicas=4)
+    await world.harness.run(60)
+    assert len(world.vms_on("host-c")) <= 1
