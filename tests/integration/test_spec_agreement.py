@@ -27,6 +27,7 @@ from luban.api.cluster import LubanClusterSpec
 from luban.api.crd import KINDS, definition
 from luban.api.host import LibvirtHost
 from luban.api.units import Duration, Quantity
+from luban.core.host_room import limits_of, room_of
 from luban.core.model import ClusterRef, CreateVM, Machine, Member
 from luban.core.usable_hosts import Applicant, outside, usable_hosts
 from luban.render.balancer import parse_balancer_json, settings_of
@@ -73,6 +74,7 @@ metadata: {{name: node-b}}
 spec:
   expectedPorts: [{{bond: bond0, ports: 2}}]
   libvirt:
+    quotas: [{{namespace: team-a, vms: {{max: 3}}, memory: {{max: 8Gi}}}}]
     uri: qemu+tls://host-b/system
     vms: {{max: 20}}
     memory: {{max: 64Gi}}
@@ -242,6 +244,8 @@ def use_host(stored: Body) -> None:
         )
         refusal = registry.usable(spec, Applicant("default")).refusals.get(name)
         assert refusal is None or refusal.reason != "HostUnreadable"
+    if (libvirt := registry.libvirt(name)) is not None:
+        assert room_of(ClusterRef("default", "luban"), (), limits_of(libvirt, 2**34, 2**30), 2**30).free >= 0
     for address in ("10.1.2.3", "127.0.17.2", "", "nonsense"):
         outside(address, registry.cidr(name))
 
@@ -251,7 +255,7 @@ def check_units(value: Any) -> None:
     if isinstance(value, Duration):
         assert 0 <= value.seconds <= YEAR_SECONDS
     elif isinstance(value, Quantity):
-        assert 0 < value.bytes < 2**63
+        assert 0 <= value.bytes < 2**63
     elif isinstance(value, tuple):
         for item in value:
             check_units(item)
