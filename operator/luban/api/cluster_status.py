@@ -106,13 +106,18 @@ class Decision(StatusModel):
     """Earliest time at which the wish can be carried out; unset: not waiting for a time."""
 
 
+PlacementReason = Literal["FewestVMs", "HostBelowMinimum", "NoRecentFailure", "BetterBond", "OnlyHost", "NoRoom"]
+
+
 class Placement(StatusModel):
     """Where the next VM would go."""
 
     host: str = ""
     """Name of the host entry; empty: no host can take a VM."""
-    reason: Literal["FewestVMs", "BetterBond", "NoRoom"]
-    """FewestVMs: the rule of Luban cloud, Fig. 5. BetterBond: without the bonds it would be another host. NoRoom: nowhere."""
+    reason: PlacementReason
+    """What decided. FewestVMs: the rule of Luban cloud, Fig. 5. HostBelowMinimum: it has fewer than its vms.min.
+    NoRecentFailure: a VM failed on the others lately. BetterBond: without the bonds it would be another host. OnlyHost: no
+    other can take one. NoRoom: nowhere."""
     message: str
     """Why there, and why not on each other host."""
 

@@ -86,6 +86,9 @@ EVENTS: Reasons = {
 
 PLACEMENTS: Reasons = {
     "FewestVMs": "The host with the fewest VMs.",
+    "HostBelowMinimum": "It has fewer than its vms.min.",
+    "NoRecentFailure": "A VM failed on the other hosts lately.",
+    "OnlyHost": "No other host can take one.",
     "BetterBond": "Without the bonds it would be another host.",
     "NoRoom": "No host can take one.",
 }

@@ -103,6 +103,9 @@ def _why_replaced(cluster: LubanCluster, vm: LubanVM) -> str:
 
 REASONS = {
     "FewestVMs": "the fewest VMs decide",
+    "HostBelowMinimum": "its vms.min decides",
+    "NoRecentFailure": "VMs failed on the others lately",
+    "OnlyHost": "no other host can take one",
     "BetterBond": "the bond decides",
     "NoRoom": "no host can take one",
 }

@@ -9,6 +9,7 @@ from heapq import heapify, heappop, heapreplace
 from typing import NamedTuple, get_args
 
 from luban.api.cluster import BondPolicy, Host
+from luban.api.cluster_status import PlacementReason
 from luban.api.host import BondVerdict
 from luban.core.bonds.model import rank
 from luban.core.left_out import HostRoom
@@ -125,8 +126,8 @@ class Placing:
     """Where the next VM would go, and why."""
 
     host: Host | None
-    by_bond: bool
-    """Whether another host would have been chosen, had the bonds not counted."""
+    reason: PlacementReason
+    """What decided."""
     message: str
 
 
@@ -164,8 +165,18 @@ class Places:
     def placing(self) -> Placing:
         """Where the next VM would go, and why."""
         best = self.best()
-        by_bond = self._bonds_differ() and best != Places(replace(self._among, bonds=NO_BONDS)).best()
-        return Placing(best, by_bond, self.in_words())
+        return Placing(best, self._what_decided(best) if best is not None else "NoRoom", self.in_words())
+
+    def _what_decided(self, best: Host) -> PlacementReason:
+        if self._bonds_differ() and best != Places(replace(self._among, bonds=NO_BONDS)).best():
+            return "BetterBond"
+        others = (worth for name, worth in self._worth.items() if name != best.name and not self._unfit[name])
+        mine, second = self._worth[best.name], min(others, default=None)
+        if second is None:
+            return "OnlyHost"
+        if second.avoided != mine.avoided:
+            return "NoRecentFailure"
+        return "HostBelowMinimum" if second.has_minimum != mine.has_minimum else "FewestVMs"
 
     def _bonds_differ(self) -> bool:
         """Whether bonds make any difference between the hosts."""

@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
-from typing import Literal
 
 from luban.api.cluster import LubanClusterSpec
 from luban.api.cluster_status import Placement
@@ -172,12 +171,7 @@ def _close_memory(
 
 def _placement(found: Placing) -> Placement:
     """Where the next VM would go once this plan is carried out, for the status."""
-    reason: Literal["NoRoom", "BetterBond", "FewestVMs"] = "FewestVMs"
-    if found.host is None:
-        reason = "NoRoom"
-    elif found.by_bond:
-        reason = "BetterBond"
-    return Placement(host=found.host.name if found.host else "", reason=reason, message=found.message)
+    return Placement(host=found.host.name if found.host else "", reason=found.reason, message=found.message)
 
 
 def _remember(state: State, steps: Steps, memory: ClusterMemory, now: float) -> ClusterMemory:

@@ -199,13 +199,32 @@ class TestReasons:
     def test_the_bond_decided(self) -> None:
         bonds = Bonds("Prefer", {"host-b": "Degraded", "host-c": "Healthy"})
         found = place(Candidates([B, C], counted({"host-b": 1, "host-c": 2}), lambda _: True, bonds=bonds))
-        assert (found.host, found.by_bond) == (C, True)
+        assert (found.host, found.reason) == (C, "BetterBond")
         assert found.message == "host-c; not host-b: its bond is Degraded"
 
     def test_the_bond_only_agreed(self) -> None:
         bonds = Bonds("Prefer", {"host-b": "Degraded", "host-c": "Healthy"})
         found = place(Candidates([B, C], counted({"host-b": 2, "host-c": 1}), lambda _: True, bonds=bonds))
-        assert (found.host, found.by_bond) == (C, False)
+        assert (found.host, found.reason) == (C, "FewestVMs")
+
+    @pytest.mark.parametrize(
+        ("live", "avoid", "silent", "where", "reason"),
+        [
+            ({"host-b": 2, "host-c": 1}, (), (), "host-c", "FewestVMs"),
+            ({"host-b": 1, "host-c": 1}, (), (), "host-b", "FewestVMs"),
+            ({"host-b": 1, "host-c": 0}, (), (), "host-c", "HostBelowMinimum"),
+            ({"host-b": 0, "host-c": 0}, (), (), "host-b", "FewestVMs"),
+            ({"host-b": 1, "host-c": 2}, ("host-b",), (), "host-c", "NoRecentFailure"),
+            ({"host-b": 1, "host-c": 2}, (), ("host-b",), "host-c", "OnlyHost"),
+            ({"host-b": 3, "host-c": 3}, (), (), "", "NoRoom"),
+        ],
+    )
+    def test_what_decided(
+        self, live: dict[str, int], avoid: tuple[str, ...], silent: tuple[str, ...], where: str, reason: str
+    ) -> None:
+        among = Candidates([B, C], counted(live), lambda name: name not in silent, avoid=frozenset(avoid))
+        found = place(among)
+        assert (found.host.name if found.host else "", found.reason) == (where, reason)
 
     def test_numbers_order_and_minimum(self) -> None:
         wide = host("host-d", low=2)
