@@ -16,6 +16,7 @@ from luban.errors import LubanError
 
 M_ARENA_MAX, ARENAS = -8, 2
 """A parameter of glibc's mallopt(3), and the value that it gets."""
+RETURN_SECONDS = 60.0
 Program = Callable[[asyncio.Event], Awaitable[None]]
 """Runs until the event is set."""
 _Decorated = TypeVar("_Decorated", bound=Callable[..., Any])
@@ -44,6 +45,15 @@ def share_arenas() -> None:
     """
     with suppress(AttributeError, OSError):
         ctypes.CDLL(None).mallopt(M_ARENA_MAX, ARENAS)
+
+
+async def return_memory() -> None:
+    """Give back to the system, again and again, what is free: where it is glibc, which keeps most of what a start or a
+    large change needed for a moment."""
+    while True:
+        await asyncio.sleep(RETURN_SECONDS)
+        with suppress(AttributeError, OSError):
+            await asyncio.to_thread(ctypes.CDLL(None).malloc_trim, 0)
 
 
 def set_on_signals(stop: asyncio.Event) -> None:

@@ -25,7 +25,7 @@ from luban.controller.manager import Manager
 from luban.core.usable_hosts import HostPolicy
 from luban.errors import TemporaryError
 from luban.ports import LeaseStore, Ports, Unrivalled
-from luban.programs import set_on_signals, share_arenas
+from luban.programs import return_memory, set_on_signals, share_arenas
 from luban.runtime.metrics import Metrics
 
 log = structlog.get_logger(__name__)
@@ -72,6 +72,7 @@ async def run(options: Options) -> None:
     await endpoints.listen(options.listen_address, options.listen_port)
     lease = await _lease(options) if options.leader_election else None
     leader = Leader(lease, own_identity(), SystemClock(), has_ended) if lease is not None else None
+    returning = asyncio.ensure_future(return_memory())
     ports = await _ports(options, leader)
     log.info(
         "operator started",
@@ -82,6 +83,7 @@ async def run(options: Options) -> None:
     try:
         await _terms(options, ports, metrics, leader, stop)
     finally:
+        returning.cancel()
         await endpoints.close()
         await _close(ports, lease)
         log.info("operator stopped")

@@ -18,7 +18,7 @@ from luban.cli.main import main
 from luban.controller import program as controller_program
 from luban.errors import PermanentError
 from luban.node_agent import command as node_command
-from luban.programs import option, run_program, share_arenas
+from luban.programs import RETURN_SECONDS, option, return_memory, run_program, share_arenas
 
 TAKEN = "cannot listen at 127.0.0.1:9: Address already in use: choose another"
 
@@ -111,3 +111,16 @@ def test_threads_share_arenas_where_the_c_library_is_glibc(monkeypatch: pytest.M
         monkeypatch.setattr(ctypes, "CDLL", lambda _name, it=library: it)
         share_arenas()
     assert asked == [(-8, 2)]
+
+
+@pytest.mark.looptime(end=600)
+async def test_free_memory_goes_back_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(ctypes, "CDLL", lambda _name: SimpleNamespace(malloc_trim=asked.append))
+    returning = asyncio.ensure_future(return_memory())
+    await asyncio.sleep(2.5 * RETURN_SECONDS)
+    monkeypatch.setattr(ctypes, "CDLL", lambda _name: SimpleNamespace())
+    await asyncio.sleep(RETURN_SECONDS)
+    assert asked == [0, 0]
+    assert not returning.done(), "where there is no such call nothing happens"
+    returning.cancel()
