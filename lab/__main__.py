@@ -95,7 +95,7 @@ def status(base: int | None) -> None:
 def print_addresses(lab: DataCentre) -> None:
     """Say where everything is, and what shells need: one line that can be copied whole."""
     console.print(f"service     {lab.addresses.service}/")
-    console.print(f"balancer    {lab.addresses.agent}/v1/report")
+    console.print(f"balancer    {lab.addresses.agent}/metrics")
     console.print(f"operator    {lab.addresses.operator}/metrics")
     console.print(f"Prometheus  {lab.addresses.prometheus}/")
     console.print("For kubectl and `kubectl luban explain luban`, in each shell:")

@@ -22,6 +22,7 @@ from lab.image.build import ensure_image
 from lab.nodes import node_agents
 from lab.paths import DEFAULT_BASE, Layout
 from lab.process import Daemon, LabError, running, wait_until
+from luban.api.names import AGENT_AUDIENCE
 
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLE = ROOT / "manifests" / "samples" / "luban.yaml"
@@ -134,6 +135,11 @@ class DataCentre:
         config = self.layout.state / "balancer.kubeconfig"
         self.control_plane.service_account_kubeconfig(NAMESPACE, "luban-balancer", config)
         self.agent.start([*luban(), *self._agent_arguments(config)], cwd=ROOT)
+
+    def report_token(self) -> str:
+        """A token that opens the agents' reports, as the operator's: good for a day, and for nothing else."""
+        options = [f"--namespace={NAMESPACE}", f"--audience={AGENT_AUDIENCE}", "--duration=24h"]
+        return self.kubectl("create", "token", "luban-operator", *options).strip()
 
     def _agent_arguments(self, config: Path) -> list[str]:
         options = {

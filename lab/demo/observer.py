@@ -63,7 +63,8 @@ class Onlooker:
 
     async def run(self) -> None:
         """Look until cancelled."""
-        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=2)) as session:
+        headers = {"Authorization": f"Bearer {await asyncio.to_thread(self.lab.report_token)}"}
+        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=2), headers=headers) as session:
             while True:
                 begun = time.monotonic()
                 await self._look(session)

@@ -33,9 +33,7 @@ class SecondTeam:
         """Make it; returns when its first VM answers through its httpd."""
         self.lab.kubectl("apply", "-f", "-", stdin=json.dumps(_namespace()))
         rights = (ROOT / "manifests" / "base" / "balancer-rbac.yaml").read_text()
-        rights = rights.replace(f"namespace: {NAMESPACE}", f"namespace: {TEAM}").replace(
-            "luban-balancer-", f"{SHOP}-balancer-"
-        )
+        rights = rights.replace(NAMESPACE, TEAM).replace("luban-balancer-", f"{SHOP}-balancer-")
         self.lab.kubectl("apply", "-f", "-", stdin=rights)
         secret = self.scene.get("secret", "luban-userdata")
         secret["metadata"] = {"name": "luban-userdata", "namespace": TEAM}

@@ -12,13 +12,14 @@ import ipaddress
 import json
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, get_args
+from typing import Any, Protocol, get_args
 from urllib.parse import urlsplit
 
 import aiohttp
 import structlog
 
 from luban.adapters.bounded_http import BoundedConnector
+from luban.api.names import AGENT_REALM
 from luban.core.model import BalancerReport, ClusterRef, MemberReport, MemberState
 
 log = structlog.get_logger(__name__)
@@ -42,6 +43,15 @@ CONNECTIONS, CONNECTIONS_PER_AGENT = 1_000, 2
 
 NO_REPORT = "gives no report about this balancer; the operator's log says more"
 """What a status says of an endpoint, whatever is there."""
+
+REFUSED = "the agent does not take the operator's token"
+_SHOWN_NONE = "there is none; the operator's log says why, and the agent's option --open-reports is another way"
+_REFUSALS: Mapping[int, str] = {
+    401: "its API server does not know it (401): operator and agent must be given the same Kubernetes cluster",
+    403: "it answers somebody else (403): start it with --operator and the operator's ServiceAccount",
+    503: "its API server does not say whether it is good (503): the agent's log says why and what to do",
+}
+"""What the status of an agent's refusal means. What else it says is not copied."""
 
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 
@@ -194,21 +204,44 @@ def _require_allowed(address: IPAddress, networks: Sequence[IPNetwork]) -> None:
         raise ValueError(f"{address} is a {kinds[0]} address: if agents are there, say so with --agent-network")
 
 
+class Credentials(Protocol):
+    """Says to agents who asks."""
+
+    async def token(self) -> str:
+        """What agents are shown; empty: there is nothing now."""
+
+    async def close(self) -> None:
+        """Get no more."""
+
+
+class AgentRefuses(ValueError):
+    """An agent that does not take us for the operator."""
+
+
 class HttpBalancers:
     """Asks agents; stands behind luban.ports.Balancers.
 
-    `deadline`: seconds for an answer. `networks`: see `report_url`.
+    `deadline`: seconds for an answer. `networks`: see `report_url`. `credentials`: closed along with it; None: agents
+    that answer anybody.
     """
 
-    def __init__(self, deadline: float = DEADLINE_SECONDS, *, networks: Sequence[IPNetwork] = ()) -> None:
+    def __init__(
+        self,
+        deadline: float = DEADLINE_SECONDS,
+        *,
+        networks: Sequence[IPNetwork] = (),
+        credentials: Credentials | None = None,
+    ) -> None:
         self._deadline = deadline
         self._networks = tuple(networks)
+        self._credentials = credentials
         self._session: aiohttp.ClientSession | None = None
         self._logged: dict[tuple[ClusterRef, str], str] = {}
         """By cluster and balancer: what the log says of it."""
 
     async def report(self, cluster: ClusterRef, name: str, endpoint: str, *, members: int) -> BalancerReport:
         """Ask the agent at `endpoint`. One that does not answer, or answers for another, is not reachable."""
+        told = NO_REPORT
         try:
             url = report_url(endpoint, self._networks)
         except ValueError as error:
@@ -220,13 +253,15 @@ class HttpBalancers:
             why = f"no answer within {self._deadline:g} s"
         except (aiohttp.ClientError, OSError) as error:
             why = f"{type(error).__name__}: {getattr(error, 'strerror', None) or error}"
+        except AgentRefuses as error:
+            why = told = str(error)
         except ValueError as error:
             why = str(error)
         else:
             self._logged.pop((cluster, name), None)
             return found
         self._log(cluster, name, endpoint, why)
-        return _silent(name, endpoint, NO_REPORT)
+        return _silent(name, endpoint, told)
 
     async def _report(self, cluster: ClusterRef, name: str, url: str, members: int) -> BalancerReport:
         """The report of this balancer. Raises ValueError if the answer is none."""
@@ -241,6 +276,9 @@ class HttpBalancers:
         if self._session is not None:
             await self._session.close()
             self._session = None
+        if self._credentials is not None:
+            await self._credentials.close()
+            self._credentials = None
 
     def _log(self, cluster: ClusterRef, name: str, endpoint: str, why: str) -> None:
         """Say what is met there, once as long as it is the same."""
@@ -252,8 +290,12 @@ class HttpBalancers:
             log.warning("balancer does not report", cluster=str(cluster), balancer=name, error=words)
 
     async def _fetch(self, url: str, limit: int) -> bytes:
-        """The answer. Raises ValueError if it is longer than `limit` bytes."""
-        async with self._client().get(url, allow_redirects=False) as answer:
+        """The answer. Raises AgentRefuses, and ValueError if it is longer than `limit` bytes."""
+        token = await self._credentials.token() if self._credentials is not None else ""
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        async with self._client().get(url, allow_redirects=False, headers=headers) as answer:
+            if answer.status in _REFUSALS and answer.headers.get("WWW-Authenticate") == AGENT_REALM:
+                raise AgentRefuses(f"{REFUSED}: {_REFUSALS[answer.status] if token else _SHOWN_NONE}")
             if answer.status != 200:
                 raise ValueError(f"answered {answer.status}")
             page = bytearray()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from aiohttp import web
@@ -17,9 +18,30 @@ Trouble = Callable[[], str]
 DEFAULT_REMEDY = "choose another with --listen-address and --listen-port"
 
 
+@dataclass(frozen=True)
+class Refusal:
+    """Why a document is not given."""
+
+    status: int
+    """HTTP status."""
+    message: str
+    """One sentence, with the remedy."""
+    challenge: str
+    """WWW-Authenticate."""
+
+
+Guard = Callable[[str, str], Awaitable[Refusal | None]]
+"""Looks at the Authorization header (empty: there is none) and the address of who asks; None: may be answered."""
+
+
 def no_trouble() -> str:
     """Nothing is wrong as long as the event loop turns: a program that is stuck does not answer, and is restarted."""
     return ""
+
+
+async def answer_anybody(_authorization: str, _address: str) -> Refusal | None:
+    """Documents that everybody may read."""
+    return None
 
 
 async def nothing_to_refresh() -> None:
@@ -37,9 +59,10 @@ class HttpEndpoints:
         ready: Trouble = no_trouble,
         refresh: Callable[[], Awaitable[None]] = nothing_to_refresh,
         documents: Mapping[str, Callable[[], Any]] | None = None,
+        guard: Guard = answer_anybody,
     ) -> None:
         """`alive` and `ready` decide /healthz and /readyz. `refresh` precedes each answer of /metrics. `documents`:
-        what is answered as JSON at further paths."""
+        what is answered as JSON at further paths, and `guard` says to whom."""
         self._registry = registry
         self._refresh = refresh
         self._app = web.Application()
@@ -47,7 +70,7 @@ class HttpEndpoints:
         self._app.router.add_get("/healthz", _probe(alive))
         self._app.router.add_get("/readyz", _probe(ready))
         for path, document in (documents or {}).items():
-            self._app.router.add_get(path, _json(document))
+            self._app.router.add_get(path, _json(document, guard))
         self._runner: web.AppRunner | None = None
 
     async def listen(self, address: str, port: int, remedy: str = DEFAULT_REMEDY) -> None:
@@ -85,8 +108,12 @@ def _probe(trouble: Trouble) -> Handler:
     return handler
 
 
-def _json(document: Callable[[], Any]) -> Handler:
-    async def handler(_: web.Request) -> web.Response:
+def _json(document: Callable[[], Any], guard: Guard) -> Handler:
+    async def handler(request: web.Request) -> web.Response:
+        refusal = await guard(request.headers.get("Authorization", ""), request.remote or "")
+        if refusal is not None:
+            headers = {"WWW-Authenticate": refusal.challenge}
+            return web.Response(text=f"{refusal.message}\n", status=refusal.status, headers=headers)
         return web.json_response(document())
 
     return handler

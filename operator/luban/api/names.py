@@ -20,6 +20,10 @@ FINALIZER_VM = "luban.cloud/drain-domain"
 
 ANNOTATION_AGENT_ENDPOINT = "luban.cloud/agent-endpoint"
 """On the Lease of a balancer: base URL of its agent's report, for example http://10.0.0.7:9180."""
+AGENT_AUDIENCE = "luban.cloud/balancer-agent"
+"""Of the token that the operator shows to balancer agents: it is good for nothing else."""
+AGENT_REALM = 'Bearer realm="luban-balancer-agent"'
+"""WWW-Authenticate of an agent that refuses to report: tells the operator that it is one."""
 
 ANNOTATION_ADOPTED = "luban.cloud/adopted"
 """On a LubanVM: "true" if another LubanCluster of the same name made it, and left it running. Its domain bears that one's

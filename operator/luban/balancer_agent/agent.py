@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import ipaddress
 import re
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +16,13 @@ import structlog
 
 from luban.adapters.apache_httpd.process import LogTail, find_httpd
 from luban.adapters.balancers_http import REPORT_PATH, report_json
-from luban.adapters.http_endpoints import HttpEndpoints
+from luban.adapters.http_endpoints import Guard, HttpEndpoints, Refusal, answer_anybody
+from luban.adapters.kubernetes_api.tokens import connect_token_reviews
 from luban.adapters.kubernetes_api.watch import ConfigMapSource, EndpointLease, open_api
 from luban.adapters.probes_http import HttpProbes
 from luban.api.names import balancer_name
 from luban.balancer_agent.converge import LONGEST_RETRY_SECONDS, Converger, Inputs
+from luban.balancer_agent.gate import DEFAULT_OPERATOR, Gate
 from luban.balancer_agent.health import Check, HealthChecks
 from luban.balancer_agent.loader import Loader
 from luban.balancer_agent.memory import Store, secret
@@ -63,6 +66,8 @@ class AgentOptions:
     kubeconfig: str = ""
     config_dir: Path | None = None
     stop_seconds: int = 20
+    operator: str = DEFAULT_OPERATOR
+    open_reports: bool = False
 
     @property
     def name(self) -> str:
@@ -77,10 +82,10 @@ async def run(options: AgentOptions, stop: asyncio.Event) -> None:
     server = HttpdServer(find_httpd(options.httpd_binary), runtime)
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(server.close)
-        source, announce = await _outside(options, stack)
-        agent = Agent(options, runtime, server, source)
+        outside = await _outside(options, stack)
+        agent = Agent(options, runtime, server, outside.source, guard=outside.guard)
         stack.push_async_callback(agent.close)
-        await agent.run(stop, announce)
+        await agent.run(stop, outside.announce)
 
 
 def _runtime(options: AgentOptions) -> AgentSettings:
@@ -103,16 +108,34 @@ def _loopback(address: str) -> str:
     return address if ipaddress.ip_address(address).is_loopback else "127.0.0.1"
 
 
-async def _outside(
-    options: AgentOptions, stack: contextlib.AsyncExitStack
-) -> tuple[Source, Callable[[str], Awaitable[bool]] | None]:
-    """Where the configuration comes from, and how to tell the operator where we are."""
+@dataclass(frozen=True)
+class _Outside:
+    """What an agent has beyond its machine."""
+
+    source: Source
+    """Where the configuration comes from."""
+    announce: Callable[[str], Awaitable[bool]] | None = None
+    """Tells the operator where we are."""
+    guard: Guard = answer_anybody
+    """Tells the operator from others."""
+
+
+async def _outside(options: AgentOptions, stack: contextlib.AsyncExitStack) -> _Outside:
     if options.config_dir is not None:
-        return FolderSource(options.config_dir), None
+        return _Outside(FolderSource(options.config_dir))
     api = await open_api(options.kubeconfig)
     stack.push_async_callback(api.close)
     lease = EndpointLease(api, options.namespace, options.cluster, options.index)
-    return ConfigMapSource(api, options.namespace, options.name), lease.announce
+    return _Outside(ConfigMapSource(api, options.namespace, options.name), lease.announce, await _guard(options, stack))
+
+
+async def _guard(options: AgentOptions, stack: contextlib.AsyncExitStack) -> Guard:
+    if options.open_reports:
+        log.warning("reports are given to anybody who reaches the port")
+        return answer_anybody
+    reviews = await connect_token_reviews(options.kubeconfig or None)
+    stack.push_async_callback(reviews.close)
+    return Gate(reviews.user, options.operator, asyncio.get_running_loop().time, time.time).refusal
 
 
 class Agent:
@@ -124,7 +147,9 @@ class Agent:
         runtime: AgentSettings,
         server: Server,
         source: Source,
+        *,
         probes: Probes | None = None,
+        guard: Guard = answer_anybody,
     ) -> None:
         self._options = options
         self._server = server
@@ -133,6 +158,7 @@ class Agent:
         self._probes = probes or HttpProbes()
         self._health = HealthChecks(self._probes, self._wake.set)
         self._metrics = Metrics()
+        self._guard = guard
         folder = Path(runtime.folder)
         self._sessions = SessionWindow()
         self._session_log = LogTail(folder / SESSION_LOG, from_start=True)
@@ -153,6 +179,7 @@ class Agent:
             ready=self.outage,
             refresh=self._read_status,
             documents={REPORT_PATH: lambda: report_json(self.report(), cluster)},
+            guard=self._refusal,
         )
         self._metrics.publish(self.report, lambda: self._status)
 
@@ -188,6 +215,13 @@ class Agent:
         if not self._document_problem:
             return report
         return BalancerReport(**{**vars(report), "ready": False, "message": self._document_problem})
+
+    async def _refusal(self, authorization: str, address: str) -> Refusal | None:
+        """Why somebody who asks for the report does not get it; counted."""
+        refusal = await self._guard(authorization, address)
+        if refusal is not None:
+            self._metrics.refusals.labels(str(refusal.status)).inc()
+        return refusal
 
     def stall(self) -> str:
         """Says so if the agent does not look at httpd regularly any more; empty: it does."""

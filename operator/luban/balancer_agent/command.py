@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from luban.balancer_agent.agent import AgentOptions, run
+from luban.balancer_agent.gate import DEFAULT_OPERATOR
 from luban.programs import option, run_program
 
 EVERYWHERE = "0.0.0.0"  # noqa: S104 (the operator asks from another machine)
@@ -58,6 +59,12 @@ _option = functools.partial(option, "balancer-agent")
     "Time in seconds that requests in flight get when the agent is told to end.",
     type=click.IntRange(1, 3600),
     default=20,
+)
+@_option("--operator", "User whose token opens the report: the operator's ServiceAccount.", default=DEFAULT_OPERATOR)
+@_option(
+    "--open-reports",
+    "Give the report to anybody who reaches the port. --config-dir does so in any case.",
+    is_flag=True,
 )
 def balancer_agent_command(name: str, **options: Any) -> None:
     """Run Apache httpd as a LubanCluster's balancer, and keep its members as the operator wants them."""

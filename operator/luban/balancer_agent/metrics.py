@@ -39,6 +39,12 @@ class Metrics:
             registry=self.registry,
         )
         self.starts = Counter("luban_balancer_httpd_starts", "Starts of httpd by this agent", registry=self.registry)
+        self.refusals = Counter(
+            "luban_balancer_report_refusals",
+            "Requests for the report that were refused, by HTTP status",
+            ["status"],
+            registry=self.registry,
+        )
         self.ready = Gauge(
             "luban_balancer_ready", "1 if httpd serves with the wanted configuration", registry=self.registry
         )

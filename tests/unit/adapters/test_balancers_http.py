@@ -17,6 +17,7 @@ from luban.adapters.balancers_http import (
     LONGEST_MESSAGE,
     LONGEST_REPORT,
     NO_REPORT,
+    REFUSED,
     REPORT_PATH,
     SHORTEST_LIMIT,
     HttpBalancers,
@@ -24,6 +25,7 @@ from luban.adapters.balancers_http import (
     report_json,
     report_url,
 )
+from luban.api.names import AGENT_REALM
 from luban.core.model import BalancerReport, ClusterRef, MemberReport
 
 CLUSTER = ClusterRef("default", "shop")
@@ -87,10 +89,12 @@ class Agent:
         self.body: bytes = b""
         self.more: dict[str, Any] = {}
         self.asked: list[str] = []
+        self.shown: list[str | None] = []
 
     async def handle(self, request: web.Request) -> web.Response:
         """Any request."""
         self.asked.append(request.path_qs)
+        self.shown.append(request.headers.get("Authorization"))
         return web.Response(body=self.body, **self.more)
 
     def says(self, data: Any) -> None:
@@ -289,3 +293,78 @@ def test_networks_say_where_agents_are() -> None:
 
 def test_a_report_comes_back_as_it_was_made() -> None:
     assert parse_report(json.dumps(wire(fresh=1)).encode()) == (CLUSTER, REPORT)
+
+
+class Token:
+    """Credentials that are always the same."""
+
+    def __init__(self, token: str) -> None:
+        self._token = token
+        self.closed = False
+
+    async def token(self) -> str:
+        """See Credentials."""
+        return self._token
+
+    async def close(self) -> None:
+        """See Credentials."""
+        self.closed = True
+
+
+class TestCredentials:
+    """What agents are shown, and what is said of those that refuse it."""
+
+    @pytest.mark.parametrize(("token", "shown"), [("abc", "Bearer abc"), ("", None)])
+    async def test_agents_are_shown_the_token_that_there_is(
+        self, agent: Agent, endpoint: str, token: str, shown: str | None
+    ) -> None:
+        agent.says(wire())
+        credentials = Token(token)
+        balancers = HttpBalancers(networks=[LOOPBACK], credentials=credentials)
+        assert (await balancers.report(CLUSTER, NAME, endpoint, members=16)) == REPORT
+        assert agent.shown == [shown]
+        await balancers.close()
+        assert credentials.closed
+
+    async def test_an_endpoint_where_no_agent_may_be_is_not_shown_it(self, agent: Agent, endpoint: str) -> None:
+        balancers = HttpBalancers(credentials=Token("abc"))
+        assert not (await balancers.report(CLUSTER, NAME, endpoint, members=16)).reachable
+        assert agent.shown == []
+        await balancers.close()
+
+    @pytest.mark.parametrize(
+        ("token", "status", "remedy"),
+        [
+            ("abc", 401, "the same Kubernetes cluster"),
+            ("abc", 403, "--operator"),
+            ("abc", 503, "the agent's log"),
+            ("", 401, "the operator's log"),
+        ],
+    )
+    async def test_a_refusal_is_told_with_its_remedy_and_without_the_agents_words(
+        self, agent: Agent, endpoint: str, token: str, status: int, remedy: str
+    ) -> None:
+        agent.body, agent.more = b"words of its own", {"status": status, "headers": {"WWW-Authenticate": AGENT_REALM}}
+        balancers = HttpBalancers(networks=[LOOPBACK], credentials=Token(token))
+        with capture_logs() as logs:
+            report = await balancers.report(CLUSTER, NAME, endpoint, members=16)
+        await balancers.close()
+        assert (report.reachable, report.members) == (False, ())
+        assert report.message.startswith(f"agent at {endpoint}: {REFUSED}: ")
+        assert remedy in report.message
+        assert "words of its own" not in report.message
+        assert "abc" not in report.message + str(logs)
+
+    @pytest.mark.parametrize("status", [401, 403, 503])
+    @pytest.mark.parametrize("challenge", ["", "Basic", 'Bearer realm="other"'])
+    async def test_of_what_is_no_agent_nothing_is_told(
+        self, agent: Agent, ask: Callable[..., Any], endpoint: str, status: int, challenge: str
+    ) -> None:
+        agent.more = {"status": status, "headers": {"WWW-Authenticate": challenge}}
+        assert (await ask()).message == silent(endpoint)
+
+    async def test_a_realm_does_not_make_other_answers_refusals(
+        self, agent: Agent, ask: Callable[..., Any], endpoint: str
+    ) -> None:
+        for agent.more in ({"status": it, "headers": {"WWW-Authenticate": AGENT_REALM}} for it in (404, 418, 500)):
+            assert (await ask()).message == silent(endpoint)

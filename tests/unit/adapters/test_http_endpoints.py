@@ -9,7 +9,7 @@ import aiohttp
 import pytest
 from prometheus_client import CollectorRegistry, Gauge
 
-from luban.adapters.http_endpoints import HttpEndpoints
+from luban.adapters.http_endpoints import HttpEndpoints, Refusal
 from luban.errors import PermanentError
 
 
@@ -103,3 +103,29 @@ async def test_closing_what_never_listened() -> None:
     endpoints = HttpEndpoints(CollectorRegistry())
     await endpoints.close()
     assert endpoints.addresses == []
+
+
+async def test_a_guard_stands_before_documents_alone(program: Program) -> None:
+    asked: list[tuple[str, str]] = []
+
+    async def guard(authorization: str, address: str) -> Refusal | None:
+        asked.append((authorization, address))
+        return None if authorization == "Bearer good" else Refusal(403, "not for you", 'Bearer realm="test"')
+
+    endpoints = HttpEndpoints(program.registry, documents={"/report": dict}, guard=guard)
+    await endpoints.listen("127.0.0.1", 0)
+    ((address, port),) = endpoints.addresses
+    try:
+        async with aiohttp.ClientSession(f"http://{address}:{port}") as session:
+            for path in ("/metrics", "/healthz", "/readyz"):
+                async with session.get(path) as answer:
+                    assert answer.status == 200
+            assert asked == []
+            async with session.get("/report") as answer:
+                assert (answer.status, await answer.text()) == (403, "not for you\n")
+                assert answer.headers["WWW-Authenticate"] == 'Bearer realm="test"'
+            async with session.get("/report", headers={"Authorization": "Bearer good"}) as answer:
+                assert (answer.status, await answer.json()) == (200, {})
+    finally:
+        await endpoints.close()
+    assert asked == [("", "127.0.0.1"), ("Bearer good", "127.0.0.1")]

@@ -300,17 +300,22 @@ class TestCommand:
         assert result.exit_code == 0, result.output
         assert (started[0].name, started[0].namespace) == ("shop-balancer-0", "web")
         assert started[0].advertise == "http://127.0.16.2:9180"
+        assert started[0].operator == "system:serviceaccount:luban-system:luban-operator"
+        assert not started[0].open_reports
 
     def test_as_in_a_pod(self, started: list[AgentOptions]) -> None:
         variables = {
             "LUBAN_BALANCER_AGENT_NAME": "my-shop-balancer-2",
             "LUBAN_BALANCER_AGENT_NAMESPACE": "web",
+            "LUBAN_BALANCER_AGENT_OPERATOR": "system:serviceaccount:ops:luban",
+            "LUBAN_BALANCER_AGENT_OPEN_REPORTS": "true",
             "POD_IP": "2001:db8::7",
         }
         result = CliRunner().invoke(command.balancer_agent_command, [], env=variables)
         assert result.exit_code == 0, result.output
         assert (started[0].cluster, started[0].index, started[0].namespace) == ("my-shop", 2, "web")
         assert started[0].advertise == "http://[2001:db8::7]:9180"
+        assert (started[0].operator, started[0].open_reports) == ("system:serviceaccount:ops:luban", True)
 
     @pytest.mark.parametrize(
         ("words", "message"),
