@@ -126,7 +126,7 @@ CONDITIONS: Mapping[ConditionName, ConditionType] = {
         reasons={
             "True": {"AllReady": "They do."},
             "False": {
-                "BalancerUnreachable": "A balancer's agent does not answer, or has not reported yet.",
+                "BalancerUnreachable": "A balancer's agent does not answer, refuses the operator, or has not reported yet.",
                 "MemberRefused": "A VM's address or name cannot be a member: it is left out, the others are published.",
                 "ConfigurationNotInForce": "httpd does not serve with what the ConfigMap says; the message quotes it.",
             },
