@@ -22,7 +22,7 @@ from lab.image.build import ensure_image
 from lab.nodes import node_agents
 from lab.paths import DEFAULT_BASE, Layout
 from lab.process import Daemon, LabError, running, wait_until
-from luban.api.names import AGENT_AUDIENCE
+from luban.api.names import agent_audience
 
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLE = ROOT / "manifests" / "samples" / "luban.yaml"
@@ -137,8 +137,9 @@ class DataCentre:
         self.agent.start([*luban(), *self._agent_arguments(config)], cwd=ROOT)
 
     def report_token(self) -> str:
-        """A token that opens the agents' reports, as the operator's: good for a day, and for nothing else."""
-        options = [f"--namespace={NAMESPACE}", f"--audience={AGENT_AUDIENCE}", "--duration=24h"]
+        """A token that opens the sample's reports, as the operator's: good for a day, and for nothing else."""
+        audience = agent_audience(NAMESPACE, CLUSTER)
+        options = [f"--namespace={NAMESPACE}", f"--audience={audience}", "--duration=24h"]
         return self.kubectl("create", "token", "luban-operator", *options).strip()
 
     def _agent_arguments(self, config: Path) -> list[str]:

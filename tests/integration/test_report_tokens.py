@@ -15,8 +15,8 @@ from structlog.testing import capture_logs
 
 from lab.controlplane import ControlPlane
 from luban.adapters.balancers_http import REPORT_PATH, HttpBalancers
-from luban.adapters.kubernetes_api.tokens import connect_own_token, connect_token_reviews
-from luban.api.names import AGENT_AUDIENCE, balancer_name
+from luban.adapters.kubernetes_api.tokens import connect_own_tokens, connect_token_reviews
+from luban.api.names import agent_audience, balancer_name
 from luban.core.model import BalancerReport, ClusterRef
 from luban.errors import PermanentError
 from tests.fakes.httpd_harness import HTTPD, background, free_port, httpd_folder, until
@@ -26,6 +26,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(1800)]
 
 NAMESPACE = "luban-system"
 CLUSTER = ClusterRef(NAMESPACE, "luban")
+AUDIENCE = agent_audience(CLUSTER.namespace, CLUSTER.name)
 OPERATOR = f"system:serviceaccount:{NAMESPACE}:luban-operator"
 
 
@@ -95,7 +96,7 @@ async def agent(luban_base: ControlPlane) -> AsyncIterator[Agent]:
 def token_of(luban_base: ControlPlane) -> Callable[..., str]:
     """Makes tokens, as administrator."""
 
-    def make(account: str, *more: str, audience: str = AGENT_AUDIENCE) -> str:
+    def make(account: str, *more: str, audience: str = AUDIENCE) -> str:
         options = [f"--namespace={NAMESPACE}", *([f"--audience={audience}"] if audience else []), *more]
         return luban_base.kubectl("create", "token", account, *options).strip()
 
@@ -104,7 +105,7 @@ def token_of(luban_base: ControlPlane) -> Callable[..., str]:
 
 async def asked(agent: Agent, kubeconfig: Path) -> BalancerReport:
     """What an operator with this kubeconfig gets."""
-    credentials = await connect_own_token(str(kubeconfig))
+    credentials = await connect_own_tokens(str(kubeconfig))
     balancers = HttpBalancers(networks=[ipaddress.ip_network(f"{HTTPD}/32")], credentials=credentials)
     try:
         return await balancers.report(CLUSTER, balancer_name(CLUSTER.name, 0), agent.endpoint, members=16)
@@ -121,7 +122,10 @@ async def test_others_are_not(agent: Agent, token_of: Callable[..., str]) -> Non
     operators, others = token_of("luban-operator"), token_of("luban-balancer")
     assert (await agent.get(REPORT_PATH, operators))[0] == 200
     assert (await agent.get(REPORT_PATH))[0] == 401
-    assert (await agent.get(REPORT_PATH, token_of("luban-operator", audience="else.example")))[0] == 401
+    elsewhere = agent_audience("team-b", CLUSTER.name)
+    assert (await agent.get(REPORT_PATH, token_of("luban-operator", audience=elsewhere)))[0] == 401, (
+        "of another cluster"
+    )
     assert (await agent.get(REPORT_PATH, token_of("luban-operator", audience="")))[0] == 401, "the API server's own"
     assert (await agent.get(REPORT_PATH, operators[:-8] + "AAAAAAAA"))[0] == 401, "a forged signature"
     status, words = await agent.get(REPORT_PATH, others)
@@ -135,8 +139,8 @@ async def test_others_are_not(agent: Agent, token_of: Callable[..., str]) -> Non
 async def test_the_operators_token_opens_reports_and_nothing_else(
     luban_base: ControlPlane, operator_kubeconfig: Path
 ) -> None:
-    credentials = await connect_own_token(str(operator_kubeconfig))
-    token = await credentials.token()
+    credentials = await connect_own_tokens(str(operator_kubeconfig))
+    token = await credentials.token(CLUSTER)
     await credentials.close()
     kubectl = [str(luban_base.binaries.kubectl), f"--server={luban_base.url}", "--insecure-skip-tls-verify"]
     command = [*kubectl, f"--token={token}", f"--cache-dir={operator_kubeconfig.with_suffix('.cache')}", "get", "lvm"]
@@ -206,7 +210,7 @@ async def test_while_the_api_server_is_away_the_operator_is_answered_and_new_tok
 
 
 async def test_who_may_not_ask_for_reviews_is_told_the_right(operator_kubeconfig: Path) -> None:
-    reviews = await connect_token_reviews(str(operator_kubeconfig))
+    reviews = await connect_token_reviews(AUDIENCE, str(operator_kubeconfig))
     with pytest.raises(PermanentError, match='grant the verb "create" on "tokenreviews"'):
         await reviews.user("abc")
     await reviews.close()

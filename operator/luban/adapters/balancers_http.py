@@ -207,8 +207,8 @@ def _require_allowed(address: IPAddress, networks: Sequence[IPNetwork]) -> None:
 class Credentials(Protocol):
     """Says to agents who asks."""
 
-    async def token(self) -> str:
-        """What agents are shown; empty: there is nothing now."""
+    async def token(self, cluster: ClusterRef) -> str:
+        """What a cluster's agents are shown; empty: there is nothing now."""
 
     async def close(self) -> None:
         """Get no more."""
@@ -265,7 +265,7 @@ class HttpBalancers:
 
     async def _report(self, cluster: ClusterRef, name: str, url: str, members: int) -> BalancerReport:
         """The report of this balancer. Raises ValueError if the answer is none."""
-        page = await self._fetch(url, _limit(members))
+        page = await self._fetch(cluster, url, _limit(members))
         whose, found = parse_report(page) if len(page) < LONG_REPORT else await asyncio.to_thread(parse_report, page)
         if (whose.namespace, whose.name, found.name) != (cluster.namespace, cluster.name, name):
             raise ValueError(f"it is the agent of {whose.namespace}/{found.name}")
@@ -289,9 +289,9 @@ class HttpBalancers:
             self._logged[cluster, name] = words
             log.warning("balancer does not report", cluster=str(cluster), balancer=name, error=words)
 
-    async def _fetch(self, url: str, limit: int) -> bytes:
+    async def _fetch(self, cluster: ClusterRef, url: str, limit: int) -> bytes:
         """The answer. Raises AgentRefuses, and ValueError if it is longer than `limit` bytes."""
-        token = await self._credentials.token() if self._credentials is not None else ""
+        token = await self._credentials.token(cluster) if self._credentials is not None else ""
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         async with self._client().get(url, allow_redirects=False, headers=headers) as answer:
             if answer.status in _REFUSALS and answer.headers.get("WWW-Authenticate") == AGENT_REALM:

@@ -20,8 +20,6 @@ FINALIZER_VM = "luban.cloud/drain-domain"
 
 ANNOTATION_AGENT_ENDPOINT = "luban.cloud/agent-endpoint"
 """On the Lease of a balancer: base URL of its agent's report, for example http://10.0.0.7:9180."""
-AGENT_AUDIENCE = "luban.cloud/balancer-agent"
-"""Of the token that the operator shows to balancer agents: it is good for nothing else."""
 AGENT_REALM = 'Bearer realm="luban-balancer-agent"'
 """WWW-Authenticate of an agent that refuses to report: tells the operator that it is one."""
 
@@ -34,6 +32,12 @@ METADATA_NAMESPACE = "https://luban.cloud/libvirt/1"
 
 FIELD_MANAGER = "luban-operator"
 NODE_AGENT_FIELD_MANAGER = "luban-node-agent"
+
+
+def agent_audience(namespace: str, cluster: str) -> str:
+    """Of the token that the operator shows to a cluster's balancer agents: it is good for nothing else. Whoever may say
+    where they are gets to see it, and must not open other clusters' reports with it."""
+    return f"luban.cloud/balancer-agent/{namespace}/{cluster}"
 
 
 def balancer_name(cluster: str, index: int) -> str:

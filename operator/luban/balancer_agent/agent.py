@@ -20,7 +20,7 @@ from luban.adapters.http_endpoints import Guard, HttpEndpoints, Refusal, answer_
 from luban.adapters.kubernetes_api.tokens import connect_token_reviews
 from luban.adapters.kubernetes_api.watch import ConfigMapSource, EndpointLease, open_api
 from luban.adapters.probes_http import HttpProbes
-from luban.api.names import balancer_name
+from luban.api.names import agent_audience, balancer_name
 from luban.balancer_agent.converge import LONGEST_RETRY_SECONDS, Converger, Inputs
 from luban.balancer_agent.gate import DEFAULT_OPERATOR, Gate
 from luban.balancer_agent.health import Check, HealthChecks
@@ -133,9 +133,10 @@ async def _guard(options: AgentOptions, stack: contextlib.AsyncExitStack) -> Gua
     if options.open_reports:
         log.warning("reports are given to anybody who reaches the port")
         return answer_anybody
-    reviews = await connect_token_reviews(options.kubeconfig or None)
+    audience = agent_audience(options.namespace, options.cluster)
+    reviews = await connect_token_reviews(audience, options.kubeconfig or None)
     stack.push_async_callback(reviews.close)
-    return Gate(reviews.user, options.operator, asyncio.get_running_loop().time, time.time).refusal
+    return Gate(reviews.user, audience, options.operator, asyncio.get_running_loop().time, time.time).refusal
 
 
 class Agent:

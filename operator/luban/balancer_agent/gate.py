@@ -18,7 +18,7 @@ from typing import TypeVar
 import structlog
 
 from luban.adapters.http_endpoints import Refusal
-from luban.api.names import AGENT_AUDIENCE, AGENT_REALM
+from luban.api.names import AGENT_REALM
 from luban.errors import LubanError
 
 log = structlog.get_logger(__name__)
@@ -42,12 +42,17 @@ def _refuse(status: int, message: str) -> Refusal:
     return Refusal(status, message, AGENT_REALM)
 
 
-NO_TOKEN = _refuse(401, f"reports are for the operator alone: show its token for {AGENT_AUDIENCE}, {_REMEDY}")
-BAD_TOKEN = _refuse(
-    401,
-    f"this is no good token for {AGENT_AUDIENCE}: get a new one by a TokenRequest to the API server that the agent "
-    f"works with, {_REMEDY}",
-)
+def no_token(audience: str) -> Refusal:
+    """There is none."""
+    return _refuse(401, f"reports are for the operator alone: show its token for {audience}, {_REMEDY}")
+
+
+def bad_token(audience: str) -> Refusal:
+    """The API server does not know it, or it is for another audience."""
+    why = f"this is no good token for {audience}: get a new one by a TokenRequest to the API server that the agent"
+    return _refuse(401, f"{why} works with, {_REMEDY}")
+
+
 UNCHECKED = _refuse(
     503, "the API server does not say whether this token is good: try again, and see the agent's log if it stays so"
 )
@@ -93,12 +98,13 @@ class Verdict:
 class Gate:
     """Lets the operator through.
 
-    `clock`: seconds, of any beginning. `wall`: seconds since 1970, for the end that a token names.
+    `audience`: that of its tokens. `clock`: seconds, of any beginning. `wall`: seconds since 1970, for the end that a
+    token names.
     """
 
-    def __init__(self, review: Review, operator: str, clock: Clock, wall: Clock) -> None:
+    def __init__(self, review: Review, audience: str, operator: str, clock: Clock, wall: Clock) -> None:
         self._review = review
-        self._operator = operator
+        self._audience, self._operator = audience, operator
         self._clock, self._wall = clock, wall
         self._verdicts: OrderedDict[bytes, Verdict] = OrderedDict()
         """By the token's hash; the one used last comes last."""
@@ -110,12 +116,12 @@ class Gate:
         """Why a request with this Authorization header is not answered; None: it is the operator's."""
         match = _BEARER.fullmatch(authorization)
         if match is None:
-            return NO_TOKEN
+            return no_token(self._audience)
         verdict = await self._verdict(match[1], address)
         if verdict is None:
             return UNCHECKED
         if not verdict.user:
-            return BAD_TOKEN
+            return bad_token(self._audience)
         return None if verdict.user == self._operator else self._somebody_else(verdict.user)
 
     def _somebody_else(self, user: str) -> Refusal:

@@ -15,7 +15,7 @@ from luban.adapters.balancers_http import HttpBalancers, IPNetwork
 from luban.adapters.clock import SystemClock
 from luban.adapters.http_endpoints import HttpEndpoints
 from luban.adapters.kubernetes_api import connect, connect_lease
-from luban.adapters.kubernetes_api.tokens import connect_own_token
+from luban.adapters.kubernetes_api.tokens import connect_own_tokens
 from luban.adapters.kubernetes_api.transport import pod_namespace
 from luban.adapters.libvirt_hosts.hypervisor import HypervisorSettings, LibvirtHypervisor
 from luban.adapters.probes_http import HttpProbes
@@ -102,7 +102,7 @@ async def _ports(options: Options, leader: Leader | None) -> Ports:
         hypervisor=LibvirtHypervisor(settings),
         cluster=await connect(options.kubeconfig, may_write=leadership.held, follow=options.namespaces),
         balancers=HttpBalancers(
-            networks=options.agent_networks, credentials=await connect_own_token(options.kubeconfig)
+            networks=options.agent_networks, credentials=await connect_own_tokens(options.kubeconfig)
         ),
         probes=HttpProbes(),
         clock=SystemClock(),

@@ -302,7 +302,7 @@ class Token:
         self._token = token
         self.closed = False
 
-    async def token(self) -> str:
+    async def token(self, cluster: ClusterRef) -> str:
         """See Credentials."""
         return self._token
 

@@ -13,15 +13,19 @@ from luban.adapters.kubernetes_api.tokens import (
     LIFETIME_SECONDS,
     RETRY_SECONDS,
     WAIT_SECONDS,
+    Account,
     OwnToken,
+    OwnTokens,
     TokenReviews,
 )
 from luban.adapters.kubernetes_api.transport import Transport
-from luban.api.names import AGENT_AUDIENCE
+from luban.api.names import agent_audience
+from luban.core.model import ClusterRef
 from luban.errors import PermanentError, TemporaryError
 
 pytestmark = pytest.mark.looptime
 
+AUDIENCE = agent_audience("shop", "luban")
 USER = "system:serviceaccount:luban-system:luban-operator"
 
 
@@ -64,7 +68,8 @@ def server() -> ApiServer:
 @pytest.fixture
 def own(server: ApiServer) -> OwnToken:
     """The operator's token, not asked for yet."""
-    return OwnToken(cast(Transport, server), lambda: asyncio.get_running_loop().time())
+    transport = cast(Transport, server)
+    return OwnToken(transport, lambda: asyncio.get_running_loop().time(), AUDIENCE, Account(transport))
 
 
 async def settled(own: OwnToken) -> str:
@@ -80,7 +85,24 @@ async def test_it_is_of_our_own_account_and_for_agents_alone(server: ApiServer, 
     assert who.path == "/apis/authentication.k8s.io/v1/selfsubjectreviews"
     assert what.path == "/api/v1/namespaces/{namespace}/serviceaccounts/{name}/token"
     assert (what.namespace, what.name) == ("luban-system", "luban-operator")
-    assert cast(dict[str, Any], what.body)["spec"] == {"audiences": [AGENT_AUDIENCE], "expirationSeconds": 3600}
+    assert cast(dict[str, Any], what.body)["spec"] == {"audiences": [AUDIENCE], "expirationSeconds": LIFETIME_SECONDS}
+
+
+async def test_each_clusters_agents_get_one_that_opens_no_others(server: ApiServer) -> None:
+    """Whoever may write a Lease has the operator show its token wherever the Lease says."""
+    tokens = OwnTokens(cast(Transport, server), lambda: asyncio.get_running_loop().time())
+    clusters = [ClusterRef("shop", "luban"), ClusterRef("team-b", "luban"), ClusterRef("shop", "other", "uid")]
+    found = await asyncio.gather(*(tokens.token(it) for it in clusters))
+    assert len(set(found)) == 3
+    assert await tokens.token(ClusterRef("shop", "luban", "another-uid")) == found[0]
+    bodies = [cast(dict[str, Any], call.body) for call in server.calls if call.resource.subresource == "token"]
+    assert [it["spec"]["audiences"] for it in bodies] == [[agent_audience(it.namespace, it.name)] for it in clusters]
+    assert sum(call.resource.plural == "selfsubjectreviews" for call in server.calls) == 1
+    await asyncio.sleep(2 * LIFETIME_SECONDS)
+    await tokens.token(ClusterRef("new", "luban"))
+    assert len(tokens._tokens) == 1, "those that nobody asks for are forgotten"
+    await tokens.close()
+    assert server.closed
 
 
 async def test_reports_asked_at_the_same_time_make_one_request(server: ApiServer, own: OwnToken) -> None:
@@ -150,7 +172,6 @@ async def test_an_api_server_that_hangs_holds_reports_up_for_a_moment_only(serve
     assert await own.token() == ""
     assert asyncio.get_running_loop().time() - begun == pytest.approx(WAIT_SECONDS)
     await own.close()
-    assert server.closed
 
 
 async def test_what_counts_is_the_time_that_the_api_server_gives(server: ApiServer, own: OwnToken) -> None:
@@ -171,15 +192,15 @@ async def test_a_token_of_unknown_lifetime_is_none_and_is_not_told(
     assert "token-1" not in str(logs)
 
 
-GOOD = {"authenticated": True, "audiences": [AGENT_AUDIENCE], "user": {"username": USER}}
+GOOD = {"authenticated": True, "audiences": [AUDIENCE], "user": {"username": USER}}
 
 
 async def test_a_review_names_token_and_audience(server: ApiServer) -> None:
     server.review = GOOD
-    assert await TokenReviews(cast(Transport, server)).user("abc") == USER
+    assert await TokenReviews(cast(Transport, server), AUDIENCE).user("abc") == USER
     (call,) = server.calls
     assert call.path == "/apis/authentication.k8s.io/v1/tokenreviews"
-    assert cast(dict[str, Any], call.body)["spec"] == {"token": "abc", "audiences": [AGENT_AUDIENCE]}
+    assert cast(dict[str, Any], call.body)["spec"] == {"token": "abc", "audiences": [AUDIENCE]}
 
 
 @pytest.mark.parametrize(
@@ -196,11 +217,11 @@ async def test_a_review_names_token_and_audience(server: ApiServer) -> None:
 )
 async def test_what_is_not_vouched_for_is_nobodys(server: ApiServer, status: dict[str, Any]) -> None:
     server.review = status
-    assert await TokenReviews(cast(Transport, server)).user("abc") == ""
+    assert await TokenReviews(cast(Transport, server), AUDIENCE).user("abc") == ""
 
 
 @pytest.mark.parametrize("user", [{}, None, {"username": ""}, {"username": 5}])
 async def test_a_good_token_of_nobody_is_a_bad_answer(server: ApiServer, user: Any) -> None:
     server.review = {**GOOD, "user": user}
     with pytest.raises(TemporaryError, match="username"):
-        await TokenReviews(cast(Transport, server)).user("abc")
+        await TokenReviews(cast(Transport, server), AUDIENCE).user("abc")

@@ -58,7 +58,9 @@ class Scene:
     def __init__(self) -> None:
         self.server = ApiServer()
         self.now = 0.0
-        self.gate = Gate(self.server.review, DEFAULT_OPERATOR, lambda: self.now, lambda: EPOCH + self.now)
+        self.gate = Gate(
+            self.server.review, "an-audience", DEFAULT_OPERATOR, lambda: self.now, lambda: EPOCH + self.now
+        )
 
     def token(self, user: str = DEFAULT_OPERATOR, lifetime: float = 3600.0) -> str:
         """A good one."""
