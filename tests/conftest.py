@@ -77,9 +77,13 @@ def operator_kubeconfig(luban_base: ControlPlane) -> Path:
 
 @pytest.fixture
 def namespace(luban_api: ControlPlane) -> str:
-    """A namespace of this test's own. It stays: nothing here would ever finish its deletion."""
+    """A namespace of this test's own, with rights for the operator. It stays: nothing would finish its deletion."""
     name = f"test-{next(_numbers)}"
     luban_api.kubectl("create", "namespace", name)
+    luban_api.kubectl(
+        *("create", "rolebinding", "luban-operator-namespace", "--clusterrole=luban-operator-namespace"),
+        *("--serviceaccount=luban-system:luban-operator", "-n", name),
+    )
     return name
 
 

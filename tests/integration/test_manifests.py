@@ -7,6 +7,7 @@ import re
 import subprocess
 from collections.abc import AsyncGenerator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -103,6 +104,8 @@ MAY = [
     (OPERATOR, "patch", "lubanclusters.luban.cloud/status"),
     (OPERATOR, "watch", "configmaps"),
     (OPERATOR, "watch", "leases.coordination.k8s.io"),
+    (OPERATOR, "get", "secrets"),
+    (OPERATOR, "patch", "configmaps"),
     (AGENT, "watch", "configmaps/luban-balancer-0"),
     (AGENT, "create", "leases.coordination.k8s.io"),
     (AGENT, "patch", "leases.coordination.k8s.io/luban-balancer-0"),
@@ -123,6 +126,7 @@ MAY_NOT = [
     (OPERATOR, "create", "secrets"),
     (OPERATOR, "patch", "secrets"),
     (OPERATOR, "watch", "secrets"),
+    (OPERATOR, "update", "configmaps"),
     (OPERATOR, "update", "leases.coordination.k8s.io/luban-balancer-0"),
     (OPERATOR, "create", "pods"),
     (OPERATOR, "create", "lubanclusters.luban.cloud"),
@@ -157,6 +161,49 @@ def test_who_may(luban_base: ControlPlane, words: tuple[str, ...]) -> None:
 @pytest.mark.parametrize("words", MAY_NOT, ids=" ".join)
 def test_who_may_not(luban_base: ControlPlane, words: tuple[str, ...]) -> None:
     assert not kubectl_as(luban_base, *words, "-n", "luban-system")
+
+
+@pytest.mark.parametrize("kind", ["secrets", "configmaps"])
+@pytest.mark.parametrize("verb", ["get", "create", "patch", "update", "delete"])
+def test_the_operator_has_no_rights_where_nobody_gave_it_any(luban_base: ControlPlane, kind: str, verb: str) -> None:
+    for scope in (("-n", "default"), ("--all-namespaces",)):
+        assert not kubectl_as(luban_base, OPERATOR, verb, kind, *scope)
+
+
+@pytest.mark.parametrize(
+    ("policy", "workload", "ports"),
+    [
+        ("luban-balancer", "statefulset/luban-balancer", {"http", "agent"}),
+        ("luban-operator", "deployment/luban-operator", {"metrics"}),
+    ],
+)
+def test_network_policies_are_for_the_pods_and_ports_that_there_are(
+    luban_base: ControlPlane, policy: str, workload: str, ports: set[str]
+) -> None:
+    def found(kind: str) -> dict[str, Any]:
+        body = json.loads(luban_base.kubectl("get", kind, "-n", "luban-system", "-o", "json"))
+        spec: dict[str, Any] = body["spec"]
+        return spec
+
+    spec, template = found(f"networkpolicy/{policy}"), found(workload)["template"]
+    assert spec["podSelector"]["matchLabels"].items() <= template["metadata"]["labels"].items()
+    named = {port["name"] for container in template["spec"]["containers"] for port in container["ports"]}
+    assert {port["port"] for rule in spec["ingress"] for port in rule["ports"]} == ports == named
+    # httpd alone is open to everybody.
+    assert {port["port"] for rule in spec["ingress"] if "from" not in rule for port in rule["ports"]} == ports & {
+        "http"
+    }
+
+
+def test_the_balancers_policy_lets_the_operator_in(luban_base: ControlPlane) -> None:
+    policy = json.loads(luban_base.kubectl("get", "networkpolicy/luban-balancer", "-n", "luban-system", "-o", "json"))
+    operator = json.loads(luban_base.kubectl("get", "deployment/luban-operator", "-n", "luban-system", "-o", "json"))
+    place = json.loads(luban_base.kubectl("get", "namespace/luban-system", "-o", "json"))
+    (rule,) = (it for it in policy["spec"]["ingress"] if "from" in it)
+    (peer,) = (it for it in rule["from"] if "podSelector" in it)
+    labels = operator["spec"]["template"]["metadata"]["labels"]
+    assert peer["podSelector"]["matchLabels"].items() <= labels.items()
+    assert peer["namespaceSelector"]["matchLabels"].items() <= place["metadata"]["labels"].items()
 
 
 async def test_the_agents_rights_are_enough_for_what_it_does(luban_base: ControlPlane, tmp_path: Path) -> None:

@@ -8,13 +8,14 @@ from typing import Any
 
 import yaml
 
-BASE = Path(__file__).resolve().parents[2] / "manifests" / "base"
+MANIFESTS = Path(__file__).resolve().parents[2] / "manifests"
+FOLDERS = ("base", "tenant")
 OPERATORS_LEASE = "luban-operator"
 
 
 def objects(*kinds: str) -> Iterator[dict[str, Any]]:
-    """Objects of some kinds in the base."""
-    for path in sorted(BASE.glob("*.yaml")):
+    """Objects of some kinds in what is applied."""
+    for path in sorted(path for folder in FOLDERS for path in (MANIFESTS / folder).glob("*.yaml")):
         yield from (it for it in yaml.safe_load_all(path.read_text()) if it and it["kind"] in kinds)
 
 

@@ -10,7 +10,7 @@ import aiohttp
 from kubernetes.aio.client.exceptions import OpenApiException
 from kubernetes.aio.config import ConfigException
 
-from luban.adapters.kubernetes_api.calls import Call
+from luban.adapters.kubernetes_api.calls import CONFIG_MAPS, SECRETS, Call
 from luban.errors import Conflict, LubanError, NotFound, PermanentError, TemporaryError
 
 LIBRARY_ERRORS = (aiohttp.ClientError, OSError, OpenApiException, ConfigException, ValueError)
@@ -74,11 +74,20 @@ def _forbidden(call: Call, body: Mapping[str, Any], message: str) -> LubanError:
         return PermanentError("NamespaceTerminating", message)
     if " cannot " not in message:
         return PermanentError("Forbidden", message)
-    remedy = (
+    return PermanentError("Forbidden", f"{message}; {_grant(call)}")
+
+
+def _grant(call: Call) -> str:
+    """Who gives the right: rights to some kinds are given namespace by namespace."""
+    if call.resource in (CONFIG_MAPS, SECRETS) and call.namespace:
+        return (
+            f"bind the ClusterRole luban-operator-namespace to the operator in namespace {call.namespace} "
+            "(manifests/tenant, docs/tenants.md)"
+        )
+    return (
         f'grant the verb "{call.verb}" on "{call.resource.with_subresource}" in the API group '
         f'"{call.resource.group}" (kubectl apply -k manifests/base grants all that the operator needs)'
     )
-    return PermanentError("Forbidden", f"{message}; {remedy}")
 
 
 def _status_object(text: str) -> Mapping[str, Any]:
