@@ -32,8 +32,15 @@ class SecondTeam:
     def up(self, **scaling: Any) -> None:
         """Make it; returns when its first VM answers through its httpd."""
         self.lab.kubectl("apply", "-f", "-", stdin=json.dumps(_namespace()))
-        rights = (ROOT / "manifests" / "base" / "balancer-rbac.yaml").read_text()
-        rights = rights.replace(NAMESPACE, TEAM).replace("luban-balancer-", f"{SHOP}-balancer-")
+        tenant = ROOT / "manifests" / "tenant"
+        # The first namespace is the binding's own; its subject is the operator, where that is.
+        bound = (tenant / "operator-rights.yaml").read_text()
+        bound = bound.replace(f"namespace: {NAMESPACE}", f"namespace: {TEAM}", 1)
+        self.lab.kubectl("apply", "-f", "-", stdin=bound)
+        rights = (tenant / "balancer-rbac.yaml").read_text()
+        rights = rights.replace(f"namespace: {NAMESPACE}", f"namespace: {TEAM}").replace(
+            "luban-balancer-", f"{SHOP}-balancer-"
+        )
         self.lab.kubectl("apply", "-f", "-", stdin=rights)
         secret = self.scene.get("secret", "luban-userdata")
         secret["metadata"] = {"name": "luban-userdata", "namespace": TEAM}
