@@ -42,6 +42,14 @@ class SecondTeam:
             "luban-balancer-", f"{SHOP}-balancer-"
         )
         self.lab.kubectl("apply", "-f", "-", stdin=rights)
+        reviews = [
+            "--clusterrole=luban-balancer",
+            f"--serviceaccount={TEAM}:luban-balancer",
+            "--dry-run=client",
+            "-oyaml",
+        ]
+        binding = self.lab.kubectl("create", "clusterrolebinding", f"{TEAM}-luban-balancer", *reviews)
+        self.lab.kubectl("apply", "-f", "-", stdin=binding)
         secret = self.scene.get("secret", "luban-userdata")
         secret["metadata"] = {"name": "luban-userdata", "namespace": TEAM}
         self.lab.kubectl("apply", "-f", "-", stdin=json.dumps(secret))
