@@ -192,7 +192,12 @@ async def test_a_machine_that_does_not_take_a_connection_costs_no_thread(daemons
     for _ in range(3 * MAX_STUCK):
         with pytest.raises(HostUnreachable, match="no answer on TCP port 16514"):
             await hypervisor.inventory(SLOW)
-    assert threading.active_count() <= before + 2, "the one at work, and one that ends"
+    async with asyncio.timeout(PATIENCE):
+        while True:
+            # The one at work stays; others may take a while to end on a busy machine.
+            if threading.active_count() <= before + 1:
+                break
+            await asyncio.sleep(0)
     assert daemons[SLOW.uri].connections == []
     dead = False
     assert (await hypervisor.inventory(SLOW)).domains == {}

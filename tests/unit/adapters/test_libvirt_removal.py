@@ -211,7 +211,8 @@ async def test_it_ends_with_the_use_of_the_host(monkeypatch: pytest.MonkeyPatch)
         hypervisor = await removed_while_a_job_hangs(monkeypatch, SETTINGS, later)
         await asyncio.wait_for(tried.wait(), PATIENCE)
         let_go = hypervisor._hosts.pop(SLOW)
-        await until(lambda: logs[-1]["event"] == "not removed again, the host is not used any more")
+        told = "not removed again, the host is not used any more"
+        await until(lambda: bool(logs) and logs[-1]["event"] == told)
         assert not hypervisor._hosts, "it is not used again for this alone"
     await let_go.close()
     await hypervisor.close()
