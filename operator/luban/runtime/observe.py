@@ -247,8 +247,8 @@ class Observer:
 
 def _not_reported(ref: ClusterRef) -> str:
     return (
-        "its agent has not reported yet: deploy manifests/base/balancer*.yaml with this cluster's name and namespace, "
-        f"or run `luban balancer-agent --cluster {ref.name} --namespace {ref.namespace}`"
+        "its agent has not reported yet: deploy manifests/base/balancer.yaml and manifests/tenant with this cluster's "
+        f"name and namespace, or run `luban balancer-agent --cluster {ref.name} --namespace {ref.namespace}`"
     )
 
 

@@ -413,6 +413,7 @@ async def test_a_balancer_that_nobody_deployed_is_told_with_the_remedy() -> None
     await harness.run(10)
     condition = {it["type"]: it for it in harness.body()["status"]["conditions"]}["BalancersReady"]
     assert condition["message"] == (
-        "luban-balancer-0: its agent has not reported yet: deploy manifests/base/balancer*.yaml with this cluster's "
+        "luban-balancer-0: its agent has not reported yet: deploy manifests/base/balancer.yaml and manifests/tenant "
+        "with this cluster's "
         f"name and namespace, or run `luban balancer-agent --cluster luban --namespace {NAMESPACE}`"
     )
