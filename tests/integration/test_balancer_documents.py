@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 
 import pytest
 
+from luban.balancer_agent.agent import Outside
 from luban.balancer_agent.sources import FolderSource
 from tests.fakes.httpd_harness import HttpdHarness, a_stage, until
 
@@ -73,12 +74,12 @@ class TestDocuments:
             failed.append("lease")
             raise RuntimeError("unforeseen")
 
-        async def outside(*_: object) -> tuple[Source, Callable[[str], Awaitable[bool]]]:
-            return Source(), announce
+        async def outside(*_: object) -> Outside:
+            return Outside(Source(), announce)
 
         for name in ("ANNOUNCE_RETRY_SECONDS", "FOLLOW_RETRY_SECONDS"):
             monkeypatch.setattr(f"luban.balancer_agent.agent.{name}", 0.1)
-        monkeypatch.setattr("luban.balancer_agent.agent._outside", outside)
+        monkeypatch.setattr("luban.balancer_agent.agent._reach_out", outside)
         await stage.start()
         assert failed.count("lease") > 1
         assert (await stage.report()).ready

@@ -82,7 +82,7 @@ async def run(options: AgentOptions, stop: asyncio.Event) -> None:
     server = HttpdServer(find_httpd(options.httpd_binary), runtime)
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(server.close)
-        outside = await _outside(options, stack)
+        outside = await _reach_out(options, stack)
         agent = Agent(options, runtime, server, outside.source, guard=outside.guard)
         stack.push_async_callback(agent.close)
         await agent.run(stop, outside.announce)
@@ -109,7 +109,7 @@ def _loopback(address: str) -> str:
 
 
 @dataclass(frozen=True)
-class _Outside:
+class Outside:
     """What an agent has beyond its machine."""
 
     source: Source
@@ -120,13 +120,13 @@ class _Outside:
     """Tells the operator from others."""
 
 
-async def _outside(options: AgentOptions, stack: contextlib.AsyncExitStack) -> _Outside:
+async def _reach_out(options: AgentOptions, stack: contextlib.AsyncExitStack) -> Outside:
     if options.config_dir is not None:
-        return _Outside(FolderSource(options.config_dir))
+        return Outside(FolderSource(options.config_dir))
     api = await open_api(options.kubeconfig)
     stack.push_async_callback(api.close)
     lease = EndpointLease(api, options.namespace, options.cluster, options.index)
-    return _Outside(ConfigMapSource(api, options.namespace, options.name), lease.announce, await _guard(options, stack))
+    return Outside(ConfigMapSource(api, options.namespace, options.name), lease.announce, await _guard(options, stack))
 
 
 async def _guard(options: AgentOptions, stack: contextlib.AsyncExitStack) -> Guard:
