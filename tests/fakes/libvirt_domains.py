@@ -43,6 +43,8 @@ class StandInDomain:
         """Where the network's leases cannot be had: its own."""
         self.standing = (libvirt.VIR_DOMAIN_RUNNING, libvirt.VIR_DOMAIN_RUNNING_BOOTED)
         self.disk_errors: Any = {}
+        self.memory = 512 * 1024
+        """KiB."""
         self.asked: list[int] = []
         self.read = 0
         self.pressed = 0
@@ -58,7 +60,7 @@ class StandInDomain:
         return 1
 
     def maxMemory(self) -> int:
-        return 512 * 1024
+        return self.memory
 
     def state(self) -> list[int]:
         return list(self.standing)
@@ -136,6 +138,8 @@ class StandInConnection:
     def __init__(self, *domains: StandInDomain) -> None:
         self.domains = {domain.uuid: domain for domain in domains}
         self.network = StandInNetwork()
+        self.silent = False
+        """Whether it does not say what it has."""
 
     def getAllDomainStats(self, stats: int, flags: int) -> list[Any]:
         assert stats == libvirt.VIR_DOMAIN_STATS_STATE
@@ -146,6 +150,8 @@ class StandInConnection:
         ]
 
     def getInfo(self) -> list[Any]:
+        if self.silent:
+            raise failure(libvirt.VIR_ERR_INTERNAL_ERROR, "no")
         return ["x86_64", 2048, 2, 2000, 1, 1, 2, 1]
 
     def lookupByUUIDString(self, uuid: str) -> StandInDomain:

@@ -28,6 +28,7 @@ from luban.api.crd import KINDS, definition
 from luban.api.host import LibvirtHost
 from luban.api.units import Duration, Quantity
 from luban.core.host_room import limits_of, room_of
+from luban.core.left_out import HostRoom
 from luban.core.model import ClusterRef, CreateVM, Machine, Member
 from luban.core.usable_hosts import Applicant, outside, usable_hosts
 from luban.render.balancer import parse_balancer_json, settings_of
@@ -245,7 +246,9 @@ def use_host(stored: Body) -> None:
         refusal = registry.usable(spec, Applicant("default")).refusals.get(name)
         assert refusal is None or refusal.reason != "HostUnreadable"
     if (libvirt := registry.libvirt(name)) is not None:
-        assert room_of(ClusterRef("default", "luban"), (), limits_of(libvirt, 2**34, 2**30), 2**30).free >= 0
+        assert isinstance(
+            room_of(ClusterRef("default", "luban"), (), limits_of(libvirt, 2**34, 2**30), 2**30), HostRoom
+        )
     for address in ("10.1.2.3", "127.0.17.2", "", "nonsense"):
         outside(address, registry.cidr(name))
 

@@ -1,7 +1,8 @@
 """What is left on a host for one cluster, by the limits that an administrator sets over all clusters together.
 
-First come, first served: what was started keeps its room, and of those that wait the LubanVM made first has it. So two
-clusters that grow in the same second get no more than there is, and a restarted operator decides as the one before.
+First come, first served: what was started keeps its room, and of those that wait the LubanVM made first has it; one
+that is too large for what is left keeps no smaller one waiting. So two clusters that grow in the same second get no
+more than there is, and a restarted operator decides as the one before.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from luban.api.host import LibvirtHost
-from luban.core.left_out import HostRoom
+from luban.core.left_out import HostRoom, Left
 from luban.core.model import ClusterRef
 
 NAMED = 5
@@ -61,7 +62,8 @@ def limits_of(host: LibvirtHost, memory: int, foreign: int) -> tuple[Limit, ...]
     elif memory:
         whole = Limit(host.vms.max, memory - host.memory.reserve.bytes, elsewhere=foreign)
     else:
-        whole = Limit(host.vms.max)
+        # A limit that is not known must not become none at all.
+        whole = Limit(host.vms.max, 0)
     quotas = (
         Limit(it.vms.max, it.memory.max.bytes if it.memory.max is not None else None, it.namespace)
         for it in host.quotas
@@ -73,7 +75,8 @@ def room_of(cluster: ClusterRef, claims: Iterable[Claim], limits: Sequence[Limit
     """What is left for a cluster whose next VM may grow to `need` bytes."""
     uses = [_Use(limit) for limit in limits]
     late = []
-    for claim in sorted(claims, key=lambda it: (not it.holds, it.created, it.uid)):
+    # What is about to be made comes last: it was found to fit beside all that there was, and makes nobody late.
+    for claim in sorted(claims, key=lambda it: (not it.uid, not it.holds, it.created, it.uid)):
         concerned = [use for use in uses if use.limit.counts(claim.cluster.namespace)]
         if claim.holds or all(use.fits(claim.memory) for use in concerned):
             for use in concerned:
@@ -81,9 +84,9 @@ def room_of(cluster: ClusterRef, claims: Iterable[Claim], limits: Sequence[Limit
         else:
             late.append(claim.uid)
     # The first limit is the whole host's, and counts for all.
-    left = [(use.free(need), use) for use in uses if use.limit.counts(cluster.namespace)]
-    free, tightest = min(left, key=lambda it: it[0])
-    return HostRoom(free, frozenset(late), tightest.in_words(need))
+    own = [use for use in uses if use.limit.counts(cluster.namespace)]
+    tightest = min(own, key=lambda use: use.free(need))
+    return HostRoom(tuple(use.left for use in own), need, frozenset(late), tightest.in_words(need))
 
 
 class _Use:
@@ -103,21 +106,23 @@ class _Use:
 
     def free(self, need: int) -> int:
         """How many VMs of so many bytes fit; a number that is no bound if there is none."""
-        return max(0, min(self._free_places(), self._free_memory() // max(1, need)))
+        return max(0, min(self.left.places, self.left.memory // max(1, need)))
 
-    def _free_places(self) -> int:
-        return UNBOUNDED if self.limit.vms is None else self.limit.vms - self._holders.total()
-
-    def _free_memory(self) -> int:
-        return UNBOUNDED if self.limit.memory is None else self.limit.memory - self._memory
+    @property
+    def left(self) -> Left:
+        """What nobody has."""
+        places = UNBOUNDED if self.limit.vms is None else self.limit.vms - self._holders.total()
+        return Left(places, UNBOUNDED if self.limit.memory is None else self.limit.memory - self._memory)
 
     def in_words(self, need: int) -> str:
         """Why it takes no more, and who has it."""
         whose = (
             f"namespace {self.limit.namespace} has its quota there" if self.limit.namespace else "all clusters fill it"
         )
-        if self._free_places() <= 0:
+        if self.left.places <= 0:
             how = f"{self._holders.total()} of {self.limit.vms} VMs"
+        elif self.limit.memory == 0:
+            return "libvirt does not say how much memory it has, and its LubanHost has no memory.max"
         else:
             memory = f"{_amount(self._memory)} of {_amount(self.limit.memory or 0)} memory"
             how = f"{memory}, {_amount(need)} for one more"

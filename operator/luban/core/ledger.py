@@ -86,14 +86,16 @@ class Ledger:
     @contextmanager
     def without(self, vm: VMRecord) -> Iterator[None]:
         """As if nothing were left of a VM that takes room: for the question what else would fit then."""
-        found = self.occupancy[vm.host]
+        found, memory = self.occupancy[vm.host], vm.template.domain.memory.max.bytes
         found.held -= 1
-        found.arrived -= 1
+        found.returned += 1
+        found.returned_memory += memory
         if self._addresses is not None:
             self._addresses.release(vm.planned_address)
         yield
         found.held += 1
-        found.arrived += 1
+        found.returned -= 1
+        found.returned_memory -= memory
         if self._addresses is not None:
             self._addresses.take(vm.planned_address)
 

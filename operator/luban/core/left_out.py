@@ -20,15 +20,34 @@ class Refusal:
 
 
 @dataclass(frozen=True)
+class Left:
+    """What is left of one limit; below zero where it was lowered."""
+
+    places: int
+    """VMs."""
+    memory: int
+    """Bytes."""
+
+
+@dataclass(frozen=True)
 class HostRoom:
     """What a host has left for a cluster, by the limits that an administrator sets over all clusters."""
 
-    free: int
-    """How many more VMs of the cluster's template."""
+    left: tuple[Left, ...] = ()
+    """Of each limit that counts for the cluster."""
+    need: int = 0
+    """Bytes that its next VM may grow to."""
     late: frozenset[str] = frozenset()
     """uids of LubanVMs, of any cluster, that were never started and came too late."""
     message: str = ""
     """Why it takes no more, and who has it."""
+
+    def fits_after(self, arrived: int = 0, returned: int = 0, returned_memory: int = 0) -> bool:
+        """Whether one more VM fits once others like it arrived, and VMs of so many bytes together are gone."""
+        return all(
+            it.places + returned > arrived and it.memory + returned_memory >= (arrived + 1) * self.need
+            for it in self.left
+        )
 
 
 @dataclass(frozen=True)

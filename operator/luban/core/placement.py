@@ -58,6 +58,10 @@ class Occupancy:
     """Wanted ones that failed: they hold room, but do not count towards the host's minimum."""
     arrived: int = 0
     """Those that this plan makes."""
+    returned: int = 0
+    """Those that are thought to be gone; see Ledger.without."""
+    returned_memory: int = 0
+    """Bytes that these could grow to."""
 
 
 class Worth(NamedTuple):
@@ -109,7 +113,9 @@ class Candidates:
         found, room = self.occupancy[host.name], self.rooms.get(host.name)
         if found.held >= host.vms.max:
             return f"it is full ({found.held} of {host.vms.max} VMs)"
-        return room.message if room is not None and found.arrived >= room.free else ""
+        if room is None or room.fits_after(found.arrived, found.returned, found.returned_memory):
+            return ""
+        return room.message
 
     def worth(self, host: Host, position: int) -> Worth:
         """What it is worth as it is now."""

@@ -136,7 +136,7 @@ class State:
 
     def is_full(self, host: str) -> bool:
         """Whether all clusters together leave nothing on the host."""
-        return host in self.rooms and self.rooms[host].free <= 0
+        return host in self.rooms and not self.rooms[host].fits_after()
 
     def came_too_late(self, vm: VMRecord) -> bool:
         """Whether the VM was never started, and its host has no room for it any more."""

@@ -53,6 +53,9 @@ class UsableHosts:
     """Those that may be used: name to URI."""
     refusals: Mapping[str, Refusal]
     """Why each of the others may not."""
+    twins: Mapping[str, str] = field(default_factory=dict)
+    """Of these, those that turned out to be the same daemon as another entry, with their URIs: they are looked at all
+    the same, for they may turn out to be another one."""
 
     def fill(self, spec: LubanClusterSpec) -> LubanClusterSpec:
         """The spec with the URI of every host that may be used, and with none for the others."""
@@ -74,6 +77,8 @@ def usable_hosts(
     uris: dict[str, str] = {}
     refusals: dict[str, Refusal] = {}
     entries: dict[str, str] = {}
+    texts: set[str] = set()
+    twins: dict[str, str] = {}
     for host in spec.hosts:
         known = registered.get(host.name)
         uri = _uri_of(host, known, applicant)
@@ -81,11 +86,14 @@ def usable_hosts(
         refusal = next(_objections(host, spec.template.spec, known, applicant, policy), None)
         if refusal is None and first != host.name:
             refusal = _twice(host, first)
+            if normal_form(uri) not in texts:
+                twins[host.name] = uri
+        texts.add(normal_form(uri))
         if refusal is None:
             uris[host.name] = uri
         else:
             refusals[host.name] = refusal
-    return UsableHosts(uris, refusals)
+    return UsableHosts(uris, refusals, twins)
 
 
 def _at(host: Host, uri: str) -> Host:

@@ -82,6 +82,12 @@ class Applier:
         """Names of LubanVMs that no plan knows of yet."""
         return frozenset(name.removeprefix("vm/") for name in self._unseen)
 
+    def tried_now(self, plan: Plan) -> list[Action]:
+        """What of a plan is done at once: the rest is under way already, or failed and waits."""
+        now = self.ports.clock.monotonic()
+        wanted = self._without_doubles(plan.actions)
+        return [it for it in wanted if not self.retries.waits(failure_subject(it), it, now)]
+
     async def apply(self, cluster: LubanCluster, plan: Plan, bodies: Mapping[str, Mapping[str, Any]]) -> None:
         """Start what the plan asks for and is not under way, and wait a little for it."""
         self._forget_untried(plan)

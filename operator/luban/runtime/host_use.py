@@ -10,6 +10,7 @@ from luban.api.cluster import LubanCluster, LubanClusterSpec
 from luban.core.host_room import Claim
 from luban.core.left_out import HostRoom, Refusal
 from luban.core.model import (
+    Action,
     CreateVM,
     DomainRecord,
     EnsureDomain,
@@ -43,6 +44,8 @@ class Choice:
     """With the URI of each host that may be used, and none for the others."""
     refusals: Mapping[str, Refusal]
     """Why each of the others may not."""
+    twins: Mapping[str, str]
+    """See UsableHosts."""
 
 
 class HostChooser:
@@ -58,7 +61,7 @@ class HostChooser:
         asked = spec, applicant, self._registry.turn, self._same.turn
         if self._choice is None or self._asked is None or self._asked[0] is not spec or self._asked[1:] != asked[1:]:
             found = self._registry.usable(spec, applicant, self._same.identity)
-            self._asked, self._choice = asked, Choice(found.fill(spec), found.refusals)
+            self._asked, self._choice = asked, Choice(found.fill(spec), found.refusals, found.twins)
         return self._choice
 
 
@@ -67,10 +70,11 @@ def with_spec(cluster: LubanCluster, spec: LubanClusterSpec) -> LubanCluster:
     return cluster if spec is cluster.spec else cluster.model_copy(update={"spec": spec})
 
 
-def hosts_to_ask(spec: LubanClusterSpec, vms: Iterable[VMRecord]) -> list[HostRef]:
-    """Hosts of a filled spec that may be used; and those of VMs on others, which must be looked after, and cleaned up
-    too."""
+def hosts_to_ask(spec: LubanClusterSpec, vms: Iterable[VMRecord], twins: Mapping[str, str]) -> list[HostRef]:
+    """Hosts of a filled spec that may be used, and what turned out to be the same as one of them; and those of VMs on
+    others, which must be looked after, and cleaned up too."""
     listed = {host.name: HostRef(host.name, host.uri) for host in spec.hosts if host.uri}
+    listed |= {name: HostRef(name, uri) for name, uri in twins.items()}
     others = {vm.host: HostRef(vm.host, vm.host_uri) for vm in vms if vm.host not in listed}
     return [*listed.values(), *others.values()]
 
@@ -96,12 +100,12 @@ def with_rooms(observation: Observation, room_on: Callable[[str], HostRoom | Non
     return replace(observation, hosts=hosts)
 
 
-def grants_of(cluster: LubanCluster, plan: Plan, observation: Observation) -> Iterator[Grant]:
-    """Room that a plan takes; and that of VMs on their way out, as far as others are to come in their place: a rollout
-    that finds no room beside them must not lose it to somebody else."""
+def grants_of(cluster: LubanCluster, plan: Plan, tried: Iterable[Action], observation: Observation) -> Iterator[Grant]:
+    """Room that a plan takes with the actions that are tried now; and that of VMs on their way out, as far as others
+    are to come in their place: a rollout that finds no room beside them must not lose it to somebody else."""
     ref, memory = cluster_ref(cluster), cluster.spec.template.spec.domain.memory.max.bytes
     made = 0
-    for action in plan.actions:
+    for action in tried:
         match action:
             case CreateVM(name, host):
                 made += 1
@@ -111,7 +115,7 @@ def grants_of(cluster: LubanCluster, plan: Plan, observation: Observation) -> It
     leaving = [vm for vm in observation.vms if vm.deleting_since is not None]
     missing = max(0, plan.desired - len(State(observation).live) - made) if leaving else 0
     for vm in leaving[:missing]:
-        yield Grant(vm.host, f"{vm.name}/successor", Claim("", ref, memory))
+        yield Grant(vm.host, vm.name, Claim("", ref, memory))
 
 
 def within_networks(observation: Observation, cidr_of: Callable[[str], str]) -> Observation:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -24,7 +24,7 @@ from luban.core.model import (
 from luban.core.phases import AWAITED, PROBED, SEEN_ON_HOST
 from luban.core.state import State
 from luban.core.usable_hosts import Applicant
-from luban.ports import Ports
+from luban.ports import HostRef, Ports
 from luban.render.httpd import settings_of
 from luban.runtime.host_use import HostChooser, applicant_of, complaints_of, hosts_to_ask, with_spec, within_networks
 from luban.runtime.publication import published_of, settings_version
@@ -114,8 +114,10 @@ class Observer:
         vms = tuple(with_timings(record, cluster.spec.template.spec) for record in read.records)
         adopted = frozenset(str(body["metadata"]["uid"]) for body in bodies if is_adopted(body))
         applicant = applicant_of(cluster, vms)
-        cluster = with_spec(cluster, self.chooser.choose(cluster.spec, applicant).spec)
-        looking = asyncio.ensure_future(self._hosts(cluster, vms, adopted))
+        choice = self.chooser.choose(cluster.spec, applicant)
+        cluster = with_spec(cluster, choice.spec)
+        asked = hosts_to_ask(choice.spec, vms, choice.twins)
+        looking = asyncio.ensure_future(self._hosts(cluster, vms, adopted, asked))
         try:
             published, reports = await self._balancers(cluster, ref)
         finally:
@@ -162,10 +164,10 @@ class Observer:
         return {name: bond for name, bond in looks.items() if bond is not None}
 
     async def _hosts(
-        self, cluster: LubanCluster, vms: tuple[VMRecord, ...], adopted: frozenset[str]
+        self, cluster: LubanCluster, vms: tuple[VMRecord, ...], adopted: frozenset[str], asked: Iterable[HostRef]
     ) -> tuple[HostObservation, ...]:
         awaited = {vm.host for vm in vms if vm.phase in SEEN_ON_HOST}
-        hosts = {host: host.name in awaited for host in hosts_to_ask(cluster.spec, vms)}
+        hosts = {host: host.name in awaited for host in asked}
         self.senses.hosts.follow(self._key, hosts.keys(), self.domain_changed)
         return await self.senses.hosts.look(cluster_ref(cluster), adopted, hosts)
 

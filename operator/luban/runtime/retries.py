@@ -62,14 +62,23 @@ class Retries:
 
     def may_try(self, subject: str, action: Action, now: float) -> bool:
         """Whether the action may be tried now. A yes to one is a no to all others that met the same trouble."""
-        failed = self._of.get((subject, type(action).__name__))
-        wait = self._troubles.get(failed.trouble) if failed is not None else None
-        if wait is None or failed is None or failed.inputs != _inputs(action):
+        wait = self._wait_of(subject, action)
+        if wait is None:
             return True
         if now < wait.next_at:
             return False
         wait.next_at = now + wait.seconds
         return True
+
+    def waits(self, subject: str, action: Action, now: float) -> bool:
+        """Whether the action is not tried now, since it failed before."""
+        wait = self._wait_of(subject, action)
+        return wait is not None and now < wait.next_at
+
+    def _wait_of(self, subject: str, action: Action) -> _Wait | None:
+        """What the same action has to wait for; None: nothing."""
+        failed = self._of.get((subject, type(action).__name__))
+        return self._troubles.get(failed.trouble) if failed is not None and failed.inputs == _inputs(action) else None
 
     def failed(self, subject: str, action: Action, failure: Failure, now: float) -> None:
         """The action was tried in vain."""

@@ -15,7 +15,7 @@ from luban.api.cluster_status import LubanClusterStatus
 from luban.api.common import ObjectMeta
 from luban.core.conditions import hosts_allowed
 from luban.core.host_room import limits_of, room_of
-from luban.core.left_out import HostRoom
+from luban.core.left_out import HostRoom, Left
 from luban.core.memory import ClusterMemory
 from luban.core.model import ClusterRef, ConditionState, Failure, Observation, Plan
 from luban.core.plan import plan
@@ -155,6 +155,7 @@ class ClusterRuntime:
 
     async def _fail(self, failure: Failure, *, fault: bool = False) -> float:
         """A tick failed. Returns the seconds until the next."""
+        self.senses.claims.grant(self.ref, (), self.applier.being_made)
         self.metrics.errors.labels(self.ref.namespace, self.ref.name, failure.reason).inc()
         delay = self.trouble.failed(failure, fault=fault)
         try:
@@ -195,7 +196,8 @@ class ClusterRuntime:
             self.applier.retries.forget()
         # Whatever of this plan is carried out below, the next one must not take it back.
         self.memory = made.memory
-        self.senses.claims.grant(self.ref, grants_of(cluster, made, observation), self.applier.being_made)
+        tried = self.applier.tried_now(made)
+        self.senses.claims.grant(self.ref, grants_of(cluster, made, tried, observation), self.applier.being_made)
         self.metrics.record(self.ref, observation, made)
         before = self.cluster.status
         extra = (self._spec_condition(), hosts_allowed(State(observation)), RECONCILED)
@@ -226,8 +228,10 @@ class ClusterRuntime:
     def _room_on(self, cluster: LubanCluster, seen: Look, host: str) -> HostRoom | None:
         """What all clusters together leave on a host for one of ours; None: there is no limit."""
         limits, uris = self.senses.registry.libvirt(host), {it.name: it.uri for it in cluster.spec.hosts if it.uri}
-        if limits is None or host not in uris or host not in seen.neighbours:
+        if limits is None or host not in uris:
             return None
+        if host not in seen.neighbours:
+            return HostRoom((Left(0, 0),), message="who has room there is not known yet")
         found = self.senses.hosts.contents(HostRef(host, uris[host]))
         claims = self.senses.claims.on(
             host, seen.neighbours[host], found.domains, asking=self.ref, under_way=self.applier.being_made

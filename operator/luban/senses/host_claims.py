@@ -68,10 +68,15 @@ class HostClaims:
         claims, known = [], set()
         for body in bodies:
             claim = _claim_of(body)
+            if not _takes_room(body):
+                continue
             known.add(claim.uid)
-            is_granted = granted.pop((claim.cluster.namespace, body["metadata"]["name"]), None) is not None
-            if _takes_room(body):
-                claims.append(replace(claim, holds=claim.holds or is_granted or claim.uid in domains))
+            grant = granted.pop((claim.cluster.namespace, body["metadata"]["name"]), None)
+            domain = domains.get(claim.uid)
+            holds = claim.holds or grant is not None or domain is not None
+            # One that leaves has room for the one in its place, whichever of them is larger.
+            sizes = claim.memory or (domain.memory if domain else 0), grant.memory if grant else 0
+            claims.append(replace(claim, holds=holds, memory=max(sizes)))
         return [*claims, *_strays(domains, known), *granted.values()]
 
     def _still_granted(self, host: str, asking: ClusterRef, under_way: Collection[str]) -> Iterator[Grant]:

@@ -94,6 +94,8 @@ class HostSense:
         self._vanished: float | None = None
         """Since when it says that there is nothing, which is not believed yet."""
         self._words = SteadyWords()
+        self.contents = NOTHING
+        """What was there when it answered last."""
         self._leave = hypervisor.watch(host, self._happened)
 
     def follow(self, key: object, wake: Wake) -> None:
@@ -127,11 +129,6 @@ class HostSense:
         if picture is None or self._silent_for() > MEMORY_SECONDS:
             return HostObservation(name, False, self._words.keep(name, "libvirt has not answered yet"))
         return HostObservation(name, True, domains=picture.of(cluster, adopted))
-
-    @property
-    def contents(self) -> Inventory:
-        """What it said last."""
-        return self._picture.contents if self._picture is not None else NOTHING
 
     async def _bring_up_to_date(self, oldest: float) -> None:
         # An answer that came after everybody had gone may be of any age: it counts, and is looked at like any other.
@@ -167,6 +164,8 @@ class HostSense:
         failed = self._picture is not None and bool(self._picture.error)
         for _ in range(2):
             self._picture = found = await self._answer()
+            if not found.error:
+                self.contents = found.contents
             if found.turn == self._turn:
                 break
         if found.error:
@@ -194,6 +193,7 @@ class HostSense:
         explained = self._explained
         heard = await self._question()
         if heard.error:
+            self._same.forget(self._host.uri)
             return heard
         if heard.contents.domains or not self._known or explained != self._known_explained:
             self._known, self._known_explained, self._vanished = heard.contents.domains, explained, None
@@ -223,7 +223,7 @@ class HostSense:
             log.exception("unexpected error of a host", host=name)
             return Picture(at, turn, error=self._words.choose(name, f"{type(error).__name__}: {error}"))
         self._words.over(name)
-        self._same.take(self._host.uri, found.domains)
+        self._same.take(self._host.uri, {(uuid, it.record.state) for uuid, it in found.domains.items()})
         return Picture(at, turn, found)
 
     def _happened(self, uuid: str) -> None:
@@ -261,7 +261,7 @@ class HostSenses:
             self._hosts[host].touch()
 
     def contents(self, host: HostRef) -> Inventory:
-        """What a host that somebody follows said last; nothing if it never did."""
+        """What was there when a host that somebody follows answered last; nothing if it never did."""
         return self._hosts[host].contents if host in self._hosts else NOTHING
 
     async def look(

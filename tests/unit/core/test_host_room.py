@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from luban.api.host import LibvirtHost
 from luban.core.host_room import GIBI, Claim, Limit, limits_of, room_of
+from luban.core.left_out import HostRoom
 from luban.core.model import ClusterRef
 
 WEB, SHOP, LATER = ClusterRef("team-a", "web"), ClusterRef("team-b", "shop"), ClusterRef("team-b", "later")
@@ -24,14 +25,19 @@ def waiting(uid: str, cluster: ClusterRef = WEB, created: str = "", memory: int 
     return claim(uid, cluster, created=created, holds=False, memory=memory)
 
 
+def free(room: HostRoom) -> int:
+    """How many more VMs fit."""
+    return next((count for count in range(99) if not room.fits_after(count)), 99)
+
+
 def test_an_empty_host_has_room_up_to_its_maximum() -> None:
     room = room_of(WEB, [], [Limit(vms=3)], GIBI)
-    assert (room.free, room.late) == (3, frozenset())
+    assert (free(room), room.late) == (3, frozenset())
 
 
 def test_vms_of_all_clusters_count_and_the_words_name_them() -> None:
     room = room_of(WEB, [claim("1"), claim("2", SHOP), claim("3", SHOP)], [Limit(vms=3)], GIBI)
-    assert (room.free, room.late) == (0, frozenset())
+    assert (free(room), room.late) == (0, frozenset())
     assert room.message == "all clusters fill it (3 of 3 VMs: team-b/shop 2, team-a/web 1)"
 
 
@@ -52,15 +58,15 @@ def test_what_was_started_keeps_its_room_although_another_was_made_before() -> N
 
 def test_a_lowered_limit_stops_nothing_that_runs() -> None:
     room = room_of(WEB, [claim("1"), claim("2"), claim("3")], [Limit(vms=1)], GIBI)
-    assert (room.free, room.late) == (0, frozenset())
+    assert (free(room), room.late) == (0, frozenset())
 
 
 def test_memory_counts_as_much_as_vms_may_grow_to() -> None:
     room = room_of(WEB, [claim("1", memory=3 * GIBI)], [Limit(vms=9, memory=6 * GIBI)], 2 * GIBI)
-    assert room.free == 1
+    assert free(room) == 1
     room = room_of(WEB, [claim("1", memory=5 * GIBI)], [Limit(vms=9, memory=6 * GIBI)], 2 * GIBI)
     assert room.message == "all clusters fill it (5.0 GiB of 6.0 GiB memory, 2.0 GiB for one more: team-a/web 1)"
-    assert room.free == 0
+    assert free(room) == 0
 
 
 def test_one_that_is_too_large_keeps_no_smaller_one_waiting() -> None:
@@ -72,7 +78,7 @@ def test_a_quota_binds_its_own_namespace_alone() -> None:
     limits = [Limit(vms=9), Limit(vms=1, namespace="team-b")]
     claims = [claim("1", SHOP), waiting("2", LATER), waiting("3", WEB)]
     own, other = room_of(LATER, claims, limits, GIBI), room_of(WEB, claims, limits, GIBI)
-    assert (own.free, other.free) == (0, 7)
+    assert (free(own), free(other)) == (0, 7)
     assert own.late == other.late == {"2"}
     assert own.message == "namespace team-b has its quota there (1 of 1 VMs: team-b/shop 1)"
 
@@ -90,8 +96,25 @@ def test_without_a_maximum_a_host_lends_what_it_has(libvirt: object, memory: int
     assert limits_of(said, 16 * GIBI, 2 * GIBI) == (Limit(None, memory, elsewhere=elsewhere),)
 
 
-def test_a_host_that_does_not_say_what_it_has_is_not_bounded_by_it() -> None:
-    assert limits_of(LibvirtHost(uri="qemu:///system"), 0, 0) == (Limit(),)
+def test_a_host_that_does_not_say_what_it_has_lends_nothing() -> None:
+    """A limit that is not known must not become none at all."""
+    room = room_of(WEB, [], limits_of(LibvirtHost(uri="qemu:///system"), 0, 0), GIBI)
+    assert not room.fits_after()
+    assert "does not say how much memory" in room.message
+    said = LibvirtHost.model_validate({"uri": "qemu:///system", "memory": {"max": "2Gi"}})
+    assert free(room_of(WEB, [], limits_of(said, 0, 0), GIBI)) == 2
+
+
+def test_what_leaves_gives_back_its_own_memory_and_no_more() -> None:
+    room = room_of(WEB, [claim("1", memory=GIBI), claim("2", memory=3 * GIBI)], [Limit(memory=4 * GIBI)], 2 * GIBI)
+    assert not room.fits_after(returned=1, returned_memory=GIBI)
+    assert room.fits_after(returned=1, returned_memory=3 * GIBI)
+    assert not room.fits_after(arrived=1, returned=1, returned_memory=3 * GIBI)
+
+
+def test_what_is_about_to_be_made_takes_room_and_makes_nobody_late() -> None:
+    room = room_of(WEB, [waiting("1", SHOP), claim("", WEB)], [Limit(vms=2)], GIBI)
+    assert (free(room), room.late) == (0, frozenset())
 
 
 CLAIMS = st.lists(
@@ -120,7 +143,7 @@ def test_nobody_gets_more_than_there_is(claims: list[Claim], limits: tuple[Limit
     assert room == room_of(SHOP, shuffled, limits, need), "the order in which they are told decides nothing"
     held = [it for it in claims if it.holds]
     served = [it for it in claims if it.uid not in room.late]
-    made = [replace(claim("new", SHOP), memory=need)] * min(room.free, 20)
+    made = [replace(claim("new", SHOP), memory=need)] * min(free(room), 20)
     for limit in limits:
         if within(held, limit):
             assert within([*served, *made], limit)

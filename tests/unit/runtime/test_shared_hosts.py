@@ -10,10 +10,14 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from luban.api.cluster import LubanCluster
-from luban.ports import Ports, Unrivalled
+from luban.core.model import ClusterRef, DomainRecord
+from luban.errors import PermanentError
+from luban.ports import HostRef, MarkedDomain, Ports, Unrivalled
 from luban.runtime.metrics import Metrics
 from luban.runtime.tick import ClusterRuntime
 from luban.senses import Senses
+from luban.senses.host_claims import HostClaims
+from luban.senses.hosts import Picture
 from tests.fakes.cluster import FakeCluster
 from tests.fakes.hypervisor import FakeHypervisor
 from tests.fakes.operator_harness import BootedProbes, FollowingBalancer, VirtualClock, cluster_body, lease_body
@@ -95,10 +99,22 @@ class Neighbours:
             for name, host in self.hypervisor.hosts.items()
         }
 
+    def change_domain(self, namespace: str, **domain: Any) -> None:
+        """The user changes what his VMs are."""
+        template = self.body(namespace)["spec"]["template"]
+        template["spec"]["domain"].update(domain)
+        self.api.change(
+            "LubanCluster", namespace, NAMES[namespace], lambda body: body["spec"].update(template=template)
+        )
+        self.runtimes[namespace].update(self.body(namespace))
+
+    def vms(self, namespace: str) -> list[dict[str, Any]]:
+        """LubanVMs of a namespace."""
+        return [body for (kind, where, _), body in self.api.objects.items() if (kind, where) == ("LubanVM", namespace)]
+
     def ready(self, namespace: str) -> int:
         """VMs of a namespace that serve."""
-        vms = [body for (kind, where, _), body in self.api.objects.items() if (kind, where) == ("LubanVM", namespace)]
-        return sum(vm["status"]["phase"] == "Ready" for vm in vms)
+        return sum(vm["status"]["phase"] == "Ready" for vm in self.vms(namespace))
 
     def placement(self, namespace: str) -> str:
         """Where the cluster's next VM would go, in words."""
@@ -195,12 +211,96 @@ async def test_a_rollout_at_a_full_host_goes_on_in_place_and_loses_no_room_to_ot
     await scene.run(60)
     scene.want(team_b=6)
     await scene.run(30)
-    spec = scene.body("team-a")["spec"]["template"]
-    spec["spec"]["domain"]["cpu"]["cores"] = 2
-    scene.api.change("LubanCluster", "team-a", "web", lambda body: body["spec"].update(template=spec))
-    scene.runtimes["team-a"].update(scene.body("team-a"))
+    scene.change_domain("team-a", cpu={"cores": 2})
     await scene.run(300)
-    vms = [it for (kind, where, _), it in scene.api.objects.items() if (kind, where) == ("LubanVM", "team-a")]
-    assert [vm["spec"]["template"]["domain"]["cpu"]["cores"] for vm in vms] == [2, 2]
+    assert [vm["spec"]["template"]["domain"]["cpu"]["cores"] for vm in scene.vms("team-a")] == [2, 2]
     assert (scene.ready("team-a"), scene.ready("team-b")) == (2, 2)
     assert scene.most == {"host-b": 2, "host-c": 2}
+
+
+async def test_a_rollout_to_larger_vms_stops_nothing_where_they_do_not_fit() -> None:
+    """Each VM that leaves gives back its own memory, which is too little for its successor."""
+    scene = Neighbours(memory={"max": "2Gi"})
+    scene.want(team_a=2, team_b=2)
+    await scene.run(60)
+    assert (scene.ready("team-a"), scene.ready("team-b")) == (2, 2)
+    scene.change_domain("team-a", memory={"max": "2Gi"})
+    await scene.run(300)
+    assert (scene.ready("team-a"), scene.ready("team-b")) == (2, 2)
+    assert "2.0 GiB of 2.0 GiB memory, 2.0 GiB for one more" in scene.placement("team-a")
+    scene.want(team_b=1)
+    await scene.run(300)
+    scene.register("host-b", memory={"max": "3Gi"})
+    await scene.run(300)
+    grown = [vm for vm in scene.vms("team-a") if vm["spec"]["template"]["domain"]["memory"]["max"] == "2Gi"]
+    assert len(grown) >= 1
+    assert scene.ready("team-a") == 2
+
+
+async def test_a_host_that_fails_between_look_and_decision_has_the_limit_that_it_had() -> None:
+    scene = Neighbours(memory={"reserve": "1Gi"})
+    for host in URIS:
+        scene.hypervisor.host(host).memory = 3 * 2**30
+    await scene.run(60)
+    real = scene.api.list_vms_on
+
+    async def and_fails(host: str) -> list[dict[str, Any]]:
+        """The last thing before a cluster decides."""
+        for name, uri in URIS.items():
+            sense = scene.senses.hosts._hosts[HostRef(name, uri)]
+            sense._picture = Picture(scene.clock.monotonic(), 0, error="connection reset")
+        return await real(host)
+
+    scene.api.list_vms_on = and_fails  # type: ignore[method-assign]
+    scene.want(team_a=6, team_b=6)
+    await scene.run(5)
+    scene.api.list_vms_on = real  # type: ignore[method-assign]
+    await scene.run(60)
+    assert scene.most == {"host-b": 2, "host-c": 2}
+
+
+async def test_a_rollout_makes_no_other_clusters_vm_late() -> None:
+    """One that leaves, and the one in its place, have one place together."""
+    scene = Neighbours(vms={"max": 2})
+    scene.register("host-c", namespaces=["nobody"])
+    scene.want(team_a=1, team_b=1)
+    await scene.run(60)
+    made = {vm["metadata"]["name"] for vm in scene.vms("team-b")}
+    scene.change_domain("team-a", cpu={"cores": 2})
+    for _ in range(60):
+        await scene.run(1)
+        assert "3 of 2" not in scene.placement("team-b")
+        assert {vm["metadata"]["name"] for vm in scene.vms("team-b")} == made
+    assert (scene.ready("team-a"), scene.ready("team-b")) == (1, 1)
+
+
+async def test_a_cluster_that_may_make_nothing_holds_no_room() -> None:
+    """Its namespace has a ResourceQuota, say."""
+    scene = Neighbours(vms={"max": 3})
+    await scene.run(60)
+    create = scene.api.create_vm
+
+    async def denied(cluster: ClusterRef, body: Mapping[str, Any]) -> dict[str, Any]:
+        if cluster.namespace == "team-a":
+            raise PermanentError("Forbidden", "exceeded quota: lubanvms")
+        return await create(cluster, body)
+
+    scene.api.create_vm = denied  # type: ignore[method-assign]
+    scene.want(team_a=4)
+    await scene.run(30)
+    scene.want(team_b=4)
+    await scene.run(120)
+    assert (scene.ready("team-a"), scene.ready("team-b")) == (2, 4)
+
+
+async def test_a_domain_runs_on_whoever_let_its_lubanvm_go() -> None:
+    """Somebody's finalizer keeps the LubanVM; its domain counts until it is gone."""
+    mark = MarkedDomain(ClusterRef("team-a", "web"), DomainRecord("u-1", "team-a_web-1", "Running"), memory=2**30)
+    body = {
+        "metadata": {"namespace": "team-a", "name": "web-1", "uid": "u-1", "deletionTimestamp": "2026-01-01T00:00:00Z"},
+        "spec": {"clusterName": "web", "template": {}},
+    }
+    asking = ClusterRef("team-b", "shop")
+    (claim,) = HostClaims().on("host-b", [body], {"u-1": mark}, asking, ())
+    assert (claim.uid, claim.memory, claim.holds) == ("u-1", 2**30, True)
+    assert HostClaims().on("host-b", [body], {}, asking, ()) == []

@@ -42,6 +42,11 @@ class _Row(NamedTuple):
         """Whether its guest is there, and keeps its address, though it may be paused."""
         return self.standing.state in {"Running", "Paused"}
 
+    @property
+    def has_memory(self) -> bool:
+        """Whether it takes memory of the host."""
+        return self.in_memory or self.standing.state == "ShuttingDown"
+
 
 @dataclass(frozen=True)
 class Question:
@@ -62,7 +67,9 @@ class Directory:
         self.disks = DiskErrors()
         self._marks: dict[str, Mark | None] = {}
         self._memory: dict[str, int] = {}
-        """By uuid: bytes that a domain's guest may grow to, as it was when it was first seen."""
+        """By uuid: bytes that a domain's guest may grow to, for as long as it runs."""
+        self._host_memory: tuple[Session | None, int] = None, 0
+        """Bytes that the host has, and on which connection it said so."""
         self._complaints: dict[str, str] = {}
 
     def read(self, session: Session) -> Inventory:
@@ -88,12 +95,12 @@ class Directory:
                     mark.address or published.by_uuid.get(uuid, ""),
                     disks.get(uuid) or rows[uuid].standing.reason,
                 ),
-                self._memory.get(uuid, 0),
+                self._memory_of(uuid, rows[uuid]),
             )
             for uuid, mark in ours.items()
         }
-        foreign = sum(self._memory.get(uuid, 0) for uuid, row in rows.items() if uuid not in ours and row.in_memory)
-        return Inventory(domains, session.once(read_memory), foreign)
+        foreign = sum(self._memory_of(uuid, row) for uuid, row in rows.items() if uuid not in ours)
+        return Inventory(domains, self._memory_of_host(session), foreign)
 
     def questions(self) -> list[Question]:
         """What should be asked now, one after the other, without anybody waiting for it."""
@@ -128,11 +135,24 @@ class Directory:
         if uuid in self._marks:
             return self._marks[uuid]
         mark = self._with_fit_address(uuid, read_mark(domain))
-        self._memory[uuid] = KIBI * (attempt(domain.maxMemory) or 0)
         if mark is not None or find(domain.isActive) is not None:
             # Not remembered if it went away just now: a later domain with this uuid is looked at afresh.
             self._marks[uuid] = mark
         return mark
+
+    def _memory_of(self, uuid: str, row: _Row) -> int:
+        """It can change while a domain is off, and what could not be read is asked again."""
+        if not row.has_memory:
+            self._memory.pop(uuid, None)
+            return 0
+        if not self._memory.get(uuid):
+            self._memory[uuid] = KIBI * (attempt(row.domain.maxMemory) or 0)
+        return self._memory[uuid]
+
+    def _memory_of_host(self, session: Session) -> int:
+        if self._host_memory[0] is not session or not self._host_memory[1]:
+            self._host_memory = session, read_memory(session)
+        return self._host_memory[1]
 
     def _forget_all_but(self, rows: Mapping[str, _Row]) -> None:
         for known in (self._marks, self._memory):
