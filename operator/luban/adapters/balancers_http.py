@@ -44,10 +44,11 @@ CONNECTIONS, CONNECTIONS_PER_AGENT = 1_000, 2
 NO_REPORT = "gives no report about this balancer; the operator's log says more"
 """What a status says of an endpoint, whatever is there."""
 
+UNKNOWN_TOKEN = 401
 REFUSED = "the agent does not take the operator's token"
 _SHOWN_NONE = "there is none; the operator's log says why, and the agent's option --open-reports is another way"
 _REFUSALS: Mapping[int, str] = {
-    401: "its API server does not know it (401): operator and agent must be given the same Kubernetes cluster",
+    UNKNOWN_TOKEN: "its API server does not know it (401): operator and agent must have the same Kubernetes cluster",
     403: "it answers somebody else (403): start it with --operator and the operator's ServiceAccount",
     503: "its API server does not say whether it is good (503): the agent's log says why and what to do",
 }
@@ -210,6 +211,9 @@ class Credentials(Protocol):
     async def token(self, cluster: ClusterRef) -> str:
         """What a cluster's agents are shown; empty: there is nothing now."""
 
+    def refused(self, cluster: ClusterRef) -> None:
+        """What they were shown is good no more: get another, though not at once again and again."""
+
     async def close(self) -> None:
         """Get no more."""
 
@@ -295,6 +299,8 @@ class HttpBalancers:
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         async with self._client().get(url, allow_redirects=False, headers=headers) as answer:
             if answer.status in _REFUSALS and answer.headers.get("WWW-Authenticate") == AGENT_REALM:
+                if answer.status == UNKNOWN_TOKEN and self._credentials is not None:
+                    self._credentials.refused(cluster)
                 raise AgentRefuses(f"{REFUSED}: {_REFUSALS[answer.status] if token else _SHOWN_NONE}")
             if answer.status != 200:
                 raise ValueError(f"answered {answer.status}")

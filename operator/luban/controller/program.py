@@ -141,7 +141,11 @@ async def _term(options: Options, manager: Manager, leader: Leader | None, stop:
                 # A fault in keeping the Lease is none that another try mends, and no loss of it either.
                 end.result()
     finally:
-        await _end(beginning, *ends)
+        # Also if kopf was never reached: what follows objects tells the manager until the next term.
+        try:
+            await manager.stop()
+        finally:
+            await _end(beginning, *ends)
 
 
 async def _handle(options: Options, manager: Manager, stop: asyncio.Event, ends: list[asyncio.Future[Any]]) -> None:

@@ -301,10 +301,15 @@ class Token:
     def __init__(self, token: str) -> None:
         self._token = token
         self.closed = False
+        self.refusals = 0
 
     async def token(self, cluster: ClusterRef) -> str:
         """See Credentials."""
         return self._token
+
+    def refused(self, cluster: ClusterRef) -> None:
+        """See Credentials."""
+        self.refusals += 1
 
     async def close(self) -> None:
         """See Credentials."""
@@ -345,10 +350,12 @@ class TestCredentials:
         self, agent: Agent, endpoint: str, token: str, status: int, remedy: str
     ) -> None:
         agent.body, agent.more = b"words of its own", {"status": status, "headers": {"WWW-Authenticate": AGENT_REALM}}
-        balancers = HttpBalancers(networks=[LOOPBACK], credentials=Token(token))
+        credentials = Token(token)
+        balancers = HttpBalancers(networks=[LOOPBACK], credentials=credentials)
         with capture_logs() as logs:
             report = await balancers.report(CLUSTER, NAME, endpoint, members=16)
         await balancers.close()
+        assert credentials.refusals == (status == 401), "another token helps with that alone"
         assert (report.reachable, report.members) == (False, ())
         assert report.message.startswith(f"agent at {endpoint}: {REFUSED}: ")
         assert remedy in report.message

@@ -148,20 +148,26 @@ async def test_who_follows_is_told_of_all_there_are_and_of_every_change() -> Non
     await cache.close()
 
 
-async def test_who_follows_waits_until_something_is_known() -> None:
+@pytest.mark.parametrize(
+    ("error", "waits"), [(TemporaryError("Unreachable", "no"), True), (PermanentError("Forbidden", "no"), False)]
+)
+async def test_who_follows_waits_until_something_is_known_or_may_not_be(error: LubanError, waits: bool) -> None:
     server = Server(vm("a", 5))
-    real, server.send = server.send, forbidden  # type: ignore[method-assign]
+
+    async def refuse(_call: Call) -> Body:
+        raise error
+
+    real, server.send = server.send, refuse  # type: ignore[method-assign]
     cache = cache_of(server)
-    following = asyncio.ensure_future(cache.follow(VMS, lambda _body, _gone: None))
+    told: list[str] = []
+    following = asyncio.ensure_future(cache.follow(VMS, lambda body, _gone: told.append(body["metadata"]["name"])))
     await asyncio.sleep(LAST_PAUSE)
-    assert not following.done()
+    assert following.done() != waits
     server.send = real  # type: ignore[method-assign]
-    await asyncio.wait_for(following, 2 * LAST_PAUSE)
+    await asyncio.sleep(2 * LAST_PAUSE)
+    assert following.done()
+    assert told == ["a"], "it is told as soon as it may be known"
     await cache.close()
-
-
-async def forbidden(_call: Call) -> Body:
-    raise PermanentError("Forbidden", "no")
 
 
 async def test_one_that_cannot_take_it_in_harms_nobody_else() -> None:

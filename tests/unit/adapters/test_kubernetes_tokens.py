@@ -105,6 +105,22 @@ async def test_each_clusters_agents_get_one_that_opens_no_others(server: ApiServ
     assert server.closed
 
 
+async def test_one_that_agents_call_bad_is_made_anew_but_not_again_and_again(server: ApiServer) -> None:
+    """The key that signs tokens was replaced, or the ServiceAccount made anew."""
+    tokens, cluster = (
+        OwnTokens(cast(Transport, server), lambda: asyncio.get_running_loop().time()),
+        ClusterRef("a", "b"),
+    )
+    assert await tokens.token(cluster) == "token-1"
+    await asyncio.sleep(2 * RETRY_SECONDS)
+    for _ in range(5):
+        tokens.refused(cluster)
+        await tokens.token(cluster)
+        await asyncio.sleep(0.1)
+    assert (await tokens.token(cluster), server.made) == ("token-2", 2)
+    await tokens.close()
+
+
 async def test_reports_asked_at_the_same_time_make_one_request(server: ApiServer, own: OwnToken) -> None:
     assert set(await asyncio.gather(*(own.token() for _ in range(20)))) == {"token-1"}
     assert server.made == 1

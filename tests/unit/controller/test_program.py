@@ -90,6 +90,19 @@ async def test_a_term_ends_when_it_is_told_to(world: World, handlers: Handlers) 
     assert world.harness.consistent(2)
 
 
+async def test_a_term_that_never_came_to_act_hears_nothing_any_more(
+    world: World, handlers: Handlers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What follows objects tells its manager until the next term begins."""
+
+    async def never(_told: object) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(world.harness.api, "follow_vms", never)
+    assert await term(world.manager, stop_after=10.0) >= 10.0
+    assert world.manager._stopping
+
+
 async def test_a_fault_in_keeping_the_lease_is_no_loss_of_it(world: World, handlers: Handlers) -> None:
     leader = Leader(BrokenLease(), "a", LoopClock())
     assert await leader.acquire(asyncio.Event())

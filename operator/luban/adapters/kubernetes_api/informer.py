@@ -102,7 +102,7 @@ class Store:
     def tell(self, listener: Told) -> None:
         """Tell of all that there is now, and of every change from now on."""
         for body in list(self._objects.values()):
-            listener(body, False)
+            self._say(listener, body, gone=False)
         self._listeners.append(listener)
 
     def select(self, field: str, namespace: str, value: str) -> list[Body]:
@@ -145,10 +145,13 @@ class Store:
 
     def _notify(self, body: Body, *, gone: bool) -> None:
         for listener in self._listeners:
-            try:
-                listener(body, gone)
-            except Exception:  # What is known must not depend on what others make of it.
-                log.exception("not taken in by a fault of the operator", what=str(self.scope))
+            self._say(listener, body, gone=gone)
+
+    def _say(self, listener: Told, body: Body, *, gone: bool) -> None:
+        try:
+            listener(body, gone)
+        except Exception:  # What is known must not depend on what others make of it.
+            log.exception("not taken in by a fault of the operator", what=str(self.scope))
 
     def remove(self, namespace: str, name: str, uid: str) -> None:
         """An object is gone. The watch may tell of earlier changes of it yet."""
@@ -223,7 +226,8 @@ class Informer:
         self._version = ""
         """Up to where everything is known; empty: nothing is."""
         self._open = False
-        self._listed = asyncio.Event()
+        self._answered = asyncio.Event()
+        """Set once the objects were listed, or may not be."""
         self._until = float("-inf")
         self._task = asyncio.ensure_future(self._run())
 
@@ -234,9 +238,12 @@ class Informer:
             self.store.put(body)
 
     async def tell(self, listener: Told) -> None:
-        """Tell of all objects, before this returns, and of every change until it is closed."""
-        await self._listed.wait()
+        """Tell of all objects, before this returns, and of every change until it is closed.
+
+        Where they may not be listed it returns too, and tells of them once they may: all else goes on without.
+        """
         self.store.tell(listener)
+        await self._answered.wait()
 
     @property
     def current(self) -> bool:
@@ -257,6 +264,7 @@ class Informer:
             except PermanentError as error:
                 # All go on without it, by asking for each object; so nothing of this is repeated every second.
                 pause = self._failed(error, LAST_PAUSE)
+                self._answered.set()
             except LubanError as error:
                 pause = self._failed(error, min(2 * pause, LAST_PAUSE))
             except Exception as error:
@@ -295,7 +303,7 @@ class Informer:
             going_on = {"continue": token}
         self._version = answer["metadata"]["resourceVersion"]
         self.store.replace(bodies, int(self._version))
-        self._listed.set()
+        self._answered.set()
 
     def _watch(self) -> Call:
         seconds = random.randint(*WATCH_SECONDS)  # noqa: S311 (spreads operators, hides nothing)

@@ -67,6 +67,11 @@ class OwnTokens:
             self._tokens[audience] = OwnToken(self._transport, self._clock, audience, self._account)
         return await self._tokens[audience].token()
 
+    def refused(self, cluster: ClusterRef) -> None:
+        """Agents call the token bad: the ServiceAccount, or the key that signs for it, is another one now."""
+        if (token := self._tokens.get(agent_audience(cluster.namespace, cluster.name))) is not None:
+            token.refused()
+
     async def close(self) -> None:
         """Ask for no more, and close all connections."""
         await asyncio.gather(*(token.close() for token in self._tokens.values()))
@@ -104,7 +109,7 @@ class OwnToken:
         self._audience = audience
         self._account = account
         self._token = ""
-        self._due = self._end = float("-inf")
+        self._due = self._end = self._asked = float("-inf")
         """When to ask for another, and when this one is good no more."""
         self._renewal: asyncio.Task[None] | None = None
         self._logged = ""
@@ -124,6 +129,10 @@ class OwnToken:
             self._renewal.cancel()
             await asyncio.wait([self._renewal])
 
+    def refused(self) -> None:
+        """Ask for another as soon as one may be asked for again."""
+        self._due = min(self._due, self._asked + RETRY_SECONDS)
+
     @property
     def over(self) -> bool:
         """Whether it is good no more, and nobody asks for another."""
@@ -132,7 +141,7 @@ class OwnToken:
     async def _renew(self) -> None:
         """Get another token; the one that there is stays until its end if there is none to be had."""
         begun = self._clock()
-        self._due = begun + RETRY_SECONDS
+        self._asked, self._due = begun, begun + RETRY_SECONDS
         try:
             account = await self._account.name()
             if account is None:
