@@ -187,17 +187,23 @@ async def make_vms(fleet: Fleet, operator: Process) -> None:
     say(f"made after {time.monotonic() - begun:.0f} s")
 
 
+def earlier_arguments(layout: Layout) -> list[str]:
+    """Those that BEFORE knows, whatever has come to the lab's since."""
+    listen = ["--listen-address", layout.operator, "--listen-port", "8081"]
+    return ["controller", *listen, "--user-networking", "--agent-network", "127.0.0.0/8"]
+
+
 async def measure(layout: Layout, size: Size, seconds: float, folder: Path) -> Result:
     """The earlier operator, then that of the working tree."""
     earlier = await in_thread(unpack, BEFORE, folder)
     async with Fleet(layout, size) as fleet:
         await in_thread(fleet.apply_base, earlier)
-        arguments = operator_arguments(layout)
+        arguments = earlier_arguments(layout)
         await make_vms(fleet, await in_thread(fleet.operator, "operator-making", earlier, arguments))
         operator = await in_thread(fleet.operator, "operator-before", earlier, arguments)
         before = await watch(fleet, operator, seconds)
         await in_thread(fleet.apply_base, ROOT)
-        operator = await in_thread(fleet.operator, "operator-after", ROOT, arguments)
+        operator = await in_thread(fleet.operator, "operator-after", ROOT, operator_arguments(layout))
         after = await watch(fleet, operator, seconds)
         return compare(size, before, after, await bare(fleet))
 
