@@ -13,7 +13,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 import libvirt
-import pycdlib
 import structlog
 
 from luban.adapters.libvirt_hosts.errors import (
@@ -185,6 +184,9 @@ def _send_all(stream: libvirt.virStream, chunk: bytes) -> None:
 
 def seed_image(documents: Mapping[str, bytes]) -> bytes:
     """An ISO 9660 image with Rock Ridge and Joliet names, which every guest reads, of the given files."""
+    # Here, for it takes some MiB that an operator without cloud-init need not have.
+    import pycdlib
+
     iso = pycdlib.PyCdlib()
     iso.new(interchange_level=3, joliet=3, rock_ridge="1.09", vol_ident=SEED_LABEL)
     for index, (name, content) in enumerate(documents.items()):
