@@ -16,11 +16,9 @@ help:  ## Show this help
 demo: setup  ## The main job on real parts: grow, shrink, replace (KEEP=1 leaves the lab up)
 	$(PYTHON) -m lab.demo $(if $(KEEP),--keep)
 
-# Browser tests in a process of their own: a browser that is driven synchronously keeps an event loop running.
 test: setup  ## All tests: unit, contract, integration, end-to-end, browser (CI runs lint too)
 	$(PYTHON) -m lab.prepare
-	$(PYTHON) -m pytest tests --ignore=tests/browser
-	$(PYTHON) -m pytest tests/browser
+	$(PYTHON) -m lab.beside
 
 lint: $(VENV)/.done  ## ruff, mypy --strict, import layers, drift of CRDs and generated pages
 	$(VENV)/bin/ruff format --check .
