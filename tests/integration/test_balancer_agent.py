@@ -187,13 +187,37 @@ class TestSettings:
 
         await until(counted, "five sessions", 2.5)
         assert {(await one)[0] for one in long} == {200}
-        log = stage.options.state_dir / "sessions.log"
+        log = stage.options.state_dir / "requests.log"
 
         async def logged() -> bool:
-            return len(log.read_text().splitlines()) == 5
+            return len(log.read_text().splitlines()) == 6
 
-        await until(logged, "five lines")
-        assert all(int(line.split()[0]) >= int(begin + 3.0) for line in log.read_text().splitlines())
+        await until(logged, "a line for each request")
+        assert all(int(line.split()[0]) >= int(begin + 3.0) for line in log.read_text().splitlines()[1:])
+
+    @pytest.mark.parametrize("cookie", ["", "LUBANID"])
+    async def test_users_and_response_times_are_reported(self, stage: HttpdHarness, cookie: str) -> None:
+        stage.want("b", None)
+        stage.publish(sticky_cookie=cookie)
+        await stage.start()
+        client = stage.client()
+        await client.request("GET", "/slow?s=1")
+        for _ in range(3):
+            await client.request("GET", "/")
+
+        async def told() -> bool:
+            report = await stage.member("a")
+            return report is not None and report.answers == 4
+
+        await until(told, "four answers")
+        report, member = await stage.report(), await stage.member("a")
+        assert member is not None
+        assert 1.0 <= member.answer_seconds < 4.0
+        # Who keeps no cookie is known by the address.
+        assert report.users == 1
+        page = await stage.metrics()
+        assert 'luban_balancer_member_answers_total{member="a"} 4.0' in page
+        assert "luban_balancer_users 1.0" in page
 
     async def test_new_settings_are_loaded(self, stage: HttpdHarness) -> None:
         await stage.start()

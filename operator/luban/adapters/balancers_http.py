@@ -66,6 +66,7 @@ def report_json(report: BalancerReport, cluster: ClusterRef) -> dict[str, Any]:
         "ready": report.ready,
         "applied": report.applied,
         "message": report.message,
+        "users": report.users,
         "members": [
             {
                 "name": member.name,
@@ -77,6 +78,8 @@ def report_json(report: BalancerReport, cluster: ClusterRef) -> dict[str, Any]:
                 "sessions": member.sessions,
                 "drained": member.drained,
                 "served": member.served,
+                "answers": member.answers,
+                "answerSeconds": member.answer_seconds,
             }
             for member in report.members
         ],
@@ -98,6 +101,7 @@ def parse_report(page: bytes) -> tuple[ClusterRef, BalancerReport]:
             applied=_words(data["applied"], LONGEST_VERSION),
             message=_words(data["message"], LONGEST_MESSAGE),
             members=members,
+            users=None if data.get("users") is None else _count(data["users"]),
         )
         cluster = ClusterRef(_name(data["namespace"]), _name(data["cluster"]))
     except KeyError as error:
@@ -124,6 +128,9 @@ def _member(data: Mapping[str, Any]) -> MemberReport:
         sessions=_count(data["sessions"]),
         drained=_truth(data["drained"]),
         served=_count(data["served"]),
+        # An earlier agent does not tell.
+        answers=_count(data.get("answers", 0)),
+        answer_seconds=_seconds(data.get("answerSeconds", 0)),
     )
 
 
@@ -144,6 +151,12 @@ def _count(value: object, highest: int = MOST_COUNTED) -> int:
     if type(value) is not int or not 0 <= value <= highest:
         raise ValueError(f"{value!r} is not a number from 0 to {highest}")
     return value
+
+
+def _seconds(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= MOST_COUNTED:
+        raise ValueError(f"{value!r} is not a number of seconds")
+    return float(value)
 
 
 def _truth(value: object) -> bool:

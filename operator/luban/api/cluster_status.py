@@ -147,6 +147,9 @@ class LubanClusterStatus(StatusModel):
     """ready/all balancers, for `kubectl get`."""
     sessions: int | None = None
     """Active sessions of all serving VMs when the status was last written; unset: unknown."""
+    users: int | None = None
+    """Clients of the last minute when the status was last written: sessions where there is a sticky cookie, else addresses.
+    Unset: unknown. Who came through several balancers counts once in each."""
     decision: Decision | None = None
     """The last decision."""
     placement: Placement | None = None

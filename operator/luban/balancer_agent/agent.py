@@ -27,14 +27,15 @@ from luban.balancer_agent.health import Check, HealthChecks
 from luban.balancer_agent.loader import Loader
 from luban.balancer_agent.memory import Store, secret
 from luban.balancer_agent.metrics import Metrics
+from luban.balancer_agent.requests import RequestLog, Traffic
 from luban.balancer_agent.server import HttpdServer, Server
 from luban.balancer_agent.sessions import SessionWindow
 from luban.balancer_agent.sources import DOCUMENT_KEY, FolderSource, Source
 from luban.core.model import BalancerReport, ClusterRef
 from luban.errors import LubanError
 from luban.ports import Probes
-from luban.render.balancer import parse_balancer_json
-from luban.render.httpd import ERROR_LOG, SESSION_LOG, AgentSettings
+from luban.render.balancer import parse_balancer_json, route_of
+from luban.render.httpd import ERROR_LOG, REQUEST_LOG, AgentSettings
 
 log = structlog.get_logger(__name__)
 
@@ -162,13 +163,14 @@ class Agent:
         self._guard = guard
         folder = Path(runtime.folder)
         self._sessions = SessionWindow()
-        self._session_log = LogTail(folder / SESSION_LOG, from_start=True)
+        self._requests, self._traffic = RequestLog(), Traffic()
+        self._request_log = LogTail(folder / REQUEST_LOG, from_start=True)
         self._error_log = LogTail(folder / ERROR_LOG)
         clock = asyncio.get_running_loop().time
         self._clock = clock
         self._store = Store(folder)
         self._loader = Loader(server, runtime, self._store, self._metrics, clock)
-        inputs = Inputs(clock, lambda: self._sessions.counts(clock()), lambda: self._health.failing)
+        inputs = Inputs(clock, lambda: self._sessions.counts(clock()), lambda: self._health.failing, self._traffic)
         self._converger = Converger(server, self._loader, self._store, self._metrics, inputs)
         self._document_problem = ""
         self._looked_at = clock()
@@ -293,7 +295,10 @@ class Agent:
     def _read_logs(self) -> None:
         document = self._store.memory.document
         bound = document.settings.sessions_per_address if document else 0
-        self._sessions.add(_lines(self._session_log), self._clock(), bound)
+        requests = self._requests.take(_lines(self._request_log), self._clock())
+        self._sessions.add(requests, bound)
+        self._traffic.add(requests)
+        self._traffic.keep(route_of(slot.serves) for slot in self._store.table if slot.member)
         for line in _lines(self._error_log):
             (log.info if _HARMLESS.search(line) else log.warning)("httpd says", line=line)
 

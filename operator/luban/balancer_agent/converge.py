@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import structlog
 
@@ -15,6 +15,7 @@ from luban.balancer_agent.loader import Loader
 from luban.balancer_agent.memory import Store
 from luban.balancer_agent.metrics import Metrics, kind_of
 from luban.balancer_agent.report import HttpdLook, member_reports
+from luban.balancer_agent.requests import Traffic
 from luban.balancer_agent.server import Server
 from luban.balancer_agent.slots import (
     SETTLE_SECONDS,
@@ -49,6 +50,8 @@ class Inputs:
     """Sticky sessions of the last minute by route."""
     failing: Callable[[], Collection[str]]
     """Members that fail their health check."""
+    traffic: Traffic = field(default_factory=Traffic)
+    """Who used the balancer, and how soon members answered."""
 
 
 class Converger:
@@ -182,7 +185,10 @@ class Converger:
             ready=not self.problem,
             applied=self.applied,
             message=self.problem,
-            members=member_reports(self._store.table, self.seen, self._inputs.failing()),
+            members=member_reports(
+                self._store.table, self.seen, self._inputs.failing(), self._inputs.traffic.answers()
+            ),
+            users=self._inputs.traffic.users(self._inputs.clock()),
         )
 
     def _count_connections(self) -> Counter[Endpoint]:

@@ -78,8 +78,23 @@ class _Members(Collector):
         self._report = report
 
     def collect(self) -> Iterable[GaugeMetricFamily | CounterMetricFamily]:
-        members = self._report().members
+        report = self._report()
+        members = report.members
         yield _counter("requests", "Requests sent to the member since httpd started", members, lambda m: m.served)
+        yield _counter(
+            "answers", "Requests that the member answered since the agent started", members, lambda m: m.answers
+        )
+        yield _counter(
+            "answer_seconds",
+            "Seconds from requests to the first byte of their answers, added up",
+            members,
+            lambda m: m.answer_seconds,
+        )
+        yield GaugeMetricFamily(
+            "luban_balancer_users",
+            "Clients of the last minute: sessions where there is a sticky cookie, else addresses",
+            value=report.users or 0,
+        )
         yield _gauge("in_flight", "Connections from httpd to the member", members, lambda m: m.in_flight)
         yield _gauge("sessions", "Active sessions of the member", members, lambda m: m.sessions)
         yield _gauge("healthy", "1 if the member passes its health check", members, lambda m: int(bool(m.healthy)))
@@ -118,7 +133,7 @@ def _gauge(
 
 
 def _counter(
-    name: str, text: str, members: Iterable[MemberReport], value: Callable[[MemberReport], int]
+    name: str, text: str, members: Iterable[MemberReport], value: Callable[[MemberReport], float]
 ) -> CounterMetricFamily:
     family = CounterMetricFamily(f"luban_balancer_member_{name}", text, labels=["member"])
     for member in members:

@@ -9,8 +9,10 @@ from dataclasses import dataclass, field
 from luban.adapters.apache_httpd.connections import Endpoint
 from luban.adapters.apache_httpd.manager import LiveSlot
 from luban.balancer_agent.drain_watch import DrainWatch
+from luban.balancer_agent.requests import Answers
 from luban.balancer_agent.slots import Slot, Table
 from luban.core.model import MemberReport, MemberState
+from luban.render.balancer import route_of
 
 
 @dataclass(frozen=True)
@@ -29,17 +31,25 @@ class HttpdLook:
     is logged only when it ends."""
 
 
-def member_reports(table: Table, seen: HttpdLook, failing: Collection[str]) -> tuple[MemberReport, ...]:
-    """One report per member, those included that are not wanted any more but may have requests in flight."""
+def member_reports(
+    table: Table, seen: HttpdLook, failing: Collection[str], answers: Mapping[str, Answers]
+) -> tuple[MemberReport, ...]:
+    """One report per member, those included that are not wanted any more but may have requests in flight.
+
+    `answers`: by route.
+    """
     held: dict[str, list[Slot]] = {}
     # A member that moved to another address has two slots: the one that is not leaving comes first.
     for slot in sorted(table, key=lambda slot: slot.leaving):
         if slot.member:
             held.setdefault(slot.serves, []).append(slot)
-    return tuple(_report(name, held[name], seen, name in failing) for name in sorted(held))
+    return tuple(
+        _report(name, held[name], seen, name in failing, answers.get(route_of(name), Answers()))
+        for name in sorted(held)
+    )
 
 
-def _report(name: str, slots: Sequence[Slot], seen: HttpdLook, failing: bool) -> MemberReport:
+def _report(name: str, slots: Sequence[Slot], seen: HttpdLook, failing: bool, answers: Answers) -> MemberReport:
     first, live = slots[0], seen.live.get(slots[0].name)
     in_flight = sum(seen.connections[endpoint] for endpoint in {slot.endpoint for slot in slots})
     return MemberReport(
@@ -52,6 +62,8 @@ def _report(name: str, slots: Sequence[Slot], seen: HttpdLook, failing: bool) ->
         sessions=max(seen.sessions.get(name, 0) if seen.sticky else 0, in_flight),
         drained=all(slot.name in seen.quiet and seen.quiet[slot.name].drained for slot in slots),
         served=sum(_served(slot, seen.live.get(slot.name)) for slot in slots),
+        answers=answers.count,
+        answer_seconds=answers.seconds,
     )
 
 

@@ -177,6 +177,10 @@ class MemberReport:
     """Takes nothing new, and nothing is in flight any more."""
     served: int = 0
     """Requests sent to it since httpd started."""
+    answers: int = 0
+    """Requests that it answered since the agent started, WebSockets and event streams when they have ended."""
+    answer_seconds: float = 0.0
+    """Time from each of those requests to the first byte of its answer, all added up."""
 
 
 @dataclass(frozen=True)
@@ -190,6 +194,8 @@ class BalancerReport:
     """Version of the configuration that is in force."""
     message: str = ""
     members: tuple[MemberReport, ...] = ()
+    users: int | None = None
+    """Clients of the last minute: sessions where there is a sticky cookie, else addresses; None: not told."""
 
 
 @dataclass(frozen=True)

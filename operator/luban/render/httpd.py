@@ -54,7 +54,7 @@ PARKED_ADDRESS = "255.255.255.255"
 MANAGER_PATH = "/balancer-manager"
 STATUS_PATH = "/server-status"
 TOKEN_HEADER = "X-Luban-Token"  # noqa: S105 (the name of a header, not a secret)
-SESSION_LOG = "sessions.log"
+REQUEST_LOG = "requests.log"
 ERROR_LOG = "error.log"
 PID_FILE = "httpd.pid"
 
@@ -96,7 +96,7 @@ _MODULES = (
     "lbmethod_bybusyness",
 )
 _PLAIN_MODULES = ("watchdog", "proxy_hcheck")
-_SLOTTED_MODULES = ("status",)
+_SLOTTED_MODULES = ("logio", "status")
 
 _SERVER = """\
 ServerTokens Prod
@@ -217,7 +217,7 @@ def slotted_config(settings: BalancerSettings, slots: Iterable[SlotLine], runtim
         f"Listen {_endpoint(runtime.manager_address, runtime.manager_port)}",
         f"GracefulShutdownTimeout {runtime.stop_seconds}",
         _balancer(settings, (_slot(settings, slot) for slot in slots), f" nonce={runtime.secret}"),
-        _front(settings, address, front_lines(settings, _session_key(runtime), f"{runtime.folder}/{SESSION_LOG}")),
+        _front(settings, address, front_lines(settings, _session_key(runtime), f"{runtime.folder}/{REQUEST_LOG}")),
         _manager(runtime),
     )
 

@@ -20,8 +20,8 @@ _CLAIMS = (
 """Headers by which proxies tell services about clients. From clients themselves they are claims."""
 
 
-def front_lines(settings: BalancerSettings, key: str = "", session_log: str = "") -> list[str]:
-    """Lines of the virtual host. With a key, sessions are signed, and logged to the given file."""
+def front_lines(settings: BalancerSettings, key: str = "", request_log: str = "") -> list[str]:
+    """Lines of the virtual host. With a key sessions are signed, with the path of a log requests are written there."""
     return [
         "ServerName balancer.invalid",
         # VMs must see the name that the client asked for, not the slot's.
@@ -30,7 +30,7 @@ def front_lines(settings: BalancerSettings, key: str = "", session_log: str = ""
         # What a client says of itself; mod_proxy then adds For, Host and Server as they are.
         *(f"RequestHeader unset {name} early" for name in _spellings(_CLAIMS)),
         *_sticky(settings.sticky_cookie, key),
-        *(_session_log(session_log) if key and settings.sticky_cookie else []),
+        *(_request_log(request_log) if request_log else []),
         *_as_sent(settings),
         *hidden_path(settings.metrics_path),
         # ^/ and no path behind the balancer: with ProxyPass / several slashes at the beginning would become one.
@@ -103,13 +103,16 @@ def _signatures(cookie: str, key: str) -> list[str]:
     ]
 
 
-def _session_log(path: str) -> list[str]:
-    """A line for each request of a session: second, member that answered, member of the cookie, session, client.
+def _request_log(path: str) -> list[str]:
+    """A line for each request: second, member that answered, member of the cookie, session, client, and microseconds to
+    the first byte of the answer. What there is not is a hyphen.
 
-    It is written when the request has ended, and says when that was: a WebSocket may have begun hours before.
+    It is written when the request has ended, and says when that was: a WebSocket may have begun hours before. How long
+    all of an answer takes says more of the client and of what it reads than of the service.
     """
     members = "%{BALANCER_WORKER_ROUTE}e %{BALANCER_SESSION_ROUTE}e"
     return [
-        f'LogFormat "%{{end:sec}}t {members} %{{LUBAN_SESSION}}e %a" luban_session',
-        f'CustomLog "{path}" luban_session env=LUBAN_SESSION',
+        "LogIOTrackTTFB On",
+        f'LogFormat "%{{end:sec}}t {members} %{{LUBAN_SESSION}}e %a %^FB" luban_request',
+        f'CustomLog "{path}" luban_request',
     ]

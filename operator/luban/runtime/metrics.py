@@ -17,6 +17,7 @@ from luban.core.state import State
 from luban.core.times import seconds_of
 from luban.runtime.apply import Outcome
 from luban.runtime.events import begins_phase
+from luban.runtime.status import users_of
 
 CLUSTER = ("namespace", "cluster")
 VM_STATES = ("desired", "serving", "answering", "starting", "draining", "paused", "failed")
@@ -37,6 +38,12 @@ class Metrics:
         )
         self.sessions = self._gauge("luban_vm_sessions", "Active sessions of a serving VM", "vm", "host")
         self.load = self._gauge("luban_cluster_sessions", "Active sessions of all serving VMs whose load is known")
+        self.users = self._gauge(
+            "luban_cluster_users", "Clients of the last minute: sessions where there is a sticky cookie, else addresses"
+        )
+        self.connections = self._gauge(
+            "luban_vm_active_connections", "Connections from all balancers to a VM", "vm", "host"
+        )
         self.condition = self._gauge("luban_cluster_condition", "1: the condition has this status", "type", "status")
         self.reachable = self._gauge("luban_host_reachable", "1: libvirt on the host answers", "host")
         self.host_vms = self._gauge("luban_host_vms", "VMs of the cluster on a host", "host")
@@ -72,7 +79,12 @@ class Metrics:
         labels = (ref.namespace, ref.name)
         state = State(observation)
         self._record_counts(labels, state, plan.desired)
-        self._show(labels, {**self._of_vms(state), **self._of_hosts(observation), **self._of_balancers(observation)})
+        users = users_of(observation)
+        of_cluster: dict[Series, float] = {} if users is None else {(self.users, ()): users}
+        self._show(
+            labels,
+            {**of_cluster, **self._of_vms(state), **self._of_hosts(observation), **self._of_balancers(observation)},
+        )
 
     def _show(self, labels: tuple[str, str], values: Mapping[Series, float]) -> None:
         """Set these series, and drop those that the cluster had and has no more. No other cluster's are looked at."""
@@ -89,8 +101,15 @@ class Metrics:
         self.load.labels(*labels).set(sum(state.observation.sessions.values()))
 
     def _of_vms(self, state: State) -> dict[Series, float]:
-        known = state.observation.sessions
-        return {(self.sessions, (vm.name, vm.host)): known[vm.name] for vm in state.serving if vm.name in known}
+        known, connections = state.observation.sessions, _connections(state.observation)
+        return {
+            **{(self.sessions, (vm.name, vm.host)): known[vm.name] for vm in state.serving if vm.name in known},
+            **{
+                (self.connections, (vm.name, vm.host)): connections[vm.name]
+                for vm in state.serving
+                if vm.name in connections
+            },
+        }
 
     def _of_hosts(self, observation: Observation) -> dict[Series, float]:
         vms = CountsOf(vm.host for vm in observation.vms)
@@ -142,6 +161,15 @@ class Metrics:
         for metric in vars(self).values():
             if hasattr(metric, "remove_by_labels") and metric is not self.leading:
                 metric.remove_by_labels(by)
+
+
+def _connections(observation: Observation) -> CountsOf[str]:
+    """By VM: requests in flight, as far as balancers tell."""
+    found: CountsOf[str] = CountsOf()
+    for balancer in observation.balancers:
+        for member in balancer.members:
+            found[member.name] += member.in_flight
+    return found
 
 
 def _created(outcome: Outcome) -> float:

@@ -19,8 +19,10 @@ from luban.core.placement import SOUND
 from luban.core.state import State
 from luban.core.times import Now, rfc3339, seconds_of
 
+_MOVING = frozenset({"sessions", "users"})
+"""Figures that move all the time."""
 VOLATILE_SECONDS = 30.0
-"""Figures that move all the time (sessions) are refreshed in the status at most so often; they live in the metrics."""
+"""They are refreshed in the status at most so often; they live in the metrics."""
 SAME_SCALING_SECONDS = 1.5
 """Times that are closer than this are of one scaling: whole seconds are written, and no two clocks are read at once."""
 
@@ -44,6 +46,7 @@ def build_status(
         balancers=balancers,
         balancer_summary=f"{sum(it.ready for it in balancers)}/{len(balancers)}",
         sessions=_sessions(state),
+        users=users_of(observation),
         decision=plan.decision,
         placement=plan.placement,
         last_scale_time=_scale_time(before.last_scale_time, plan.memory.last_scale, now),
@@ -128,6 +131,13 @@ def _sessions(state: State) -> int | None:
     return sum(known[vm.name] for vm in state.serving)
 
 
+def users_of(observation: Observation) -> int | None:
+    """Clients of the last minute, by all balancers; None: not all of them tell."""
+    told = [it.users if it.reachable else None for it in observation.balancers]
+    known = [it for it in told if it is not None]
+    return sum(known) if known and len(known) == len(told) else None
+
+
 def _conditions(
     before: tuple[Condition, ...], wanted: Sequence[ConditionState], generation: int, now: float
 ) -> tuple[Condition, ...]:
@@ -206,7 +216,7 @@ def _without_words(part: Mapping[str, Any]) -> dict[str, Any]:
 
 def _settled(status: dict[str, Any]) -> dict[str, Any]:
     """The status without the figures that always move."""
-    rest = {key: value for key, value in status.items() if key != "sessions"}
+    rest = {key: value for key, value in status.items() if key not in _MOVING}
     decision = status.get("decision") or {}
     # Words change with every counter; what they are about does not.
     for parts in ("hosts", "balancers"):

@@ -30,8 +30,8 @@ from luban.core.model import BalancerReport, ClusterRef, MemberReport
 
 CLUSTER = ClusterRef("default", "shop")
 NAME = "shop-balancer-0"
-MEMBER = MemberReport("shop-a", "Enabled", "192.0.2.11", 8080, True, 3, 40, False, 1234)
-REPORT = BalancerReport(NAME, True, True, "0123456789abcdef", "", (MEMBER,))
+MEMBER = MemberReport("shop-a", "Enabled", "192.0.2.11", 8080, True, 3, 40, False, 1234, 1200, 6.25)
+REPORT = BalancerReport(NAME, True, True, "0123456789abcdef", "", (MEMBER,), 35)
 LOOPBACK = ipaddress.ip_network("127.0.0.0/8")
 
 
@@ -75,6 +75,11 @@ BAD: dict[str, Any] = {
     "a fraction": with_member(sessions=1.5),
     "a bool for a number": with_member(sessions=True),
     "port": with_member(port=70000),
+    "negative seconds": with_member(answerSeconds=-0.5),
+    "endless seconds": json.dumps(with_member(answerSeconds=float("inf"))),
+    "no seconds": json.dumps(with_member(answerSeconds=float("nan"))),
+    "a bool for seconds": with_member(answerSeconds=True),
+    "users are a list": wire(users=[1]),
     "a name with a slash": with_member(name="../x"),
     "a name beyond bounds": with_member(name="a" * 300),
     "address is a name": with_member(address="evil.example"),
@@ -289,6 +294,14 @@ def test_networks_say_where_agents_are() -> None:
     for outside in ("10.96.0.1", "192.0.2.1", "169.254.169.254", "[fd01::7]", "[::ffff:a9fe:a9fe]"):
         with pytest.raises(ValueError, match=r"is not in 10.244.0.0/16, 127.0.0.0/8, fd00::/64"):
             report_url(f"http://{outside}:9180", networks)
+
+
+def test_an_earlier_agent_tells_of_no_users_and_answers() -> None:
+    old = {key: value for key, value in wire().items() if key != "users"}
+    old["members"] = [{key: value for key, value in old["members"][0].items() if not key.startswith("answer")}]
+    _, report = parse_report(json.dumps(old).encode())
+    assert report.users is None
+    assert report.members[0].answers == 0
 
 
 def test_a_report_comes_back_as_it_was_made() -> None:

@@ -216,21 +216,21 @@ class TestReports:
         )
         done = DrainWatch(0.0, zeros=3)
         connections = Counter({("10.0.0.1", PORT): 2})
-        half = member_reports(table, HttpdLook(live_of(table), connections, {"s002": done}), ())
+        half = member_reports(table, HttpdLook(live_of(table), connections, {"s002": done}), (), {})
         assert [(one.address, one.in_flight, one.drained) for one in half] == [("10.0.0.2", 2, False)]
-        whole = member_reports(table, HttpdLook(live_of(table), Counter(), {"s001": done, "s002": done}), ())
+        whole = member_reports(table, HttpdLook(live_of(table), Counter(), {"s001": done, "s002": done}), (), {})
         assert whole[0].drained
 
     def test_sessions_are_requests_in_flight_unless_sticky(self) -> None:
         table = (Slot(1, PORT, member("a"), settled=True, served_before=3),)
         connections = Counter({("10.0.0.1", PORT): 2})
-        plain = member_reports(table, HttpdLook(live_of(table, ""), connections), ())[0]
+        plain = member_reports(table, HttpdLook(live_of(table, ""), connections), (), {})[0]
         sticky = member_reports(
-            table, HttpdLook(live_of(table, ""), connections, sessions={"a": 40}, sticky=True), {"a"}
+            table, HttpdLook(live_of(table, ""), connections, sessions={"a": 40}, sticky=True), {"a"}, {}
         )[0]
         assert (plain.state, plain.sessions, plain.served, plain.healthy) == ("Enabled", 2, 4, True)
         assert (sticky.sessions, sticky.in_flight, sticky.healthy) == (40, 2, False)
 
     def test_a_member_that_httpd_does_not_know_takes_nothing(self) -> None:
-        report = member_reports((Slot(1, PORT, member("a"), settled=True),), HttpdLook(), ())[0]
+        report = member_reports((Slot(1, PORT, member("a"), settled=True),), HttpdLook(), (), {})[0]
         assert (report.state, report.drained, report.served) == ("Disabled", False, 0)

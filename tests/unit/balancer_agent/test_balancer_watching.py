@@ -13,6 +13,7 @@ from luban.balancer_agent import command
 from luban.balancer_agent.agent import AgentOptions
 from luban.balancer_agent.health import Check, HealthChecks
 from luban.balancer_agent.memory import AgentMemory, Skeleton, Store, secret
+from luban.balancer_agent.requests import RequestLog
 from luban.balancer_agent.sessions import MOST_SESSIONS, SessionWindow
 from luban.balancer_agent.slots import Slot
 from luban.balancer_agent.sources import FolderSource
@@ -135,15 +136,26 @@ class TestHealth:
 
 
 def asked(moment: int, answered: str, member: str, session: str, address: str = "192.0.2.1") -> str:
-    """A line of the session log."""
-    return f"{moment} {answered} {member} {session} {address}"
+    """A line of the request log."""
+    return f"{moment} {answered} {member} {session} {address} 2500"
+
+
+class Window:
+    """A SessionWindow with the log that it reads."""
+
+    def __init__(self) -> None:
+        self.log, self.window = RequestLog(), SessionWindow()
+        self.counts = self.window.counts
+
+    def add(self, lines: list[str], now: float, bound: int = 0) -> None:
+        self.window.add(self.log.take(lines, now), bound)
 
 
 class TestSessions:
     """SessionWindow."""
 
     def test_counts_distinct_sessions_of_the_last_minute(self) -> None:
-        window = SessionWindow()
+        window = Window()
         window.add([asked(100, "a", "a", "x"), asked(101, "a", "a", "x"), asked(102, "a", "a", "y")], 102.0)
         window.add([asked(103, "b", "b", "z")], 103.0)
         assert window.counts(103.0) == {"a": 2, "b": 1}
@@ -152,13 +164,13 @@ class TestSessions:
         assert window.counts(191.0) == {}
 
     def test_a_line_that_comes_late_sets_no_session_back(self) -> None:
-        window = SessionWindow()
+        window = Window()
         window.add([asked(100, "a", "a", "x"), asked(50, "a", "a", "x"), asked(100, "a", "a", "y")], 100.0)
         assert window.counts(120.0) == {"a": 2}
 
     @pytest.mark.parametrize("step", [-3600, -30, 30, 3600, 86_400 * 365])
     def test_a_clock_that_is_set_changes_no_count(self, step: int) -> None:
-        window, day = SessionWindow(), 1_800_000_000
+        window, day = Window(), 1_800_000_000
         for second in range(50):
             window.add([asked(day + second, "a", "a", f"before-{second}")], 500.0 + second)
         window.add([asked(day + 50, "a", "a", "x"), asked(day + 51 + step, "a", "a", "y")], 551.0)
@@ -170,45 +182,48 @@ class TestSessions:
         assert window.counts(900.0) == {}
 
     def test_of_what_was_logged_while_no_agent_ran_only_the_end_counts(self) -> None:
-        window = SessionWindow()
+        window = Window()
         window.add([asked(1000 + second, "a", "a", str(second)) for second in range(600)], 5.0)
         assert window.counts(5.0) == {"a": 61}
         assert window.counts(35.0) == {"a": 31}
 
     def test_a_session_that_had_to_move_is_counted_where_it_went_only_when_it_comes_back(self) -> None:
-        window = SessionWindow()
+        window = Window()
         window.add([asked(100, "b", "a", "x")], 100.0)
         assert window.counts(100.0) == {}
         window.add([asked(101, "b", "b", "y")], 101.0)
         assert window.counts(101.0) == {"b": 1}
 
-    @pytest.mark.parametrize("line", ["", "x", "100", "100 a", "-1 a a c 1", "1e9 a a c 1", "100 - a x 1", "a b c d e"])
+    @pytest.mark.parametrize(
+        "line",
+        ["", "x", "100", "100 a", "-1 a a c 1 9", "1e9 a a c 1 9", "100 - a x 1 9", "a b c d e f", "100 a a - 1 9"],
+    )
     def test_what_is_no_line_of_ours_is_passed_over(self, line: str) -> None:
-        window = SessionWindow()
+        window = Window()
         window.add([line], 100.0)
         assert window.counts(100.0) == {}
 
     @pytest.mark.parametrize("address", ["", "2001:db", ":::", "x", "192.0.2", "fe80::1%eth0"])
     def test_a_line_cut_short_does_no_harm(self, address: str) -> None:
-        window = SessionWindow()
+        window = Window()
         window.add([asked(100, "a", "a", "x", address)], 100.0, bound=1)
         assert window.counts(100.0) == {"a": 1}
 
     def test_clients_cannot_fill_the_memory(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("luban.balancer_agent.sessions.MOST_SESSIONS", 10)
         assert MOST_SESSIONS > 10_000
-        window = SessionWindow()
+        window = Window()
         window.add([asked(100, "a", "a", str(number)) for number in range(50)], 100.0)
         assert window.counts(100.0) == {"a": 10}
 
     def test_one_address_counts_for_so_many_sessions_at_most(self) -> None:
-        window = SessionWindow()
+        window = Window()
         window.add([asked(100, "a", "a", str(number)) for number in range(50)], 100.0, bound=3)
         window.add([asked(101, "a", "a", "other", "192.0.2.2"), asked(101, "b", "b", "0")], 101.0, bound=3)
         assert window.counts(101.0) == {"a": 4, "b": 1}
 
     def test_whoever_moves_or_comes_back_is_counted_once(self) -> None:
-        window = SessionWindow()
+        window = Window()
         window.add([asked(100, "a", "a", "x"), asked(130, "a", "a", "x", "192.0.2.2")], 130.0, bound=1)
         assert window.counts(165.0) == {"a": 1}
         window.add([asked(165, "a", "a", "y")], 165.0, bound=1)
@@ -218,7 +233,7 @@ class TestSessions:
         assert window.counts(200.0) == {"a": 1}
 
     def test_all_of_an_ipv6_network_is_one_address(self) -> None:
-        window = SessionWindow()
+        window = Window()
         window.add([asked(100, "a", "a", str(n), f"2001:db8::{n:x}:1") for n in range(20)], 100.0, bound=2)
         window.add([asked(100, "a", "a", "other", "2001:db8:0:1::1")], 100.0, bound=2)
         assert window.counts(100.0) == {"a": 3}

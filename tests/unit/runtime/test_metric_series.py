@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from prometheus_client import CollectorRegistry, Gauge
 
-from luban.core.model import BalancerReport, ClusterRef, HostObservation, Observation
+from luban.core.model import BalancerReport, ClusterRef, HostObservation, MemberReport, Observation
 from luban.core.plan import plan
 from luban.core.times import Now
 from luban.runtime.metrics import Metrics
@@ -82,3 +82,23 @@ def test_no_tick_looks_at_the_series_of_all_clusters(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(Gauge, "remove_by_labels", scans)
     record(metrics, ONE, BUSY)
     record(metrics, ONE, BUSY)
+
+
+def test_users_and_connections_are_told_as_far_as_they_are_known() -> None:
+    metrics = Metrics(CollectorRegistry())
+    members = tuple(
+        MemberReport(name, "Enabled", in_flight=number) for name, number in (("luban-a", 3), ("luban-b", 0))
+    )
+    balancer = BalancerReport(BALANCER, reachable=True, ready=True, members=members, users=7)
+    labels = {"namespace": ONE.namespace, "cluster": ONE.name}
+
+    def connections(vm: str, host: str) -> float | None:
+        return metrics.registry.get_sample_value("luban_vm_active_connections", {**labels, "vm": vm, "host": host})
+
+    record(metrics, ONE, replace(BUSY, balancers=(balancer,)))
+    assert metrics.registry.get_sample_value("luban_cluster_users", labels) == 7.0
+    assert (connections("luban-a", "host-b"), connections("luban-b", "host-c")) == (3.0, 0.0)
+    # An agent that does not tell, or of two one that does not, is no zero.
+    for others in ((replace(balancer, users=None),), (balancer, BalancerReport("other", reachable=False))):
+        record(metrics, ONE, replace(BUSY, balancers=others))
+        assert metrics.registry.get_sample_value("luban_cluster_users", labels) is None
