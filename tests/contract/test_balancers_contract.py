@@ -27,7 +27,7 @@ REPORT = BalancerReport(
     applied="0123456789abcdef",
     message="",
     members=(
-        MemberReport("shop-a", "Enabled", "192.0.2.11", 8080, True, 3, 40, False, 1234),
+        MemberReport("shop-a", "Enabled", "192.0.2.11", 8080, True, 3, 40, False, 1234, 1200, 6.25),
         MemberReport("shop-b", "Draining", "2001:db8::12", 8080, False, 0, 0, True, 5),
     ),
 )
@@ -195,7 +195,7 @@ async def test_an_endpoint_that_is_none(real: RealSide, endpoint: str) -> None:
 
 def test_the_wire_format_is_as_documented() -> None:
     wire: dict[str, Any] = report_json(REPORT, CLUSTER)
-    assert set(wire) == {"namespace", "cluster", "name", "ready", "applied", "message", "members"}
+    assert set(wire) == {"namespace", "cluster", "name", "ready", "applied", "message", "users", "members"}
     assert wire["members"][0] == {
         "name": "shop-a",
         "state": "Enabled",
@@ -206,5 +206,7 @@ def test_the_wire_format_is_as_documented() -> None:
         "sessions": 40,
         "drained": False,
         "served": 1234,
+        "answers": 1200,
+        "answerSeconds": 6.25,
     }
     assert parse_report(json.dumps({**wire, "fresh": 1}).encode()) == (CLUSTER, REPORT)
