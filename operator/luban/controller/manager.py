@@ -24,6 +24,7 @@ from luban.runtime.metrics import Metrics
 from luban.runtime.records import awaits_us, cluster_ref, owner_of
 from luban.runtime.remains import Gone, gone_owner_of, remains_of
 from luban.runtime.status import spec_refused, with_conditions
+from luban.runtime.sweeper import Sweeper
 from luban.runtime.tick import ClusterRuntime, GoneRuntime
 from luban.senses import Senses
 from luban.senses.host_reports import node_of
@@ -74,11 +75,15 @@ class Manager:
 
     def __post_init__(self) -> None:
         self.senses = Senses.of(self.ports, self.hosts)
+        self.sweeper = Sweeper(self.ports, self.senses, self.metrics, self._clusters)
 
     async def begin(self) -> None:
         """Hear of LubanHosts and LubanVMs: of all there are before this returns."""
         await self.ports.cluster.follow_hosts(self.host_told)
         await self.ports.cluster.follow_vms(self.vm_told)
+
+    def _clusters(self) -> list[LubanCluster]:
+        return [entry.runtime.cluster for entry in self._entries.values()]
 
     def host_told(self, body: dict[str, Any], gone: bool) -> None:
         """A LubanHost was written, or is gone."""
@@ -94,6 +99,7 @@ class Manager:
         no second look."""
         if self._stopping:
             return
+        self.sweeper.vm_told(body, gone=gone)
         deleted = bool(body["metadata"].get("deletionTimestamp"))
         if gone or deleted:
             self.wake(body["metadata"]["namespace"], body["spec"]["clusterName"])
