@@ -374,7 +374,7 @@ THING = st.tuples(
 
 @settings(deadline=None)
 @given(
-    things=st.lists(THING, max_size=14),
+    things=st.lists(THING, min_size=5, max_size=20),
     cluster=st.booleans(),
     later=st.lists(st.tuples(st.integers(0, 23), THING), max_size=6),
 )
