@@ -227,6 +227,22 @@ class Balancers(Protocol):
         An agent that does not answer, or is another balancer's, gives a report with reachable=False, never an error.
         """
 
+    async def follow(
+        self,
+        cluster: ClusterRef,
+        name: str,
+        endpoint: str,
+        *,
+        members: int,
+        heard: Callable[[BalancerReport | None], None],
+    ) -> BalancerReport | None:
+        """Have the agent tell its report now and after each change, for half a minute or so.
+
+        `heard` is told each, and None at least every other second: what was told last still holds. Figures may be told
+        two seconds late. Returns None when the time is over; else the report that ended it: one with reachable=False,
+        or that of an agent of an earlier version, which answers once.
+        """
+
     async def close(self) -> None:
         """Close all connections."""
 
