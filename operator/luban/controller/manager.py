@@ -39,6 +39,10 @@ FOLLOW_SECONDS = 5.0
 
 LEFTOVER_SECONDS = 10.0
 """Between two tries to learn whether a LubanVM's cluster is gone."""
+TOLD_SECONDS = 5.0
+"""A LubanCluster may be told of so much later than its LubanVMs, at the start: until then nobody is asked for it."""
+LEFTOVER_READS = 4
+"""So many LubanClusters are asked for at once, however many are gone."""
 
 
 @dataclass
@@ -75,6 +79,7 @@ class Manager:
 
     def __post_init__(self) -> None:
         self.senses = Senses.of(self.ports, self.hosts)
+        self._reads = asyncio.Semaphore(LEFTOVER_READS)
         self.sweeper = Sweeper(self.ports, self.senses, self.metrics, self._clusters)
 
     async def begin(self) -> None:
@@ -167,10 +172,17 @@ class Manager:
             await runtime.close()
 
     async def _is_gone(self, ref: ClusterRef, stopped: asyncio.Event) -> bool:
-        """Whether the API server says so."""
+        """Whether nobody tells of it, and the API server says so."""
+        if not ref.uid:
+            return True
+        with suppress(TimeoutError):
+            await asyncio.wait_for(stopped.wait(), TOLD_SECONDS)
         while not stopped.is_set():
+            if ref.uid in self._entries or ref.uid in self._refused:
+                return False
             try:
-                return not ref.uid or await self.ports.cluster.read_cluster(ref) is None
+                async with self._reads:
+                    return await self.ports.cluster.read_cluster(ref) is None
             except LubanError as error:
                 log.warning("LubanCluster not read", cluster=str(ref), reason=error.reason, error=error.message)
             with suppress(TimeoutError):
