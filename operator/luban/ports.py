@@ -5,12 +5,13 @@ Every call raises luban.errors.LubanError subclasses only, and honours its deadl
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from luban.core.bonds.model import HostReading
 from luban.core.model import BalancerReport, ClusterRef, DomainRecord, Machine
+from luban.core.orphans import Census, VMVolume
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,10 @@ class MarkedDomain:
     record: DomainRecord
     memory: int = 0
     """Bytes that its guest may grow to."""
+    pool: str = ""
+    """Storage pool that its metadata names."""
+    plane: str = ""
+    """Control plane that its metadata names; empty: none, as in those of earlier versions."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +79,23 @@ class Hypervisor(Protocol):
         A domain that still runs is destroyed first.
         """
 
+    async def spare_volumes(
+        self, host: HostRef, pools: Collection[str], known: Collection[str]
+    ) -> tuple[VMVolume, ...]:
+        """Volumes in these pools that were made for VMs of which the host has no domain, and that are not in `known`.
+
+        Each with who else uses it, as far as any domain (switched off or not, whosever it is) or volume of the host
+        names it. A pool that is missing or stopped has none. Raises LubanError if not all can be told.
+        """
+
+    async def disk_user(self, host: HostRef, uuid: str) -> str:
+        """Who on the host names a VM's volumes beside its own domain, in words; empty: nobody. Raises LubanError if not
+        all can be told."""
+
+    async def remove_volume(self, host: HostRef, volume: VMVolume) -> bool:
+        """Delete a volume that `spare_volumes` gave, if it is as it was then, and used by nobody. Returns whether it is
+        gone."""
+
     def watch(self, host: HostRef, wake: Callable[[str], None]) -> Callable[[], None]:
         """Call `wake(uuid)`, in the event loop's thread, on each lifecycle event of the host.
 
@@ -99,6 +121,14 @@ class Cluster(Protocol):
 
     async def follow_hosts(self, told: Callable[[dict[str, Any], bool], None]) -> None:
         """The same for LubanHosts."""
+
+    async def plane(self) -> str:
+        """What marks this control plane among all: the uid of its namespace kube-system. Empty: it cannot be told now.
+        Never raises a LubanError."""
+
+    async def census(self) -> Census:
+        """All LubanVMs and LubanClusters in all namespaces, as the API server has them now. Raises LubanError if it
+        does not show them all: without the right to, or without the CRDs."""
 
     async def list_vms(self, cluster: ClusterRef, *, live: bool = False) -> list[dict[str, Any]]:
         """LubanVM objects of the cluster, own writes included. What others wrote may be seen a little later.
@@ -195,6 +225,22 @@ class Balancers(Protocol):
         """Ask the agent of the balancer `name` of a cluster; `members`: how many it can have at most.
 
         An agent that does not answer, or is another balancer's, gives a report with reachable=False, never an error.
+        """
+
+    async def follow(
+        self,
+        cluster: ClusterRef,
+        name: str,
+        endpoint: str,
+        *,
+        members: int,
+        heard: Callable[[BalancerReport | None], None],
+    ) -> BalancerReport | None:
+        """Have the agent tell its report now and after each change, for half a minute or so.
+
+        `heard` is told each, and None at least every other second: what was told last still holds. Figures may be told
+        two seconds late. Returns None when the time is over; else the report that ended it: one with reachable=False,
+        or that of an agent of an earlier version, which answers once.
         """
 
     async def close(self) -> None:

@@ -80,6 +80,17 @@ class FakeImplementation:
         """See Implementation."""
         return set(self.fake.host("host-b").pools["default"])
 
+    def add_volume(self, name: str, base: str = "") -> None:
+        """See Implementation."""
+        self.fake.host("host-b").pools["default"].add(name)
+        if base:
+            self.fake.host("host-b").users[base] = f"volume {name} of pool default"
+
+    def add_user(self, volume: str) -> str:
+        """See Implementation."""
+        self.fake.host("host-b").users[volume] = "domain somebody"
+        return "somebody"
+
     def run_of(self, uuid: str) -> int:
         """See Implementation."""
         domain = self.fake.domain(uuid)
@@ -246,12 +257,28 @@ class LibvirtImplementation:
 
     def add_copy(self, name: str, of: str) -> None:
         """Make a copy-on-write overlay of a volume, by hand."""
-        path = self.storage.storageVolLookupByName(of).path()
+        self.add_volume(name, of)
+
+    def add_volume(self, name: str, base: str = "") -> None:
+        """See Implementation."""
+        path = self.storage.storageVolLookupByName(base).path() if base else ""
+        backing = f"<backingStore><path>{path}</path><format type='qcow2'/></backingStore>" if base else ""
         self.storage.createXML(
             f"<volume><name>{name}</name><capacity>16777216</capacity><target><format type='qcow2'/></target>"
-            f"<backingStore><path>{path}</path><format type='qcow2'/></backingStore></volume>",
+            f"{backing}</volume>",
             0,
         )
+
+    def add_user(self, volume: str) -> str:
+        """See Implementation."""
+        path = self.storage.storageVolLookupByName(volume).path()
+        self.own.defineXML(
+            f"<domain type='{self.kind}'><name>somebody</name><memory unit='MiB'>64</memory>"
+            "<os><type arch='x86_64'>hvm</type></os><devices><disk type='file' device='disk'>"
+            f"<driver name='qemu' type='qcow2'/><source file='{path}'/><target dev='vda' bus='virtio'/></disk>"
+            "</devices></domain>"
+        )
+        return "somebody"
 
     async def crash(self, uuid: str) -> None:
         """See Implementation."""

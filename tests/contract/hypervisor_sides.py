@@ -29,6 +29,12 @@ class Implementation(Protocol):
     def volumes(self) -> set[str]:
         """All volumes of the pool."""
 
+    def add_volume(self, name: str, base: str = "") -> None:
+        """Make a volume by hand, a copy-on-write overlay of another one or not."""
+
+    def add_user(self, volume: str) -> str:
+        """Define a domain of somebody else's, switched off, with a volume as its disk. Returns its name."""
+
     def run_of(self, uuid: str) -> int:
         """A number that is another one after each start."""
 

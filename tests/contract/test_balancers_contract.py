@@ -5,13 +5,17 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from dataclasses import replace
 from typing import Any, Protocol
 
 import pytest
 from aiohttp import web
+from prometheus_client import CollectorRegistry
 
 from luban.adapters.balancers_http import REPORT_PATH, HttpBalancers, parse_report, report_json
+from luban.adapters.http_endpoints import HttpEndpoints
+from luban.balancer_agent.feed import ReportFeed
 from luban.core.model import BalancerReport, ClusterRef, MemberReport
 from luban.ports import Balancers
 from tests.fakes.balancers import FakeBalancers
@@ -45,6 +49,15 @@ class Side(Protocol):
     async def silent_agent(self) -> str:
         """Start an agent that accepts and does not answer; its endpoint."""
 
+    async def old_agent(self, report: BalancerReport) -> str:
+        """Start an agent of an earlier version; its endpoint."""
+
+    async def change(self, endpoint: str, report: BalancerReport) -> None:
+        """Let an agent say something else."""
+
+    async def lose(self, endpoint: str) -> None:
+        """End an agent."""
+
     async def close(self) -> None:
         """End all."""
 
@@ -69,9 +82,45 @@ class FakeSide:
         self.fake.silent.add(endpoint)
         return endpoint
 
+    async def old_agent(self, report: BalancerReport) -> str:
+        """See Side."""
+        endpoint = await self.agent(report)
+        self.fake.old.add(endpoint)
+        return endpoint
+
+    async def change(self, endpoint: str, report: BalancerReport) -> None:
+        """See Side."""
+        self.fake.change(endpoint, report)
+
+    async def lose(self, endpoint: str) -> None:
+        """See Side."""
+        self.fake.lose(endpoint)
+
     async def close(self) -> None:
         """See Side."""
         await self.balancers.close()
+
+
+class RealAgent:
+    """As much of an agent as reports."""
+
+    def __init__(self, report: BalancerReport, cluster: ClusterRef) -> None:
+        self.report, self.cluster = report, cluster
+        self.feed = ReportFeed(lambda: self.report, asyncio.get_running_loop().time)
+        self.endpoints = HttpEndpoints(
+            CollectorRegistry(),
+            documents={REPORT_PATH: lambda: report_json(self.report, cluster)},
+            feeds={REPORT_PATH: self._follow},
+        )
+
+    async def _follow(self, seconds: float) -> AsyncGenerator[Any, None]:
+        async for report in self.feed.follow(seconds):
+            yield report_json(report, self.cluster) if report is not None else None
+
+    async def start(self) -> str:
+        """Listen; the endpoint."""
+        await self.endpoints.listen("127.0.32.1", 0)
+        return f"http://127.0.32.1:{self.endpoints.addresses[0][1]}"
 
 
 class RealSide:
@@ -80,11 +129,28 @@ class RealSide:
     def __init__(self) -> None:
         self.balancers: Balancers = HttpBalancers(deadline=DEADLINE, networks=[ipaddress.ip_network("127.0.32.0/24")])
         self._runners: list[web.AppRunner] = []
+        self._agents: dict[str, RealAgent] = {}
         self._ended = asyncio.Event()
 
     async def agent(self, report: BalancerReport, cluster: ClusterRef = CLUSTER) -> str:
         """See Side."""
-        return await self.serve(json.dumps(report_json(report, cluster)))
+        agent = RealAgent(report, cluster)
+        endpoint = await agent.start()
+        self._agents[endpoint] = agent
+        return endpoint
+
+    async def old_agent(self, report: BalancerReport) -> str:
+        """See Side."""
+        return await self.serve(json.dumps(report_json(report, CLUSTER)))
+
+    async def change(self, endpoint: str, report: BalancerReport) -> None:
+        """See Side."""
+        self._agents[endpoint].report = report
+        self._agents[endpoint].feed.looked()
+
+    async def lose(self, endpoint: str) -> None:
+        """See Side."""
+        await self._agents.pop(endpoint).endpoints.close()
 
     async def silent_agent(self) -> str:
         """See Side."""
@@ -111,6 +177,8 @@ class RealSide:
         """See Side."""
         self._ended.set()
         await self.balancers.close()
+        for endpoint in list(self._agents):
+            await self.lose(endpoint)
         for runner in self._runners:
             await runner.cleanup()
 
@@ -162,6 +230,83 @@ async def test_the_agent_of_another_cluster_says_nothing_about_this_one(side: Si
     report = await ask(side, await side.agent(REPORT, other))
     assert (report.reachable, report.members) == (False, ())
     assert f"{other.namespace}/{NAME}" not in report.message
+
+
+class Follower:
+    """Follows an agent."""
+
+    def __init__(self, side: Side, endpoint: str, name: str = NAME) -> None:
+        self.heard: asyncio.Queue[BalancerReport | None] = asyncio.Queue()
+        follow = side.balancers.follow(CLUSTER, name, endpoint, members=16, heard=self.heard.put_nowait)
+        self.task = asyncio.ensure_future(follow)
+
+    async def next(self) -> BalancerReport:
+        """The next report; signs of life are passed over."""
+        async with asyncio.timeout(10):
+            while (report := await self.heard.get()) is None:
+                pass
+        return report
+
+    async def end(self) -> BalancerReport | None:
+        """What ended it."""
+        return await asyncio.wait_for(self.task, 10)
+
+
+async def test_an_agent_that_is_followed_tells_its_report_and_each_change(side: Side) -> None:
+    endpoint = await side.agent(REPORT)
+    follower = Follower(side, endpoint)
+    assert await follower.next() == REPORT
+    for changed in (replace(REPORT, ready=False, message="no"), replace(REPORT, members=REPORT.members[:1])):
+        await side.change(endpoint, changed)
+        assert await follower.next() == changed
+    follower.task.cancel()
+
+
+async def test_figures_are_told_too(side: Side) -> None:
+    endpoint = await side.agent(REPORT)
+    follower = Follower(side, endpoint)
+    await follower.next()
+    busier = replace(REPORT, members=(replace(REPORT.members[0], sessions=41), REPORT.members[1]))
+    await side.change(endpoint, busier)
+    assert await follower.next() == busier
+    follower.task.cancel()
+
+
+async def test_an_agent_that_ends_is_not_reachable_for_its_followers(side: Side) -> None:
+    endpoint = await side.agent(REPORT)
+    follower = Follower(side, endpoint)
+    await follower.next()
+    await side.lose(endpoint)
+    ended = await follower.end()
+    assert ended is not None
+    assert (ended.name, ended.reachable) == (NAME, False)
+
+
+async def test_an_agent_of_an_earlier_version_answers_once(side: Side) -> None:
+    follower = Follower(side, await side.old_agent(REPORT))
+    assert await follower.end() == REPORT
+    assert follower.heard.empty()
+
+
+async def test_one_that_does_not_answer_or_is_anothers_is_not_followed(side: Side) -> None:
+    endpoints = (
+        await side.silent_agent(),
+        "http://127.0.32.1:9",
+        await side.agent(REPORT, ClusterRef("team-b", "shop")),
+    )
+    followers = [Follower(side, it) for it in endpoints]
+    for ended in await asyncio.gather(*(it.end() for it in followers)):
+        assert ended is not None
+        assert (ended.reachable, ended.members) == (False, ())
+    assert all(it.heard.empty() for it in followers)
+
+
+async def test_two_may_follow_one_agent(side: Side) -> None:
+    endpoint = await side.agent(REPORT)
+    followers = [Follower(side, endpoint) for _ in range(2)]
+    assert [await it.next() for it in followers] == [REPORT, REPORT]
+    for it in followers:
+        it.task.cancel()
 
 
 async def test_closing_twice_does_no_harm(side: Side) -> None:

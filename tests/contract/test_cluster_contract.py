@@ -122,6 +122,22 @@ def found(side: Implementation, kind: str, name: str) -> Body:
     return body
 
 
+async def test_a_control_plane_can_be_told_from_others(side: Implementation) -> None:
+    mark = await side.cluster.plane()
+    assert mark
+    assert await side.cluster.plane() == mark
+
+
+async def test_a_census_has_all_vms_and_clusters(side: Implementation, ref: ClusterRef) -> None:
+    made = [await side.cluster.create_vm(ref, vm_body(ref, name)) for name in ("luban-a", "luban-b")]
+    found = await side.cluster.census()
+    assert {it["metadata"]["uid"] for it in made} <= found.vms
+    assert (ref.namespace, ref.name) in found.clusters
+    await side.cluster.delete_vm(ref, "luban-a")
+    await side.cluster.release_vm(ref, "luban-a")
+    assert made[0]["metadata"]["uid"] not in (await side.cluster.census()).vms
+
+
 # LubanVMs
 
 

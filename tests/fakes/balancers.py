@@ -20,6 +20,7 @@ from luban.errors import ConfigurationRefused, TemporaryError
 from luban.render.httpd import slot_host
 
 LOOKUP_SECONDS = 1.0
+Heard = Callable[[BalancerReport | None], None]
 _MEMBER = re.compile(
     r"BalancerMember http://(s\d+)\.slot\.invalid:(\d+) route=(\S+) loadfactor=(\d+)(?: status=\+(\w+))? "
 )
@@ -33,7 +34,11 @@ class FakeBalancers:
     clusters: dict[str, ClusterRef] = field(default_factory=dict)
     """Whose agent is at an endpoint; missing: whoever asks."""
     silent: set[str] = field(default_factory=set)
+    old: set[str] = field(default_factory=set)
+    """Endpoints of agents of an earlier version, which cannot be followed."""
     asked: list[tuple[str, str]] = field(default_factory=list)
+    followers: dict[str, list[tuple[Heard, asyncio.Future[BalancerReport | None]]]] = field(default_factory=dict)
+    """By endpoint."""
 
     async def report(self, cluster: ClusterRef, name: str, endpoint: str, *, members: int) -> BalancerReport:
         """What the agent at the endpoint says, as if it had come over the wire."""
@@ -43,6 +48,47 @@ class FakeBalancers:
         if report is None or endpoint in self.silent or (whose.namespace, whose.name, report.name) != asked_for:
             return BalancerReport(name, reachable=False, message=f"{endpoint} does not report")
         return replace(report, reachable=True)
+
+    async def follow(
+        self,
+        cluster: ClusterRef,
+        name: str,
+        endpoint: str,
+        *,
+        members: int,
+        heard: Callable[[BalancerReport | None], None],
+    ) -> BalancerReport | None:
+        """The same now, and whenever `change` is called, until `end` or `lose` is."""
+        first = await self.report(cluster, name, endpoint, members=members)
+        if not first.reachable or endpoint in self.old:
+            return first
+        heard(first)
+        ended: asyncio.Future[BalancerReport | None] = asyncio.get_running_loop().create_future()
+        self.followers.setdefault(endpoint, []).append((heard, ended))
+        try:
+            return await ended
+        finally:
+            self.followers[endpoint].remove((heard, ended))
+
+    def change(self, endpoint: str, report: BalancerReport | None) -> None:
+        """An agent has something new to say. None: a sign of life."""
+        if report is not None:
+            self.agents[endpoint] = report
+        for heard, _ in list(self.followers.get(endpoint, ())):
+            heard(replace(report, reachable=True) if report is not None else None)
+
+    def end(self, endpoint: str) -> None:
+        """The time of its followers is over."""
+        self._end(endpoint, None)
+
+    def lose(self, endpoint: str) -> None:
+        """An agent ends."""
+        name = self.agents.pop(endpoint).name
+        self._end(endpoint, BalancerReport(name, reachable=False, message=f"{endpoint} does not report"))
+
+    def _end(self, endpoint: str, with_: BalancerReport | None) -> None:
+        for _, ended in list(self.followers.get(endpoint, ())):
+            ended.set_result(with_)
 
     async def close(self) -> None:
         """Nothing to close."""

@@ -22,6 +22,7 @@ from luban.api.cluster_status import LubanClusterStatus
 from luban.api.common import Model
 from luban.api.vm import LubanVM, LubanVMStatus
 from luban.core.model import ClusterRef
+from luban.core.orphans import Census
 from luban.errors import Conflict, LubanError, PermanentError
 from luban.ports import Cluster
 
@@ -69,6 +70,8 @@ class FakeCluster:
     calls: Counter[str] = field(default_factory=Counter)
     """How often each of the port's methods was called."""
     closed: bool = False
+    mark: str = "5f0c4c9e-0000-4000-8000-000000000001"
+    """What tells this control plane from others."""
     _told: list[tuple[str, Told]] = field(default_factory=list)
     _failures: list[_Failure] = field(default_factory=list)
     _last_uid: int = 0
@@ -164,6 +167,18 @@ class FakeCluster:
         for kind, told in self._told:
             if kind == body["kind"]:
                 told(copy.deepcopy(body), gone)
+
+    async def plane(self) -> str:
+        """See ports.Cluster."""
+        return self.mark
+
+    async def census(self) -> Census:
+        """See ports.Cluster."""
+        return self._do("census", self._census)
+
+    def _census(self) -> Census:
+        clusters = {(namespace, name) for kind, namespace, name in self.objects if kind == "LubanCluster"}
+        return Census(frozenset(it["metadata"]["uid"] for it in self._all_vms()), frozenset(clusters))
 
     async def list_vms(self, cluster: ClusterRef, *, live: bool = False) -> list[Body]:
         """See ports.Cluster."""

@@ -193,6 +193,11 @@ class HttpdHarness:
         """What the agent says."""
         return await self._balancers.report(CLUSTER, NAME, f"http://{HTTPD}:{self.options.report_port}", members=100)
 
+    async def follow(self, heard: Callable[[BalancerReport | None], None]) -> BalancerReport | None:
+        """What the agent tells by itself."""
+        endpoint = f"http://{HTTPD}:{self.options.report_port}"
+        return await self._balancers.follow(CLUSTER, NAME, endpoint, members=100, heard=heard)
+
     async def member(self, name: str) -> MemberReport | None:
         """What the agent says of one member."""
         return next((one for one in (await self.report()).members if one.name == name), None)

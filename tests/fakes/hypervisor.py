@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 
 from luban.api.names import VM_VOLUME
 from luban.core.model import ClusterRef, DomainRecord, DomainState, Machine
+from luban.core.orphans import VMVolume
 from luban.errors import ForeignDomain, HostUnreachable, LubanError, PermanentError
 from luban.ports import HostRef, Inventory, MarkedDomain
 
 RUNNING: frozenset[DomainState] = frozenset({"Running", "Paused", "ShuttingDown"})
 NEVER = float("inf")
+VOLUME = re.compile("luban-([0-9a-f-]{36})(?:[.]qcow2|-seed[.]iso)")
 
 
 @dataclass
@@ -31,6 +33,8 @@ class FakeDomain:
     pool: str = ""
     memory: int = 0
     """Bytes that its guest may grow to."""
+    plane: str = ""
+    """Mark of the control plane that made it."""
     planned_address: str = ""
     observed_address: str = ""
     """What a lease or the guest agent would tell once it has booted."""
@@ -50,6 +54,10 @@ class FakeHost:
     pools: dict[str, set[str]] = field(default_factory=lambda: {"default": {"luban-web.qcow2"}})
     """Volumes by pool."""
     networks: set[str] = field(default_factory=lambda: {"default"})
+    users: dict[str, str] = field(default_factory=dict)
+    """By volume: who else uses it."""
+    stamps: dict[str, str] = field(default_factory=dict)
+    """By volume: when it was last written."""
     free_bytes: int = 2**40
     """Free space of every pool."""
     memory: int = 64 * 2**30
@@ -142,7 +150,7 @@ class FakeHypervisor:
         for domain in known.domains.values():
             self._settle(known, domain)
         ours = {
-            it.uuid: MarkedDomain(it.cluster, self._record(it), it.memory)
+            it.uuid: MarkedDomain(it.cluster, self._record(it), it.memory, it.pool, it.plane)
             for it in known.domains.values()
             if it.cluster is not None
         }
@@ -203,6 +211,33 @@ class FakeHypervisor:
         for name in pools & known.pools.keys():
             known.pools[name] -= {f"luban-{uuid}.qcow2", f"luban-{uuid}-seed.iso"}
 
+    async def spare_volumes(
+        self, host: HostRef, pools: Collection[str], known: Collection[str]
+    ) -> tuple[VMVolume, ...]:
+        """See Hypervisor."""
+        there = self._called(host, "spare_volumes", "")
+        return tuple(self._spare(there, {*known, *there.domains}, pools))
+
+    def _spare(self, there: FakeHost, known: Collection[str], pools: Collection[str]) -> Iterator[VMVolume]:
+        for pool in sorted(pools):
+            for name in sorted(there.pools.get(pool, ())):
+                if (match := VOLUME.fullmatch(name)) and match[1] not in known:
+                    yield VMVolume(pool, name, match[1], there.stamps.get(name, ""), there.users.get(name, ""))
+
+    async def disk_user(self, host: HostRef, uuid: str) -> str:
+        """See Hypervisor."""
+        there = self._called(host, "disk_user", uuid)
+        return next((user for name, user in there.users.items() if uuid in name), "")
+
+    async def remove_volume(self, host: HostRef, volume: VMVolume) -> bool:
+        """See Hypervisor."""
+        there = self._called(host, "remove_volume", volume.uuid)
+        if volume.name in there.pools.get(volume.pool, ()):
+            if volume.user or volume not in self._spare(there, there.domains, [volume.pool]):
+                return False
+            there.pools[volume.pool].remove(volume.name)
+        return True
+
     def watch(self, host: HostRef, wake: Callable[[str], None]) -> Callable[[], None]:
         """See Hypervisor."""
         watchers = self.host(host.name).watchers
@@ -259,7 +294,7 @@ class FakeHypervisor:
             known.pools[pool].add(machine.seed_volume)
         if domain is None:
             domain = FakeDomain(machine.uuid, machine.domain_name, machine.cluster, pool)
-            domain.memory = machine.template.domain.memory.max.bytes
+            domain.memory, domain.plane = machine.template.domain.memory.max.bytes, machine.plane
             known.domains[machine.uuid] = domain
         domain.planned_address = machine.forward_address if machine.template.network.type == "User" else ""
         domain.state, domain.reason = "Running", "Booted"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -82,6 +83,18 @@ class FollowingBalancer:
         content = parse_balancer_json(body["data"]["balancer.json"])
         members = tuple(self._member(member) for member in content.members)
         return BalancerReport(name, True, True, content.version, "", members)
+
+    async def follow(
+        self,
+        cluster: ClusterRef,
+        name: str,
+        endpoint: str,
+        *,
+        members: int,
+        heard: Callable[[BalancerReport | None], None],
+    ) -> BalancerReport | None:
+        """An agent of an earlier version: it answers once."""
+        return await self.report(cluster, name, endpoint, members=members)
 
     def _member(self, member: Any) -> MemberReport:
         flying = self.in_flight.get(member.name, 0)

@@ -9,10 +9,11 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 
+from luban.core.model import BalancerReport
 from luban.render.httpd import BalancerSettings, slotted_config
 from tests.fakes.disk import fill_disk, free_disk
 from tests.fakes.httpd_harness import HttpdHarness, a_stage, until
@@ -32,6 +33,15 @@ def assert_nothing_lost(outcome: Outcome, least: int) -> None:
     """Every request of a load was answered, and there were some."""
     assert outcome.failures == []
     assert outcome.total >= least
+
+
+def _has_signs(heard: list[BalancerReport | None]) -> Callable[[], Awaitable[bool]]:
+    before = heard.count(None)
+
+    async def condition() -> bool:
+        return heard.count(None) >= before + 2
+
+    return condition
 
 
 class TestMembership:
@@ -91,6 +101,26 @@ class TestMembership:
             return (await stage.client().request("GET", "/"))[2] == "a"
 
         await until(back, "a back")
+
+    async def test_what_happens_is_told_to_who_follows(self, stage: HttpdHarness) -> None:
+        await stage.start()
+        heard: list[BalancerReport | None] = []
+        following = asyncio.create_task(stage.follow(heard.append))
+
+        async def told(states: dict[str, tuple[str, bool | None]]) -> None:
+            async def condition() -> bool:
+                reports = [it for it in heard if it is not None]
+                return bool(reports) and {it.name: (it.state, it.healthy) for it in reports[-1].members} == states
+
+            await until(condition, f"{states} told")
+
+        await told({"a": ("Enabled", True), "b": ("Enabled", True)})
+        await stage.backends["a"].stop()
+        await told({"a": ("Enabled", False), "b": ("Enabled", True)})
+        stage.want("a", None)
+        await told({"b": ("Enabled", True)})
+        await until(_has_signs(heard), "signs of life")
+        following.cancel()
 
     async def test_a_hung_member_is_out_although_it_accepts(self, stage: HttpdHarness) -> None:
         await stage.start()

@@ -25,7 +25,7 @@ from lab.controlplane import ControlPlane
 from luban.api import LubanCluster, LubanHost, LubanVM, names
 from luban.api.cluster import LubanClusterSpec
 from luban.api.crd import KINDS, definition
-from luban.api.host import LibvirtHost
+from luban.api.libvirt_host import LibvirtHost
 from luban.api.units import Duration, Quantity
 from luban.core.host_room import limits_of, room_of
 from luban.core.left_out import HostRoom
@@ -82,6 +82,7 @@ spec:
     pools: [default]
     networks: [br0]
     cidr: 127.0.0.0/8
+    orphans: Remove
     namespaces: [default]
 """
 

@@ -16,7 +16,7 @@ from lab.process import wait_until
 from luban.adapters.balancers_http import HttpBalancers
 from luban.adapters.kubernetes_api import connect
 from luban.api import LubanClusterSpec, names
-from luban.api.host import LibvirtHost
+from luban.api.libvirt_host import LibvirtHost
 from luban.core.model import ClusterRef
 from luban.core.usable_hosts import Applicant, usable_hosts
 from luban.errors import PermanentError

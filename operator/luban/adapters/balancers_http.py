@@ -11,24 +11,31 @@ import asyncio
 import ipaddress
 import json
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, get_args
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Protocol, TypeVar, get_args
 from urllib.parse import urlsplit
 
 import aiohttp
 import structlog
 
 from luban.adapters.bounded_http import BoundedConnector
-from luban.api.names import AGENT_REALM
+from luban.adapters.report_lines import lines
+from luban.api.names import AGENT_REALM, FEED_TYPE
 from luban.core.model import BalancerReport, ClusterRef, MemberReport, MemberState
 
 log = structlog.get_logger(__name__)
 
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+T = TypeVar("T")
 
 REPORT_PATH = "/v1/report"
 DEADLINE_SECONDS = 2.0
+SILENCE_SECONDS = 2.0
+"""An agent that is followed and says nothing for so long is away: it gives a sign of life every second."""
+FOLLOW_SECONDS = 30.0
+"""So long an agent is followed; then it is asked anew, and sees anew who asks."""
 SHORTEST_LIMIT, BYTES_PER_MEMBER, LONGEST_REPORT = 16 << 10, 512, 4 << 20
 """Bytes: so long a report may be in any case, so much longer for each member, and never longer than the last."""
 LONG_REPORT = 64 << 10
@@ -39,7 +46,7 @@ MOST_COUNTED = 2**53
 """The largest count that is believed."""
 MOST_LOGGED = 1_000
 """So many balancers that do not report are remembered, so that each is told of once."""
-CONNECTIONS, CONNECTIONS_PER_AGENT = 1_000, 2
+CONNECTIONS, CONNECTIONS_PER_AGENT = 10_000, 3
 
 NO_REPORT = "gives no report about this balancer; the operator's log says more"
 """What a status says of an endpoint, whatever is there."""
@@ -258,6 +265,38 @@ class HttpBalancers:
 
     async def report(self, cluster: ClusterRef, name: str, endpoint: str, *, members: int) -> BalancerReport:
         """Ask the agent at `endpoint`. One that does not answer, or answers for another, is not reachable."""
+
+        async def ask(url: str) -> BalancerReport:
+            async with self._answer(cluster, url) as answer:
+                return await _whole(answer, cluster, name, _limit(members))
+
+        return await self._tried(cluster, name, endpoint, ask)
+
+    async def follow(
+        self,
+        cluster: ClusterRef,
+        name: str,
+        endpoint: str,
+        *,
+        members: int,
+        heard: Callable[[BalancerReport | None], None],
+    ) -> BalancerReport | None:
+        """Hear of each change for a while. An agent of an earlier version answers once."""
+
+        async def listen(url: str) -> BalancerReport | None:
+            async with self._answer(cluster, f"{url}?follow={FOLLOW_SECONDS:g}", self._patience) as answer:
+                if answer.content_type != FEED_TYPE:
+                    return await _whole(answer, cluster, name, _limit(members))
+                async for line in lines(answer.content, _limit(members), self._deadline):
+                    heard(await _read(line, cluster, name) if line else None)
+                return None
+
+        return await self._tried(cluster, name, endpoint, listen)
+
+    async def _tried(
+        self, cluster: ClusterRef, name: str, endpoint: str, attempt: Callable[[str], Awaitable[T]]
+    ) -> T | BalancerReport:
+        """What comes of an attempt; a report that says so if it fails."""
         told = NO_REPORT
         try:
             url = report_url(endpoint, self._networks)
@@ -265,7 +304,7 @@ class HttpBalancers:
             self._log(cluster, name, endpoint, str(error))
             return _silent(name, endpoint, str(error))
         try:
-            found = await self._report(cluster, name, url, members)
+            found = await attempt(url)
         except TimeoutError:
             why = f"no answer within {self._deadline:g} s"
         except (aiohttp.ClientError, OSError) as error:
@@ -279,14 +318,6 @@ class HttpBalancers:
             return found
         self._log(cluster, name, endpoint, why)
         return _silent(name, endpoint, told)
-
-    async def _report(self, cluster: ClusterRef, name: str, url: str, members: int) -> BalancerReport:
-        """The report of this balancer. Raises ValueError if the answer is none."""
-        page = await self._fetch(cluster, url, _limit(members))
-        whose, found = parse_report(page) if len(page) < LONG_REPORT else await asyncio.to_thread(parse_report, page)
-        if (whose.namespace, whose.name, found.name) != (cluster.namespace, cluster.name, name):
-            raise ValueError(f"it is the agent of {whose.namespace}/{found.name}")
-        return found
 
     async def close(self) -> None:
         """Close all connections."""
@@ -306,34 +337,55 @@ class HttpBalancers:
             self._logged[cluster, name] = words
             log.warning("balancer does not report", cluster=str(cluster), balancer=name, error=words)
 
-    async def _fetch(self, cluster: ClusterRef, url: str, limit: int) -> bytes:
-        """The answer. Raises AgentRefuses, and ValueError if it is longer than `limit` bytes."""
+    @asynccontextmanager
+    async def _answer(
+        self, cluster: ClusterRef, url: str, timeout: aiohttp.ClientTimeout | None = None
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """An answer that may be read. Raises AgentRefuses, and ValueError if it is none."""
         token = await self._credentials.token(cluster) if self._credentials is not None else ""
         headers = {"Authorization": f"Bearer {token}"} if token else {}
-        async with self._client().get(url, allow_redirects=False, headers=headers) as answer:
+        within = timeout or aiohttp.ClientTimeout(total=self._deadline)
+        async with self._client().get(url, allow_redirects=False, headers=headers, timeout=within) as answer:
             if answer.status in _REFUSALS and answer.headers.get("WWW-Authenticate") == AGENT_REALM:
                 if answer.status == UNKNOWN_TOKEN and self._credentials is not None:
                     self._credentials.refused(cluster)
                 raise AgentRefuses(f"{REFUSED}: {_REFUSALS[answer.status] if token else _SHOWN_NONE}")
             if answer.status != 200:
                 raise ValueError(f"answered {answer.status}")
-            page = bytearray()
-            async for chunk in answer.content.iter_any():
-                page += chunk
-                if len(page) > limit:
-                    raise ValueError(f"its report is longer than {limit} bytes")
-            return bytes(page)
+            yield answer
+
+    @property
+    def _patience(self) -> aiohttp.ClientTimeout:
+        """Of one who listens: for each word, not for all of them together."""
+        return aiohttp.ClientTimeout(connect=self._deadline, sock_connect=self._deadline, sock_read=SILENCE_SECONDS)
 
     def _client(self) -> aiohttp.ClientSession:
         if self._session is None:
             self._session = aiohttp.ClientSession(
-                timeout=aiohttp.ClientTimeout(total=self._deadline),
                 connector=BoundedConnector(LONGEST_REPORT, limit=CONNECTIONS, limit_per_host=CONNECTIONS_PER_AGENT),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 auto_decompress=False,
                 headers={"Accept-Encoding": "identity"},
             )
         return self._session
+
+
+async def _whole(answer: aiohttp.ClientResponse, cluster: ClusterRef, name: str, limit: int) -> BalancerReport:
+    """The report that an answer is. Raises ValueError if it is none, or longer than `limit` bytes."""
+    page = bytearray()
+    async for chunk in answer.content.iter_any():
+        page += chunk
+        if len(page) > limit:
+            raise ValueError(f"its report is longer than {limit} bytes")
+    return await _read(bytes(page), cluster, name)
+
+
+async def _read(page: bytes, cluster: ClusterRef, name: str) -> BalancerReport:
+    """The report of this balancer. Raises ValueError if it is none, or another one's."""
+    whose, found = parse_report(page) if len(page) < LONG_REPORT else await asyncio.to_thread(parse_report, page)
+    if (whose.namespace, whose.name, found.name) != (cluster.namespace, cluster.name, name):
+        raise ValueError(f"it is the agent of {whose.namespace}/{found.name}")
+    return found
 
 
 def _silent(name: str, endpoint: str, why: str) -> BalancerReport:

@@ -14,9 +14,6 @@ from pydantic.alias_generators import to_camel
 
 from luban.api.common import (
     DEVICE_NAME,
-    DNS_LABEL,
-    IPV4,
-    SET,
     Condition,
     Model,
     ObjectMeta,
@@ -25,9 +22,9 @@ from luban.api.common import (
     remedy,
     rules,
 )
-from luban.api.libvirt_uri import LibvirtURI
+from luban.api.libvirt_host import LibvirtHost
 from luban.api.reading import read_leniently
-from luban.api.units import Duration, Quantity
+from luban.api.units import Duration
 
 BondVerdict = Literal[
     "None",
@@ -65,7 +62,6 @@ Word = Annotated[str, Field(max_length=8)]
 Address = Annotated[str, Field(max_length=32)]
 Notes = Annotated[tuple[Name, ...], Field(max_length=8)]
 ChosenBy = Literal["Spec", "DefaultRoute", "Worst"]
-_name_remedy = remedy("must be letters, digits, dots, hyphens and underscores")
 _device_remedy = remedy("must be the name of a bond as `ip link` shows it, without spaces, slashes and colons")
 
 
@@ -85,86 +81,6 @@ class FlappingLimits(Model):
     """Time that is looked back, from 1s to 1h."""
     downs: int = Field(default=3, ge=1, le=1000)
     """Losses of one port's carrier within the window that make its bond Flapping."""
-
-
-_LIBVIRT_NAME = r"^[A-Za-z0-9_.-]+$"
-Pool = Annotated[str, Field(pattern=_LIBVIRT_NAME, max_length=64, json_schema_extra=_name_remedy)]
-Network = Annotated[str, Field(pattern=_LIBVIRT_NAME, max_length=64, json_schema_extra=_name_remedy)]
-Namespace = Annotated[
-    str,
-    Field(
-        pattern=DNS_LABEL,
-        max_length=63,
-        json_schema_extra=remedy("must be the name of a namespace: lower-case letters, digits and hyphens"),
-    ),
-]
-
-
-class HostVMLimit(Model):
-    """How many VMs of all LubanClusters together."""
-
-    max: int | None = Field(default=None, ge=1, le=10_000)
-    """VMs of all LubanClusters together that the host runs at most, those on their way out included. A LubanCluster's own
-    hosts[].vms.max holds as well. Lowered, it stops none that runs. Unset: no limit."""
-
-
-class HostMemoryLimit(Model):
-    """How much memory for VMs of all LubanClusters together."""
-
-    max: Annotated[Quantity, Quantity.between("16Mi", "4Pi")] | None = None
-    """Memory that the VMs of all LubanClusters together may grow to at most (template.spec.domain.memory.max). Unset: what
-    the host has, less reserve and less what running domains have that are not Luban's."""
-    reserve: Annotated[Quantity, Quantity.between("0", "4Pi")] = Quantity("1Gi")
-    """Memory that the host keeps for itself. It counts where max is unset."""
-
-
-class QuotaMemoryLimit(Model):
-    """How much memory for VMs of one namespace."""
-
-    max: Annotated[Quantity, Quantity.between("16Mi", "4Pi")] | None = None
-    """Memory that the namespace's VMs may grow to at most on this host. Unset: no limit of its own."""
-
-
-class HostQuota(Model):
-    """What the LubanClusters of one namespace may take of the host."""
-
-    namespace: Namespace
-    """Which namespace. One without a quota has the host's limits alone."""
-    vms: HostVMLimit = HostVMLimit()
-    """VMs of the namespace."""
-    memory: QuotaMemoryLimit = QuotaMemoryLimit()
-    """Memory of the namespace's VMs."""
-
-
-class LibvirtHost(Model):
-    """Where the host is, what may be used there, and by whom."""
-
-    uri: LibvirtURI
-    """libvirt connection URI, for example qemu+tls://host-b/system. LubanClusters that name this host need none of their own.
-    VMs stay where they were made: a LubanCluster with VMs at another URI leaves them alone and makes none here, until the
-    URI is back or its entry is cordoned."""
-    vms: HostVMLimit = HostVMLimit()
-    """VMs of all LubanClusters together."""
-    memory: HostMemoryLimit = HostMemoryLimit()
-    """Memory of the VMs of all LubanClusters together."""
-    pools: tuple[Pool, ...] = Field(default=(), max_length=64, json_schema_extra=SET)
-    """Storage pools that LubanClusters may use (template.spec.image.pool). Empty: all."""
-    networks: tuple[Network, ...] = Field(default=(), max_length=64, json_schema_extra=SET)
-    """Bridges and libvirt networks that LubanClusters may use (template.spec.network.source). Empty: all. If any is given,
-    network type User is not to be had: it has no name."""
-    cidr: str = Field(
-        default="",
-        pattern=rf"^$|^{IPV4}/(3[0-2]|[12]?[0-9])$",
-        max_length=18,
-        json_schema_extra=remedy("must be an IPv4 network such as 10.20.0.0/16, or empty"),
-    )
-    """Network of the VMs' addresses. One outside of it counts as not known, whoever tells it: it is neither probed nor
-    proxied to, and the LubanVM says so. Empty: any address."""
-    namespaces: tuple[Namespace, ...] = Field(default=(), max_length=256, json_schema_extra=SET)
-    """Namespaces whose LubanClusters may use the host. Empty: all. Where one is taken out, its VMs run on and are left alone,
-    and nothing new is made or started."""
-    quotas: tuple[HostQuota, ...] = Field(default=(), max_length=64, json_schema_extra=map_list("namespace"))
-    """Limits of single namespaces, within those of the host."""
 
 
 class LubanHostSpec(Model):

@@ -23,6 +23,9 @@ ANNOTATION_AGENT_ENDPOINT = "luban.cloud/agent-endpoint"
 AGENT_REALM = 'Bearer realm="luban-balancer-agent"'
 """WWW-Authenticate of an agent that refuses to report: tells the operator that it is one."""
 
+FEED_TYPE = "application/x-ndjson"
+"""Of an answer that goes on: one document a line, whenever it has changed; an empty line says that it has not."""
+
 ANNOTATION_ADOPTED = "luban.cloud/adopted"
 """On a LubanVM: "true" if another LubanCluster of the same name made it, and left it running. Its domain bears that one's
 mark."""

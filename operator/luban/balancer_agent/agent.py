@@ -7,7 +7,7 @@ import contextlib
 import ipaddress
 import re
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from luban.adapters.kubernetes_api.watch import ConfigMapSource, EndpointLease, 
 from luban.adapters.probes_http import HttpProbes
 from luban.api.names import agent_audience, balancer_name
 from luban.balancer_agent.converge import LONGEST_RETRY_SECONDS, Converger, Inputs
+from luban.balancer_agent.feed import ReportFeed
 from luban.balancer_agent.gate import DEFAULT_OPERATOR, Gate
 from luban.balancer_agent.health import Check, HealthChecks
 from luban.balancer_agent.loader import Loader
@@ -182,8 +183,10 @@ class Agent:
             ready=self.outage,
             refresh=self._read_status,
             documents={REPORT_PATH: lambda: report_json(self.report(), cluster)},
+            feeds={REPORT_PATH: lambda seconds: self._followed(cluster, seconds)},
             guard=self._refusal,
         )
+        self._feed = ReportFeed(self._known, clock)
         self._metrics.publish(self.report, lambda: self._status)
 
     async def run(self, stop: asyncio.Event, announce: Callable[[str], Awaitable[bool]] | None = None) -> None:
@@ -213,7 +216,18 @@ class Agent:
         await self._probes.close()
 
     def report(self) -> BalancerReport:
-        """What the balancer does now."""
+        """What the balancer does now, with connections counted anew."""
+        self._converger.count()
+        return self._known()
+
+    async def _followed(self, cluster: ClusterRef, seconds: float) -> AsyncGenerator[Any, None]:
+        """The report as it goes over the wire, again and again."""
+        async with contextlib.aclosing(self._feed.follow(seconds)) as reports:
+            async for report in reports:
+                yield None if report is None else report_json(report, cluster)
+
+    def _known(self) -> BalancerReport:
+        """What the balancer did at the last look."""
         report = self._converger.report(self._options.name)
         if not self._document_problem:
             return report
@@ -266,7 +280,9 @@ class Agent:
         while True:
             self._wake.clear()
             self._looked_at = self._clock()
-            await self._pause(await self._look())
+            delay = await self._look()
+            self._feed.looked()
+            await self._pause(delay)
 
     async def _look(self) -> float:
         """One look. Returns seconds until the next one is due. Nothing that goes wrong in it ends httpd."""

@@ -173,12 +173,15 @@ class Converger:
         rested = {name for (name, _), moment in self._pointed.items() if now - moment >= SETTLE_SECONDS}
         return Facts(live, {name for name, seen in quiet.items() if seen.drained}, rested)
 
-    def report(self, name: str) -> BalancerReport:
-        """What there is to say now; connections are counted anew, the rest is as old as the last step."""
+    def count(self) -> None:
+        """Count connections anew; all else is as old as the last step."""
         try:
             self.seen = replace(self.seen, connections=self._count_connections())
         except LubanError as error:
             log.debug("connections not counted", error=error.message)
+
+    def report(self, name: str) -> BalancerReport:
+        """What there is to say since the last step."""
         return BalancerReport(
             name=name,
             reachable=True,

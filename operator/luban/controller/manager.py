@@ -24,6 +24,7 @@ from luban.runtime.metrics import Metrics
 from luban.runtime.records import awaits_us, cluster_ref, owner_of
 from luban.runtime.remains import Gone, gone_owner_of, remains_of
 from luban.runtime.status import spec_refused, with_conditions
+from luban.runtime.sweeper import Sweeper
 from luban.runtime.tick import ClusterRuntime, GoneRuntime
 from luban.senses import Senses
 from luban.senses.host_reports import node_of
@@ -38,6 +39,10 @@ FOLLOW_SECONDS = 5.0
 
 LEFTOVER_SECONDS = 10.0
 """Between two tries to learn whether a LubanVM's cluster is gone."""
+TOLD_SECONDS = 5.0
+"""A LubanCluster may be told of so much later than its LubanVMs, at the start: until then nobody is asked for it."""
+LEFTOVER_READS = 4
+"""So many LubanClusters are asked for at once, however many are gone."""
 
 
 @dataclass
@@ -74,11 +79,16 @@ class Manager:
 
     def __post_init__(self) -> None:
         self.senses = Senses.of(self.ports, self.hosts)
+        self._reads = asyncio.Semaphore(LEFTOVER_READS)
+        self.sweeper = Sweeper(self.ports, self.senses, self.metrics, self._clusters)
 
     async def begin(self) -> None:
         """Hear of LubanHosts and LubanVMs: of all there are before this returns."""
         await self.ports.cluster.follow_hosts(self.host_told)
         await self.ports.cluster.follow_vms(self.vm_told)
+
+    def _clusters(self) -> list[LubanCluster]:
+        return [entry.runtime.cluster for entry in self._entries.values()]
 
     def host_told(self, body: dict[str, Any], gone: bool) -> None:
         """A LubanHost was written, or is gone."""
@@ -94,6 +104,7 @@ class Manager:
         no second look."""
         if self._stopping:
             return
+        self.sweeper.vm_told(body, gone=gone)
         deleted = bool(body["metadata"].get("deletionTimestamp"))
         if gone or deleted:
             self.wake(body["metadata"]["namespace"], body["spec"]["clusterName"])
@@ -161,10 +172,17 @@ class Manager:
             await runtime.close()
 
     async def _is_gone(self, ref: ClusterRef, stopped: asyncio.Event) -> bool:
-        """Whether the API server says so."""
+        """Whether nobody tells of it, and the API server says so."""
+        if not ref.uid:
+            return True
+        with suppress(TimeoutError):
+            await asyncio.wait_for(stopped.wait(), TOLD_SECONDS)
         while not stopped.is_set():
+            if ref.uid in self._entries or ref.uid in self._refused:
+                return False
             try:
-                return not ref.uid or await self.ports.cluster.read_cluster(ref) is None
+                async with self._reads:
+                    return await self.ports.cluster.read_cluster(ref) is None
             except LubanError as error:
                 log.warning("LubanCluster not read", cluster=str(ref), reason=error.reason, error=error.message)
             with suppress(TimeoutError):

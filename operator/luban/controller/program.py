@@ -131,10 +131,12 @@ async def _term(options: Options, manager: Manager, leader: Leader | None, stop:
     if leader is not None:
         ends.append(asyncio.ensure_future(leader.keep()))
     beginning = asyncio.ensure_future(manager.begin())
+    sweeping: list[asyncio.Future[Any]] = []
     try:
         await asyncio.wait({beginning, *ends}, return_when=asyncio.FIRST_COMPLETED)
         if beginning.done():
             beginning.result()
+            sweeping.append(asyncio.ensure_future(manager.sweeper.run()))
             await _handle(options, manager, stop, ends)
         for end in ends:
             if end.done():
@@ -145,7 +147,7 @@ async def _term(options: Options, manager: Manager, leader: Leader | None, stop:
         try:
             await manager.stop()
         finally:
-            await _end(beginning, *ends)
+            await _end(beginning, *sweeping, *ends)
 
 
 async def _handle(options: Options, manager: Manager, stop: asyncio.Event, ends: list[asyncio.Future[Any]]) -> None:

@@ -55,6 +55,8 @@ class Machine:
     """Network type User: loopback address that forwards to the service port."""
     user_data: str | None = field(default=None, repr=False)
     """cloud-init user-data; None: no seed disk."""
+    plane: str = ""
+    """Mark of the control plane that makes it; empty: not known."""
 
     @property
     def domain_name(self) -> str:

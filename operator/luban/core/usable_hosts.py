@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import Literal
 
 from luban.api.cluster import Host, LubanClusterSpec
-from luban.api.host import LibvirtHost
+from luban.api.libvirt_host import LibvirtHost
 from luban.api.libvirt_uri import normal_form
 from luban.api.template import VMTemplateSpec
 from luban.core.left_out import Refusal

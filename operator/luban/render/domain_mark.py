@@ -25,6 +25,8 @@ class Mark:
     """Volume that its disk is a copy-on-write overlay of."""
     address: str = ""
     """Address planned beforehand (network type User); empty: none."""
+    plane: str = ""
+    """Control plane that made it: uid of its namespace kube-system. Empty: not known, as in earlier versions' marks."""
 
 
 def mark_element(mark: Mark) -> ET.Element:
@@ -37,6 +39,7 @@ def mark_element(mark: Mark) -> ET.Element:
         "pool": mark.pool,
         "image": mark.image,
         "address": mark.address,
+        "plane": mark.plane,
     }
     return ET.Element(METADATA_TAG, {key: value for key, value in values.items() if value})
 
@@ -51,6 +54,7 @@ def parse_mark(xml: str) -> Mark | None:
             pool=element.get("pool", ""),
             image=element.get("image", ""),
             address=element.get("address", ""),
+            plane=element.get("plane", ""),
         )
     except (ET.ParseError, KeyError):
         return None

@@ -102,6 +102,7 @@ def configure_metadata(root: ET.Element, machine: Machine, _host: HostFacts) -> 
         pool=template.image.pool,
         image=template.image.volume,
         address=machine.forward_address if template.network.type == "User" else "",
+        plane=machine.plane,
     )
     child(root, "metadata").append(mark_element(mark))
 

@@ -151,6 +151,7 @@ class Hands:
             template=vm.template,
             forward_address=vm.planned_address,
             user_data=user_data,
+            plane=await self.ports.cluster.plane(),
         )
 
     async def _publish(self, action: PublishBalancer) -> None:

@@ -50,6 +50,9 @@ class Metrics:
         self.bonds = self._gauge("luban_host_bond", "1: the verdict of the host's bond that matters", "host", "verdict")
         self.members = self._gauge("luban_balancer_members", "Members by state", "balancer", "state")
         self.balancer = self._gauge("luban_balancer_ready", "1: httpd serves the wanted configuration", "balancer")
+        self.orphans = Gauge(
+            "luban_host_orphans", "Domains and VMs' volumes that nobody stands for", ("host", "kind"), registry=registry
+        )
         self.decisions = Counter(
             "luban_decision", "Decisions by verdict", (*CLUSTER, "verdict", "reason"), registry=registry
         )
@@ -159,7 +162,7 @@ class Metrics:
         self._shown.pop((ref.namespace, ref.name), None)
         by = dict(zip(CLUSTER, (ref.namespace, ref.name), strict=True))
         for metric in vars(self).values():
-            if hasattr(metric, "remove_by_labels") and metric is not self.leading:
+            if hasattr(metric, "remove_by_labels") and metric not in (self.leading, self.orphans):
                 metric.remove_by_labels(by)
 
 

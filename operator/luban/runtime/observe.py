@@ -32,14 +32,10 @@ from luban.runtime.records import VMReader, belongs_to, cluster_ref, is_adopted,
 from luban.runtime.remains import Gone, Remains, is_left_of
 from luban.senses import Senses
 from luban.senses.asking import Answers, Asker, Question
-from luban.senses.steady import SteadyWords
+from luban.senses.balancers import Agent, BalancerSense
 
 log = structlog.get_logger(__name__)
 
-REPORT_PATIENCE_SECONDS = 1.0
-"""A tick waits so long for the balancers' reports; one that was slow is waited for no more until it is prompt again."""
-REPORT_SECONDS = 2.5
-"""A report says something for so long. Calm clusters ask every five seconds: theirs is always a new one."""
 PROBE_PATIENCE_SECONDS = 0.5
 """A tick waits so long for the VMs' answers; what comes later counts in a later tick."""
 SCRAPE_SECONDS = 1.0
@@ -75,13 +71,11 @@ class Observer:
     senses: Senses
     """What is known beyond this cluster."""
     wake: Callable[[], None] = lambda: None
-    """Called when a VM that boots answers."""
+    """Called when a VM that boots answers, and when a balancer has news."""
     domain_changed: Callable[[str], None] = lambda _uuid: None
     """Called with the uuid of a domain to which something happened; empty: a host's connection was lost."""
     _left_out: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """By VM: what could not be read in the last look."""
-    _words: SteadyWords = field(default_factory=SteadyWords)
-    """Of balancers that do not answer."""
     _complaints: frozenset[tuple[str, str, str]] = frozenset()
     """Addresses left out in the last look."""
 
@@ -91,7 +85,7 @@ class Observer:
         self._reader = VMReader()
         self._readiness: Asker[bool] = Asker(self.ports.clock.monotonic, self.wake)
         self._gauges: Asker[int | None] = Asker(self.ports.clock.monotonic)
-        self._reports: Asker[BalancerReport] = Asker(self.ports.clock.monotonic)
+        self._reports = BalancerSense(self.ports.balancers, self.ports.clock.monotonic, self.wake)
 
     def close(self) -> None:
         """Ask nobody any more."""
@@ -191,21 +185,9 @@ class Observer:
     async def _report(self, ref: ClusterRef, name: str, members: int) -> BalancerReport:
         endpoint = await self.ports.cluster.balancer_endpoint(ref, name)
         if endpoint is None:
+            await self._reports.look(ref, {})
             return BalancerReport(name, reachable=False, message=_not_reported(ref))
-        question = Question(
-            about=endpoint,
-            ask=lambda: self.ports.balancers.report(ref, name, endpoint, members=members),
-            period=0.0,
-            lifetime=REPORT_SECONDS,
-        )
-        answers = await self._reports.ask({name: question}, REPORT_PATIENCE_SECONDS)
-        report = answers.values.get(name)
-        if report is None:
-            return BalancerReport(name, False, message=self._words.keep(name, "its agent has not answered yet"))
-        if report.reachable:
-            self._words.over(name)
-            return report
-        return replace(report, message=self._words.choose(name, report.message))
+        return (await self._reports.look(ref, {name: Agent(endpoint, members)}))[name]
 
     async def _with_vms_answers(self, cluster: LubanCluster, observation: Observation) -> Observation:
         state = State(observation)

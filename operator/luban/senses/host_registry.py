@@ -10,7 +10,7 @@ import structlog
 from pydantic import ValidationError
 
 from luban.api.cluster import LubanClusterSpec
-from luban.api.host import LibvirtHost
+from luban.api.libvirt_host import LibvirtHost
 from luban.api.libvirt_uri import normal_form
 from luban.api.reading import faults
 from luban.core.usable_hosts import Applicant, HostPolicy, Unreadable, UsableHosts, usable_hosts
@@ -61,6 +61,10 @@ class HostRegistry:
         """What is said of a host; None: nothing that can be read."""
         known = self._known.get(host)
         return known if isinstance(known, LibvirtHost) else None
+
+    def registered(self) -> Mapping[str, LibvirtHost]:
+        """All hosts of which anything is said that can be read, by name."""
+        return {name: known for name, known in self._known.items() if isinstance(known, LibvirtHost)}
 
     def cidr(self, host: str) -> str:
         """Network of the addresses of a host's VMs; empty: any."""

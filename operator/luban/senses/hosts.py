@@ -264,6 +264,10 @@ class HostSenses:
         """What was there when a host that somebody follows answered last; nothing if it never did."""
         return self._hosts[host].contents if host in self._hosts else NOTHING
 
+    def domains(self) -> frozenset[str]:
+        """uuids of all our domains on the hosts that anybody follows, as each of them answered last."""
+        return frozenset(uuid for host in self._hosts.values() for uuid in host.contents.domains)
+
     async def look(
         self, cluster: ClusterRef, adopted: Collection[str], hasty: Mapping[HostRef, bool]
     ) -> tuple[HostObservation, ...]:

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from luban.adapters.libvirt_hosts.uri import check_uri, is_local, tcp_endpoint
 from luban.api.cluster import Host
-from luban.api.host import LibvirtHost
+from luban.api.libvirt_host import LibvirtHost
 from luban.api.libvirt_uri import ADDRESS, normal_form
 from luban.errors import PermanentError
 from luban.ports import HostRef

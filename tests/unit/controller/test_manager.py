@@ -78,6 +78,21 @@ async def test_what_is_to_live_on_lives_on_whatever_the_spec_says(policy: object
     assert world.settings() is not None
 
 
+async def test_the_sweep_knows_of_vms_and_of_the_pools_that_clusters_name() -> None:
+    world = World()
+    await world.run(60)
+    uids = {it["metadata"]["uid"] for it in world.harness.vms()}
+    await world.manager.begin()
+    sweeper, api = world.manager.sweeper, world.harness.api
+    assert sweeper._vms == uids
+    assert [it.metadata.name for it in sweeper.clusters()] == ["luban"]
+    gone = world.harness.vms()[0]["metadata"]
+    api.change("LubanVM", NAMESPACE, gone["name"], lambda body: body["metadata"].update(finalizers=[]))
+    api.remove("LubanVM", NAMESPACE, gone["name"])
+    assert sweeper._vms == uids - {gone["uid"]}
+    await world.manager.stop()
+
+
 async def woken(world: World, change: Callable[[], object]) -> bool:
     """Whether a change wakes the cluster."""
     entry = world.manager.take(world.body())

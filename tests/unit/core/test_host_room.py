@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from luban.api.host import LibvirtHost
+from luban.api.libvirt_host import LibvirtHost
 from luban.core.host_room import GIBI, Claim, Limit, limits_of, room_of
 from luban.core.left_out import HostRoom
 from luban.core.model import ClusterRef

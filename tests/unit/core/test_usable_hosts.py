@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from luban.api.cluster import LubanClusterSpec
-from luban.api.host import LibvirtHost
+from luban.api.libvirt_host import LibvirtHost
 from luban.core.usable_hosts import (
     FEW,
     Applicant,

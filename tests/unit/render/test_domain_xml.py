@@ -265,9 +265,17 @@ def test_markup_in_kernel_arguments_stays_text(args: str) -> None:
 names = st.from_regex(r"[a-z0-9]([-a-z0-9]{0,10}[a-z0-9])?", fullmatch=True)
 
 
-@given(namespace=names, name=names, uid=st.uuids().map(str), address=st.sampled_from(["", "127.0.17.9"]))
-def test_mark_is_read_back_through_libvirts_printer(namespace: str, name: str, uid: str, address: str) -> None:
-    mark = Mark(ClusterRef(namespace, name, uid), name, "default", "web.qcow2", address)
+@given(
+    namespace=names,
+    name=names,
+    uid=st.uuids().map(str),
+    address=st.sampled_from(["", "127.0.17.9"]),
+    plane=st.just("") | st.uuids().map(str),
+)
+def test_mark_is_read_back_through_libvirts_printer(
+    namespace: str, name: str, uid: str, address: str, plane: str
+) -> None:
+    mark = Mark(ClusterRef(namespace, name, uid), name, "default", "web.qcow2", address, plane)
     printed = ET.tostring(mark_element(mark), encoding="unicode")
     without_prefix = printed.replace("luban:vm", "vm")
     assert parse_mark(printed) == mark

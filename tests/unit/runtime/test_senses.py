@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -265,3 +266,40 @@ async def test_a_call_that_is_given_up_is_a_host_that_has_not_answered() -> None
     harness.hypervisor.inventory = answer  # type: ignore[method-assign]
     await harness.run(10)
     assert all(host["reachable"] for host in harness.body()["status"]["hosts"])
+
+
+async def test_a_balancer_that_tells_is_asked_no_more_and_wakes_the_cluster_with_its_news() -> None:
+    harness = OperatorHarness()
+    real, asked = harness.balancer.report, 0
+    tells: list[Any] = []
+
+    async def report(*arguments: Any, **more: Any) -> BalancerReport:
+        nonlocal asked
+        asked += 1
+        return await real(*arguments, **more)
+
+    async def follow(*arguments: Any, members: int, heard: Any) -> None:
+        async def tell(**changes: Any) -> None:
+            heard(replace(await real(*arguments, members=members), **changes))
+
+        tells.append(tell)
+        await tell()
+        await asyncio.Event().wait()
+
+    harness.balancer.report, harness.balancer.follow = report, follow  # type: ignore[method-assign, assignment]
+    await harness.run(1)
+    for _ in range(60):
+        for tell in tells:
+            await tell()
+        await harness.tick()
+    assert harness.consistent(2)
+    assert asked <= 3
+    harness.runtime.wake.clear()
+    await tells[-1]()
+    assert not harness.runtime.wake.is_set(), "nothing is new"
+    harness.balancer.in_flight[harness.vms()[0]["metadata"]["name"]] = 3
+    await tells[-1]()
+    assert not harness.runtime.wake.is_set(), "figures alone"
+    await tells[-1](ready=False)
+    assert harness.runtime.wake.is_set(), "httpd does not serve as wanted"
+    harness.runtime.observer.close()

@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
+import structlog
+
 from luban.adapters.kubernetes_api.cache import CLUSTER_FIELD, HOST_FIELD, Cache
 from luban.adapters.kubernetes_api.calls import (
     APPLY_PATCH,
@@ -19,19 +21,26 @@ from luban.adapters.kubernetes_api.calls import (
     JSON_PATCH,
     LEASES,
     MERGE_PATCH,
+    NAMESPACES,
     SECRETS,
     VMS,
     Call,
     Resource,
 )
 from luban.adapters.kubernetes_api.informer import Told
+from luban.adapters.kubernetes_api.lists import census, selected
 from luban.adapters.kubernetes_api.transport import Transport, open_transport
 from luban.api import names
 from luban.core.model import ClusterRef
-from luban.errors import Conflict, NotFound, PermanentError
+from luban.core.orphans import Census
+from luban.errors import Conflict, LubanError, NotFound, PermanentError
+
+log = structlog.get_logger(__name__)
 
 REPORTER = "luban.cloud/operator"
 """Events name it as their source."""
+SYSTEM_NAMESPACE = "kube-system"
+"""Every control plane has one of its own."""
 EDIT_ATTEMPTS = 5
 MOST_WATCHES = 10_000
 """Connections of watches: three for each namespace, where the operator looks after some alone."""
@@ -67,6 +76,9 @@ class KubernetesCluster:
     def __init__(self, transport: Transport | Cache, namespaces: Sequence[str] = ()) -> None:
         """`namespaces`: those that the operator looks after; empty: all."""
         self._transport, self._namespaces = transport, tuple(namespaces)
+        self._plane = ""
+        self._unselectable: set[str] = set()
+        """Fields of LubanVMs that the API server cannot select by."""
 
     async def close(self) -> None:
         """Close all connections."""
@@ -90,20 +102,35 @@ class KubernetesCluster:
             raise TypeError("connect() was not told what to follow")
         await self._transport.follow(resource, told)
 
+    async def plane(self) -> str:
+        """uid of the namespace kube-system, which lasts as long as the control plane's data."""
+        if not self._plane:
+            try:
+                found = await self._read(NAMESPACES, "", SYSTEM_NAMESPACE)
+            except LubanError as error:
+                log.warning("this control plane cannot be told from others", reason=error.reason, error=error.message)
+                return ""
+            self._plane = str(found["metadata"]["uid"]) if found is not None else ""
+        return self._plane
+
+    async def census(self) -> Census:
+        """All LubanVMs and LubanClusters, as the API server has them now."""
+        return await census(self._transport)
+
     async def list_vms(self, cluster: ClusterRef, *, live: bool = False) -> list[dict[str, Any]]:
         """LubanVM objects of the cluster, by the field that cannot change: a label that somebody takes off hides none.
 
         It shows every write of ours: a LIST without a resourceVersion is consistent, and a watch is merged with them.
         """
-        query = {"fieldSelector": f"{CLUSTER_FIELD}={cluster.name}"}
-        answer = await self._transport.send(Call("list", VMS, cluster.namespace, query=query, may_lag=not live))
-        return list(answer["items"])
+        call = Call("list", VMS, cluster.namespace, may_lag=not live)
+        return await selected(self._transport, call, CLUSTER_FIELD, cluster.name, self._unselectable)
 
     async def list_vms_on(self, host: str) -> list[dict[str, Any]]:
         """LubanVM objects that name the host, of all clusters that this operator looks after."""
-        query = {"fieldSelector": f"{HOST_FIELD}={host}"}
-        calls = (Call("list", VMS, namespace, query=query, may_lag=True) for namespace in self._namespaces or ("",))
-        return [body for call in calls for body in (await self._transport.send(call))["items"]]
+        calls = (Call("list", VMS, namespace, may_lag=True) for namespace in self._namespaces or ("",))
+        return [
+            it for call in calls for it in await selected(self._transport, call, HOST_FIELD, host, self._unselectable)
+        ]
 
     async def create_vm(self, cluster: ClusterRef, body: Mapping[str, Any]) -> dict[str, Any]:
         """Create a LubanVM."""

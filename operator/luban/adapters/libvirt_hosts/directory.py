@@ -96,6 +96,8 @@ class Directory:
                     disks.get(uuid) or rows[uuid].standing.reason,
                 ),
                 self._memory_of(uuid, rows[uuid]),
+                mark.pool,
+                mark.plane,
             )
             for uuid, mark in ours.items()
         }

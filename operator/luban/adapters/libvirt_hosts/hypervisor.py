@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import libvirt
 import structlog
 
-from luban.adapters.libvirt_hosts import domains, provision
+from luban.adapters.libvirt_hosts import domains, leftovers, provision
 from luban.adapters.libvirt_hosts.backoff import Pace
 from luban.adapters.libvirt_hosts.capabilities import read_abilities
 from luban.adapters.libvirt_hosts.directory import Directory, Question
@@ -25,6 +25,7 @@ from luban.adapters.libvirt_hosts.session import Connector, Keepalive, Knock, Op
 from luban.adapters.libvirt_hosts.storage import MissingPools
 from luban.adapters.libvirt_hosts.uri import is_local
 from luban.core.model import Machine
+from luban.core.orphans import VMVolume
 from luban.errors import LubanError
 from luban.ports import HostRef, Inventory
 
@@ -32,6 +33,8 @@ T = TypeVar("T")
 log = structlog.get_logger(__name__)
 CHANGES = 3
 """Changes at a time on one host: one that hangs must not keep all others waiting."""
+STORAGE = "storage"
+"""Subject of looks at all volumes: that one hangs says nothing of domains."""
 POOL_REFRESH = 60.0
 """Seconds for which a pool's figures are believed: overlays grow without libvirt's noticing."""
 
@@ -47,6 +50,8 @@ class HypervisorSettings:
     abilities: float = 30.0
     """For the question what a host can do, once for each connection: a fresh daemon tries out every QEMU it has
     before it answers."""
+    storage: float = 30.0
+    """For a look at who uses which volume: behind each there may be a slow disk."""
     agent: float = 3.0
     """For a question to a guest agent, which libvirt itself ends after 1 s, or about a domain's disks."""
     idle: float = 300.0
@@ -161,6 +166,24 @@ class LibvirtHypervisor:
         if late := known.changes.late(uuid):
             self._remove_no_more(host, uuid)
             self._removals[host, uuid] = self._spawn(self._remove_after(late, host, uuid, job))
+
+    async def spare_volumes(
+        self, host: HostRef, pools: Collection[str], known: Collection[str]
+    ) -> tuple[VMVolume, ...]:
+        """See Hypervisor. Like the questions to guest agents it holds up nothing that a tick waits for."""
+        job = partial(leftovers.spare_volumes, pools=pools, known=known)
+        return await self._host(host).agents.call(job, "look for spare volumes", self._settings.storage, STORAGE)
+
+    async def disk_user(self, host: HostRef, uuid: str) -> str:
+        """See Hypervisor."""
+        job, what = partial(leftovers.disk_user, uuid=uuid), f"look who uses the disk of domain {uuid}"
+        return await self._host(host).agents.call(job, what, self._settings.storage, STORAGE)
+
+    async def remove_volume(self, host: HostRef, volume: VMVolume) -> bool:
+        """See Hypervisor."""
+        job = partial(leftovers.remove_volume, volume=volume)
+        what = f"delete volume {volume.name} of storage pool {volume.pool!r}"
+        return await self._host(host).agents.call(job, what, self._settings.storage, STORAGE)
 
     def watch(self, host: HostRef, wake: Callable[[str], None]) -> Callable[[], None]:
         """See Hypervisor. Opens the connection in the background; after a loss the next inventory reopens it."""
