@@ -9,16 +9,20 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 
 from aiohttp import web
 
 from luban.adapters.balancers_http import REPORT_PATH, report_json
+from luban.api.names import FEED_TYPE
 from luban.core.model import BalancerReport, ClusterRef, MemberReport
 from luban.render.balancer import BalancerDocument
 
 Endpoint = tuple[str, int]
 BACKLOG = 16
+LOOK_SECONDS = 0.25
+SIGN_SECONDS = 1.0
 
 
 def report_of(cluster: ClusterRef, name: str, document: BalancerDocument) -> bytes:
@@ -73,10 +77,31 @@ class Guests:
             self.probes += 1
             return web.Response()
         self.asked += 1
-        return self._report(request.transport)
-
-    def _report(self, transport: Any) -> web.Response:
-        report = self.reports.get(tuple(transport.get_extra_info("sockname")))
+        report, seconds = self._report(request), float(request.query.get("follow", "0"))
         if report is None:
             return web.Response(status=503)
-        return web.Response(body=report, content_type="application/json")
+        if not seconds:
+            return web.Response(body=report, content_type="application/json")
+        return await self._feed(request, seconds)
+
+    def _report(self, request: web.BaseRequest) -> bytes | None:
+        transport: Any = request.transport
+        return self.reports.get(tuple(transport.get_extra_info("sockname"))) if transport is not None else None
+
+    async def _feed(self, request: web.BaseRequest, seconds: float) -> web.StreamResponse:
+        """The report whenever it is another one, and a sign of life each second, as an agent gives them."""
+        answer, told = web.StreamResponse(headers={"Content-Type": FEED_TYPE}), None
+        with suppress(ConnectionError):
+            await answer.prepare(request)
+            for number in range(int(seconds / LOOK_SECONDS)):
+                report = self._report(request)
+                if report is None:
+                    break
+                if report != told:
+                    told = report
+                    await answer.write(report + b"\n")
+                elif number * LOOK_SECONDS % SIGN_SECONDS == 0:
+                    await answer.write(b"\n")
+                await asyncio.sleep(LOOK_SECONDS)
+            await answer.write_eof()
+        return answer
