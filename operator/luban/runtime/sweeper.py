@@ -53,6 +53,8 @@ class HostRecord:
 
     due: float
     """When it is looked at next, in seconds of a clock that nobody sets."""
+    uri: str = ""
+    """Where it was looked at."""
     looking: asyncio.Task[None] | None = None
     sightings: Sightings = field(default_factory=dict)
     told: frozenset[tuple[str, ...]] = frozenset()
@@ -132,6 +134,17 @@ class Sweeper:
         if said is None:
             return
         host = HostRef(name, said.uri)
+        if record.uri != said.uri:
+            record.uri, record.sightings = said.uri, {}
+        # So that a host that nobody else uses is let go again.
+        leave = self.ports.hypervisor.watch(host, lambda _uuid: None)
+        try:
+            await self._sweep(host, record, said)
+        finally:
+            leave()
+
+    async def _sweep(self, host: HostRef, record: HostRecord, said: LibvirtHost) -> None:
+        name = host.name
         found = await self._found(host, self._pools(name, said))
         now = self.ports.clock.monotonic()
         record.sightings = sighted(record.sightings, found, now)

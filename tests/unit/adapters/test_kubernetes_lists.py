@@ -44,7 +44,7 @@ class Server:
 
 async def test_all_pages_are_read() -> None:
     server = Server(*map(vm, "xyz"))
-    assert await everything(server, VMS) == server.items
+    assert [body async for body in everything(server, VMS)] == server.items
     assert [call.query for call in server.sent] == [
         {"limit": str(PAGE)},
         {"limit": str(PAGE), "continue": "1"},

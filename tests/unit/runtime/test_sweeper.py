@@ -321,6 +321,17 @@ async def test_a_domain_on_another_host_keeps_a_disk_on_shared_storage() -> None
     scene.senses.hosts.follow("somebody", [], lambda _uuid: None)
 
 
+async def test_at_another_place_all_is_seen_for_the_first_time() -> None:
+    scene = Scene()
+    scene.register(orphans="Remove")
+    scene.volume(1)
+    asyncio.get_running_loop().call_later(
+        HOUR - 1, lambda: scene.register(orphans="Remove", uri="qemu+tls://elsewhere/system")
+    )
+    await scene.run(HOUR + 2 * LOOK_SECONDS)
+    assert len(scene.volumes) == 2
+
+
 async def test_a_host_that_is_registered_no_more_is_told_of_no_more() -> None:
     scene = Scene()
     scene.register()
@@ -342,6 +353,7 @@ async def test_what_is_there_costs_a_host_few_calls_and_the_api_server_none() ->
     scene.vm(1)
     await scene.run(10 * HOUR)
     assert len(scene.host.calls) <= 2 * 10 * HOUR / LOOK_SECONDS + 2
+    assert not scene.host.watchers, "it is let go in between"
     assert not scene.api.calls["census"]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import Any, Protocol
 
 import structlog
@@ -25,15 +25,15 @@ class Sends(Protocol):
         """See Transport.send."""
 
 
-async def everything(api: Sends, resource: Resource, namespace: str = "") -> list[Body]:
+async def everything(api: Sends, resource: Resource, namespace: str = "") -> AsyncIterator[Body]:
     """All objects, as the API server has them now. `namespace` empty: in all of them. Raises LubanError."""
-    found: list[Body] = []
     going_on: dict[str, str] = {}
     while True:
         answer = await api.send(Call("list", resource, namespace, query={"limit": str(PAGE), **going_on}))
-        found += answer["items"]
+        for body in answer["items"]:
+            yield body
         if not (token := (answer.get("metadata") or {}).get("continue")):
-            return found
+            return
         going_on = {"continue": token}
 
 
@@ -51,8 +51,8 @@ async def selected(api: Sends, call: Call, field: str, value: str, told: set[str
         if field not in told:
             told.add(field)
             log.warning("the API server cannot select: apply the CRDs of this version", field=field, why=error.message)
-    bodies = await everything(api, call.resource, call.namespace)
-    return [body for body in bodies if _value(body, field) == value]
+    bodies = everything(api, call.resource, call.namespace)
+    return [body async for body in bodies if _value(body, field) == value]
 
 
 def _selecting(call: Call, field: str, value: str) -> Call:
@@ -66,8 +66,6 @@ def _value(body: Mapping[str, Any], field: str) -> object:
 
 async def census(api: Sends) -> Census:
     """All LubanVMs and LubanClusters. Raises LubanError."""
-    vms, clusters = await everything(api, VMS), await everything(api, CLUSTERS)
-    return Census(
-        frozenset(str(it["metadata"]["uid"]) for it in vms),
-        frozenset((str(it["metadata"]["namespace"]), str(it["metadata"]["name"])) for it in clusters),
-    )
+    vms = [str(it["metadata"]["uid"]) async for it in everything(api, VMS)]
+    clusters = [it["metadata"] async for it in everything(api, CLUSTERS)]
+    return Census(frozenset(vms), frozenset((str(it["namespace"]), str(it["name"])) for it in clusters))
