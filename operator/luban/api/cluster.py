@@ -244,6 +244,10 @@ _SPEC_RULES = rules(
         "hosts[].vms.max add up to less than scaling.minVMs: raise hosts[].vms.max or lower scaling.minVMs",
     ),
     (
+        "self.scaling.schedules.all(it, it.minVMs <= self.hosts.map(h, h.vms.max).sum())",
+        "hosts[].vms.max add up to less than scaling.schedules[].minVMs: raise the one or lower the other",
+    ),
+    (
         "self.hosts.map(h, h.vms.min).sum() <= self.scaling.maxVMs",
         "hosts[].vms.min add up to more than scaling.maxVMs: lower hosts[].vms.min or raise scaling.maxVMs",
     ),

@@ -80,9 +80,8 @@ def _decision(cluster: LubanCluster) -> Iterator[str]:
         known = f"{load.sessions} sessions, {load.percent} %" if load.sessions is not None else "sessions unknown"
         yield f"  {load.vm}: {known}"
     for metric in decision.metrics:
-        value = f"{metric.value} %" if metric.value is not None else "unknown"
-        of = f", unknown of {metric.unknown} VM{'s' if metric.unknown > 1 else ''}" if metric.unknown else ""
-        yield f"  {metric.name}: {value}{of}"
+        known = "unknown" if metric.value is None else f"{metric.value} %"
+        yield f"  {metric.name}: {known}" + f", not known of {metric.unknown}" * (0 < metric.unknown)
     if decision.eligible_at is not None:
         yield f"  to be carried out at {decision.eligible_at} at the earliest"
 
