@@ -81,7 +81,7 @@ def _decision(cluster: LubanCluster) -> Iterator[str]:
         yield f"  {load.vm}: {known}"
     for metric in decision.metrics:
         known = "unknown" if metric.value is None else f"{metric.value} %"
-        yield f"  {metric.name}: {known}" + f", not known of {metric.unknown}" * (0 < metric.unknown)
+        yield f"  {metric.name}: {known}" + f", not known of {metric.unknown}" * (metric.unknown > 0)
     if decision.eligible_at is not None:
         yield f"  to be carried out at {decision.eligible_at} at the earliest"
 
