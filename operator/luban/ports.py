@@ -49,11 +49,45 @@ class Inventory:
     """Bytes that running domains without our mark may grow to."""
 
 
+@dataclass(frozen=True)
+class GuestMemory:
+    """Memory as a guest tells it, in bytes."""
+
+    used: int
+    """What it could not give to another program."""
+    maximum: int
+    """What it may have at most."""
+    told: int
+    """A number that changes whenever the guest tells it anew: a guest that hangs does not."""
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Counters of a running domain at one moment. None: not known."""
+
+    at: float
+    """When they were read, in seconds of a clock that nobody sets."""
+    run: int
+    """Another number after each start: counters begin anew."""
+    cpu_seconds: float | None = None
+    """Time that its vCPUs, and QEMU for it, have computed."""
+    vcpus: int | None = None
+    network_bytes: int | None = None
+    """Received and sent, over all its interfaces."""
+    memory: GuestMemory | None = None
+
+
 class Hypervisor(Protocol):
     """KVM hosts through libvirt. Each host is independent: a hung one delays only calls to itself."""
 
     async def inventory(self, host: HostRef) -> Inventory:
         """What there is on the host: one bulk call. Raises HostUnreachable."""
+
+    async def usage(self, host: HostRef) -> Mapping[str, Usage]:
+        """What running domains use, by uuid: one bulk call. Raises HostUnreachable.
+
+        Apart from all other calls: a QEMU that hangs may hold it up until its deadline, once, and is left out after.
+        """
 
     async def ensure_running(self, host: HostRef, machine: Machine) -> None:
         """Make overlay, seed and domain as far as they are missing, and start it. Idempotent.

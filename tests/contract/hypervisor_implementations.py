@@ -51,7 +51,17 @@ class FakeImplementation:
     """The fake."""
 
     has = frozenset(
-        {"seed", "libvirt-network", "observed-address", "power-button", "start-failure", "crash", "outage", "forward"}
+        {
+            "seed",
+            "libvirt-network",
+            "observed-address",
+            "power-button",
+            "start-failure",
+            "crash",
+            "outage",
+            "forward",
+            "usage",
+        }
     )
 
     def __init__(self) -> None:
@@ -313,11 +323,15 @@ class QemuImplementation(LibvirtImplementation):
 
     kind = "qemu"
     seeds = True
-    has = frozenset({"seed", "start-failure", "crash", "outage", "daemon", "storage", "forward"})
+    has = frozenset({"seed", "start-failure", "crash", "outage", "daemon", "storage", "forward", "usage"})
 
     def __init__(self, daemon: KvmHost) -> None:
         super().__init__(daemon.uri, POOL, {"type": "User", "source": ""})
         self.daemon = daemon
+
+    def impatient_of_usage(self) -> Hypervisor:
+        """The same hosts, for somebody who does not wait long for what domains use."""
+        return self._open(HypervisorSettings(read=PATIENCE, usage=SHORT, pace=AT_ONCE, user_networking=True))
 
     def restart(self) -> None:
         """Start the daemon again after its death."""

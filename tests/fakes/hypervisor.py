@@ -11,12 +11,13 @@ import re
 from collections import deque
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 from luban.api.names import VM_VOLUME
 from luban.core.model import ClusterRef, DomainRecord, DomainState, Machine
 from luban.core.orphans import VMVolume
 from luban.errors import ForeignDomain, HostUnreachable, LubanError, PermanentError
-from luban.ports import HostRef, Inventory, MarkedDomain
+from luban.ports import HostRef, Inventory, MarkedDomain, Usage
 
 RUNNING: frozenset[DomainState] = frozenset({"Running", "Paused", "ShuttingDown"})
 NEVER = float("inf")
@@ -41,6 +42,9 @@ class FakeDomain:
     state: DomainState = "Running"
     reason: str = "Booted"
     starts: int = 0
+    vcpus: int = 1
+    usage: dict[str, Any] = field(default_factory=dict)
+    """Fields of its Usage, as tests set them."""
     booted_at: float = NEVER
     off_at: float = NEVER
 
@@ -159,6 +163,17 @@ class FakeHypervisor:
 
     def _record(self, domain: FakeDomain) -> DomainRecord:
         return DomainRecord(domain.uuid, domain.name, domain.state, self._address(domain), domain.reason)
+
+    async def usage(self, host: HostRef) -> dict[str, Usage]:
+        """See Hypervisor."""
+        known = self._called(host, "usage", "")
+        for domain in known.domains.values():
+            self._settle(known, domain)
+        running = (it for it in known.domains.values() if it.state in RUNNING)
+        counted = {"cpu_seconds": 0.0}
+        return {
+            it.uuid: Usage(at=self.now(), run=it.starts, **(counted | {"vcpus": it.vcpus} | it.usage)) for it in running
+        }
 
     async def ensure_running(self, host: HostRef, machine: Machine) -> None:
         """See Hypervisor."""
@@ -295,6 +310,7 @@ class FakeHypervisor:
         if domain is None:
             domain = FakeDomain(machine.uuid, machine.domain_name, machine.cluster, pool)
             domain.memory, domain.plane = machine.template.domain.memory.max.bytes, machine.plane
+            domain.vcpus = machine.template.domain.cpu.cores
             known.domains[machine.uuid] = domain
         domain.planned_address = machine.forward_address if machine.template.network.type == "User" else ""
         domain.state, domain.reason = "Running", "Booted"

@@ -18,6 +18,7 @@ from typing import Any
 from luban.api.cluster import Host, LubanClusterSpec
 from luban.api.host import BondVerdict
 from luban.api.vm import Phase
+from luban.core.figures import Figures
 from luban.core.left_out import Refusal
 from luban.core.memory import ClusterMemory
 from luban.core.model import (
@@ -59,6 +60,8 @@ from luban.runtime.retries import Retries
 
 EPOCH = 1_700_000_000.0
 """Where virtual time starts: seconds since the epoch."""
+LOOK_SECONDS = 15.0
+"""Between two looks at what VMs use."""
 CLUSTER = "luban"
 BALANCER = "luban-balancer-0"
 
@@ -133,6 +136,13 @@ def published_with(members: Mapping[str, MemberState], *, version: str = "v1") -
     """A ConfigMap with these members."""
     listed = tuple(Member(name, address_of(name), 8080, state) for name, state in sorted(members.items()))
     return {BALANCER: Published("", version, listed)}
+
+
+def figures_at(sessions: int, since: float) -> Figures:
+    """What is measured of a VM with so many active sessions."""
+    return Figures(
+        cpu=float(sessions), memory=20.0 + sessions / 2, network=1e6 * sessions, requests=2.0 * sessions, since=since
+    )
 
 
 @dataclass
@@ -309,7 +319,24 @@ class World:
             if vm.phase in PROBED and state.runs(vm) and state.address(vm)
         }
         sessions = {} if self.metrics_lost else balancer_sessions(state)
-        return replace(observation, probes=probes, sessions=sessions)
+        figures = {} if self.metrics_lost else self._figures(state)
+        return replace(observation, probes=probes, sessions=sessions, figures=figures)
+
+    def _figures(self, state: State) -> dict[str, Figures]:
+        """What is measured of VMs that run: by hosts that answer, and by balancers of those that they send requests."""
+        shares = self.shares()
+        found = {vm.name: figures_at(shares.get(vm.name, 0), self.now - LOOK_SECONDS) for vm in state.serving}
+        known = balancer_sessions(state)
+        return {
+            vm.name: replace(
+                found[vm.name] if self._is_measured(vm.host) else Figures(since=found[vm.name].since),
+                requests=found[vm.name].requests if vm.name in known else None,
+            )
+            for vm in state.serving
+        }
+
+    def _is_measured(self, host: str) -> bool:
+        return self.machines[host].reachable
 
     def _bonds(self) -> dict[str, BondObservation]:
         verdicts = {host.name: self.machines[host.name].bond for host in self.spec.hosts}

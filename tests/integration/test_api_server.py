@@ -146,6 +146,7 @@ def test_a_uri_can_come_and_go_and_never_be_another(luban_api: ControlPlane, nam
 
 OVERLAY = "luban-13b9436a-cc98-4689-8d88-d1a7c651bfa3.qcow2"
 SEED = "luban-13b9436a-cc98-4689-8d88-d1a7c651bfa3-seed.iso"
+PEAK = {"name": "peak", "cron": "30 8 * * MON-FRI", "duration": "2h", "minVMs": 3}
 REFUSED: list[tuple[str, Any, str]] = [
     ("spec.scaling.interval", "0s", "interval must be a duration from 1s to 24h, such as 10s, 1m30s or 0.5h"),
     ("spec.scaling.interval", "25h", "interval must be a duration from 1s to 24h"),
@@ -204,7 +205,26 @@ REFUSED: list[tuple[str, Any, str]] = [
     ("spec.scaling.minVMs", 7, "raise hosts[].vms.max or lower scaling.minVMs"),
     ("spec.scaling", {"minVMs": 1, "maxVMs": 1}, "lower hosts[].vms.min or raise scaling.maxVMs"),
     ("spec.scaling.interval", "15", "interval must be a duration from 1s to 24h"),
-    ("spec.scaling.policy", "Guess", 'supported values: "Sessions", "Manual"'),
+    ("spec.scaling.policy", "Guess", 'supported values: "Sessions", "Rules", "Target", "Manual"'),
+    ("spec.scaling.policy", "Rules", "policy Rules needs scaling.rules: give at least one"),
+    ("spec.scaling.rules", [{"metric": "CPU", "max": 20, "min": 20}], "rules[].min must be below scaling.rules[].max"),
+    ("spec.scaling.rules", [{"metric": "Average", "max": 70}], "weights go with metric Average, and with no other"),
+    ("spec.scaling.rules", [{"metric": "CPU", "max": 70, "weights": {"cpu": 1}}], "weights go with metric Average"),
+    ("spec.scaling.target", {"metric": "Average", "weights": {}}, "weights must not all be 0"),
+    ("spec.scaling.rules", [{"metric": "Network", "max": 70}], "metric Network needs scaling.perVM.network"),
+    ("spec.scaling.target", {"metric": "Requests"}, "metric Requests needs scaling.perVM.requests"),
+    (
+        "spec.scaling.target",
+        {"metric": "Average", "weights": {"requests": 1}},
+        "metric Requests needs scaling.perVM.requests",
+    ),
+    ("spec.scaling.schedules", [{**PEAK, "minVMs": 9}], "schedules[].minVMs must not be above scaling.maxVMs"),
+    ("spec.scaling", {"schedules": [{**PEAK, "minVMs": 7}], "maxVMs": 9}, "add up to less than scaling.schedules[]"),
+    ("spec.scaling.schedules", [{**PEAK, "cron": "@daily"}], "cron must be a cron expression of five fields"),
+    ("spec.scaling.schedules", [{**PEAK, "cron": "61 8 * * *"}], "cron must be a cron expression of five fields"),
+    ("spec.scaling.schedules", [{**PEAK, "timeZone": "+08:00"}], "timeZone must be a time zone of the IANA database"),
+    ("spec.scaling.schedules", [{**PEAK, "duration": "5s"}], "duration must be a duration from 1m to 8784h"),
+    ("spec.scaling.schedules", [PEAK, PEAK], "Duplicate value"),
     ("spec.scaling.sessions", {"lowerPercent": 60}, "lowerPercent must be below scaling.sessions.upperPercent"),
     ("spec.hosts.0.vms", {"min": 4}, "hosts[].vms.min must not be above hosts[].vms.max"),
     ("spec.hosts.1.name", "host-b", 'Duplicate value: {"name":"host-b"}'),

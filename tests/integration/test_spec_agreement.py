@@ -30,6 +30,7 @@ from luban.api.units import Duration, Quantity
 from luban.core.host_room import limits_of, room_of
 from luban.core.left_out import HostRoom
 from luban.core.model import ClusterRef, CreateVM, Machine, Member
+from luban.core.schedules import in_force
 from luban.core.usable_hosts import Applicant, outside, usable_hosts
 from luban.render.balancer import parse_balancer_json, settings_of
 from luban.render.domain_xml import HostFacts, domain_xml
@@ -66,6 +67,11 @@ spec:
       network: {{type: User}}
       cloudInit: {{userDataSecretRef: {{name: luban-userdata}}}}
   replicas: 2
+  scaling:
+    rules: [{{metric: Average, weights: {{cpu: 1}}, max: 70}}]
+    target: {{metric: Average, weights: {{cpu: 1}}}}
+    perVM: {{network: 125M, requests: 100}}
+    schedules: [{{name: morning, cron: 30 8 * * MON-FRI, duration: 2h, minVMs: 3}}]
 """
 """All fields without a default; the API server fills in the others."""
 HOST = f"""
@@ -195,7 +201,9 @@ def host(server: Server) -> Body:
 def located(cluster: LubanCluster) -> LubanCluster:
     """The cluster with the URI of each host, those that it leaves out registered."""
     known = {
-        host.name: LibvirtHost(uri=f"qemu+tls://{host.name}/system") for host in cluster.spec.hosts if not host.uri
+        host.name: LibvirtHost(uri=f"qemu+tls://{host.name}.example/system")
+        for host in cluster.spec.hosts
+        if not host.uri
     }
     hosts = usable_hosts(cluster.spec, known, Applicant("default"))
     assert {it.reason for it in hosts.refusals.values()} <= {"HostListedTwice"}
@@ -212,6 +220,7 @@ def use(server: Server, stored: Body) -> None:
         ]
     )
     check_units(cluster.spec)
+    in_force(cluster.spec, 1_800_000_000.0)
     host = cluster.spec.hosts[0]
     address = host.forward_range.removesuffix("0/24") + "2" if host.forward_range else ""
     body = vm_body(cluster, CreateVM("luban-a", host.name, host.uri, address, "BelowDesired"))

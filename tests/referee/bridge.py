@@ -7,6 +7,7 @@ from typing import Any, cast, get_args
 
 from luban.api.cluster import BondPolicy, Host, LubanClusterSpec
 from luban.api.host import BondVerdict
+from luban.api.measures import Measure
 from luban.api.template import IN_PLACE_FIELDS as TIMINGS
 from luban.core.model import (
     Action,
@@ -30,7 +31,19 @@ from luban.core.model import (
 )
 from luban.core.plan import plan
 from luban.core.times import Now
-from tests.fakes.simulator import BALANCER, CLUSTER, EPOCH, Domain, Machine, Operator, Proxy, World, in_words, make_spec
+from tests.fakes.simulator import (
+    BALANCER,
+    CLUSTER,
+    EPOCH,
+    Domain,
+    Machine,
+    Operator,
+    Proxy,
+    World,
+    figures_at,
+    in_words,
+    make_spec,
+)
 
 __all__ = [
     "BALANCER",
@@ -51,6 +64,7 @@ __all__ = [
     "HostObservation",
     "LubanClusterSpec",
     "Machine",
+    "Measure",
     "Member",
     "Observation",
     "Plan",
@@ -65,6 +79,7 @@ __all__ = [
     "VMRecord",
     "WatchedOperator",
     "World",
+    "figures_at",
     "in_words",
     "make_spec",
 ]

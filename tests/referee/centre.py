@@ -72,6 +72,8 @@ class DataCentre(World):
     """The operator's wall clock is ahead of the world's time by so many seconds."""
     uneven: tuple[int, ...] = (1,)
     """Sessions spread over the members in these proportions, by order of age."""
+    scheduled: tuple[float, float, int] = (0.0, 0.0, 0)
+    """The schedule that a user set last: it lasts from one time of day to another, and asks for so many VMs."""
     asked: set[str] = field(default_factory=set)
     """VMs that the user deleted or tore out."""
     leases: int = 0
@@ -170,6 +172,9 @@ class DataCentre(World):
         """What the runtime's observer would see now: existing VMs have the spec's own timings."""
         seen = super().observe(failures)
         return replace(seen, vms=tuple(self._timed(vm) for vm in seen.vms))
+
+    def _is_measured(self, host: str) -> bool:
+        return self.answering_host(host)
 
     def _timed(self, vm: VMRecord) -> VMRecord:
         wanted = self.spec.template.spec

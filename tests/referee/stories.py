@@ -217,6 +217,30 @@ PLOTS: tuple[Plot, ...] = (
         ),
         weight=4,
     ),
+    # A policy that counts, or a time of day, meets trouble.
+    Plot(
+        (
+            some("user-sets-rules", "user-sets-target", pauses=SOON),
+            some("user-sets-victim", "user-sets-shrinking", "user-sets-growing"),
+            GROWN,
+            some(*HOST_TROUBLE, *VM_TROUBLE, *BALANCER_TROUBLE, *SENSE_TROUBLE, *OPERATOR_TROUBLE, pauses=LATER),
+            some("load-is", "load-per-vm-is", pauses=LONG),
+            perhaps(some(*RECOVERY)),
+            some("load-is", *REPLACING, *SHRINKING, "user-sets-policy", pauses=LONG),
+            wait(LONG),
+        ),
+        weight=5,
+        spec=elastic_spec,
+    ),
+    Plot(
+        (
+            some("user-sets-schedule", pauses=LATER),
+            some("user-sets-rules", "user-sets-replicas", "load-is"),
+            some(*HOST_TROUBLE, *OPERATOR_TROUBLE, *SHRINKING, "user-sets-schedule", pauses=LATER),
+            wait((300.0, 600.0)),
+        ),
+        weight=2,
+    ),
     # Users change their minds.
     Plot(
         (

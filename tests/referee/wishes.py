@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from datetime import UTC, datetime
 from typing import Any
 
 from tests.referee.bridge import BOND_POLICIES, Host, LubanClusterSpec
@@ -18,6 +19,7 @@ def legal(spec: LubanClusterSpec) -> bool:
         bool(spec.hosts)
         and all(it.min <= it.max for it in limits)
         and scaling.min_vms <= scaling.max_vms
+        and all(it.min_vms <= scaling.max_vms for it in scaling.schedules)
         and sum(it.max for it in limits) >= scaling.min_vms
         and sum(it.min for it in limits) <= scaling.max_vms
         and scaling.sessions.lower_percent < scaling.sessions.upper_percent
@@ -62,9 +64,45 @@ def _(stage: Stage, low: int, high: int) -> None:
     _scaling(stage, minVMs=low, maxVMs=high)
 
 
-@kind("user-sets-policy", one_of("Sessions", "Manual"))
+@kind("user-sets-policy", one_of("Sessions", "Sessions", "Rules", "Target", "Manual"))
 def _(stage: Stage, policy: str) -> None:
     _scaling(stage, policy=policy)
+
+
+@kind(
+    "user-sets-rules",
+    one_of("CPU", "Memory", "Sessions"),
+    one_of(60, 70, 90),
+    one_of(0, 20, 40),
+    one_of(50, 80),
+    either,
+)
+def _(stage: Stage, first: str, upper: int, lower: int, memory: int, safe: bool) -> None:
+    """Two bands, the second of the memory, of which each VM needs something that is no load."""
+    bands = [{"metric": first, "max": upper, "min": lower}, {"metric": "Memory", "max": memory, "min": 10}]
+    _scaling(stage, policy="Rules", rules=bands, safeShrink=safe)
+
+
+@kind("user-sets-victim", one_of("MostLoaded", "LeastSessions"))
+def _(stage: Stage, victim: str) -> None:
+    _scaling(stage, victim=victim)
+
+
+@kind("user-sets-schedule", one_of(1, 2, 4), one_of(1, 3, 8), one_of(1, 2, 3, 4))
+def _(stage: Stage, minutes: int, lasts: int, count: int) -> None:
+    """Once, some minutes from now by the operator's clock."""
+    begin = (stage.centre.wall // 60 + minutes) * 60
+    at = datetime.fromtimestamp(begin, UTC)
+    cron = f"{at.minute} {at.hour} {at.day} {at.month} *"
+    schedule = {"name": "peak", "cron": cron, "duration": f"{lasts}m", "minVMs": count}
+    _scaling(stage, schedules=[schedule])
+    if stage.centre.spec.scaling.schedules and stage.centre.spec.scaling.schedules[0].cron == cron:
+        stage.centre.scheduled = (begin, begin + 60.0 * lasts, count)
+
+
+@kind("user-sets-target", one_of("CPU", "Sessions", "Memory"), one_of(30, 50, 80))
+def _(stage: Stage, metric: str, percent: int) -> None:
+    _scaling(stage, policy="Target", target={"metric": metric, "percent": percent})
 
 
 @kind("user-sets-replicas", one_of(0, 1, 2, 3, 4, 5))
@@ -246,6 +284,7 @@ def _some_spec(dice: random.Random) -> dict[str, Any]:
     hosts = [host_entry(name, dice.choice((0, 0, 1, 1)), dice.choice((1, 2, 2, 3, 3))) for name in names]
     low = dice.choice((1, 1, 2, 2, 3))
     scaling: dict[str, Any] = {"minVMs": low, "maxVMs": max(low, dice.choice((2, 2, 3, 4, 6))), "interval": "15s"}
+    scaling["rules"] = [{"metric": "CPU", "max": 70, "min": 20}]
     spec: dict[str, Any] = {"hosts": hosts, "scaling": scaling, "template": {"spec": {"image": {"volume": "w.qcow2"}}}}
     if dice.random() < 0.3:
         scaling["policy"], spec["replicas"] = "Manual", dice.choice((1, 2, 3, 4))

@@ -22,7 +22,9 @@ from luban.api.common import (
     rules,
 )
 from luban.api.libvirt_uri import LibvirtURIOrNone
+from luban.api.measures import PerVM, Rule, Target
 from luban.api.reading import read_leniently
+from luban.api.schedule import Schedule
 from luban.api.template import VMTemplate
 from luban.api.units import Duration
 
@@ -155,7 +157,8 @@ class ScaleDownBehavior(ScaleBehavior):
     """How fast to shrink. A class of its own: its other default must hold too where only `step` is given."""
 
     stabilization_window: Window = Duration("5m")
-    """The wish must have held for this long. To never shrink, set scaling.pauseScaleIn."""
+    """The wish must have held for this long; policies Rules and Target: the highest number that was right within it
+    holds. To never shrink, set scaling.pauseScaleIn."""
 
 
 class Behavior(Model):
@@ -167,7 +170,19 @@ class Behavior(Model):
     """Shrinking."""
 
 
-PolicyName = Literal["Sessions", "Manual"]
+PolicyName = Literal["Sessions", "Rules", "Target", "Manual"]
+Victim = Literal["MostLoaded", "LeastSessions"]
+
+
+def _needs_capacity(metric: Literal["Network", "Requests"]) -> tuple[str, str]:
+    """CEL rule: 100 percent of a metric is given where the metric is used."""
+    field = metric.lower()
+    uses = f"(it.metric == '{metric}' || (has(it.weights) && it.weights.{field} > 0))"
+    used = f"self.rules.exists(it, {uses}) || [self.target].exists(it, {uses})"
+    return (
+        f"has(self.perVM.{field}) || !({used})",
+        f"metric {metric} needs scaling.perVM.{field}: what one VM can do, which is 100 percent",
+    )
 
 
 class Scaling(Model):
@@ -178,6 +193,16 @@ class Scaling(Model):
             "self.minVMs <= self.maxVMs",
             "scaling.minVMs must not be above scaling.maxVMs: lower minVMs or raise maxVMs",
         ),
+        (
+            "self.policy != 'Rules' || self.rules.size() > 0",
+            "policy Rules needs scaling.rules: give at least one, such as {metric: CPU, max: 70, min: 20}",
+        ),
+        (
+            "self.schedules.all(it, it.minVMs <= self.maxVMs)",
+            "scaling.schedules[].minVMs must not be above scaling.maxVMs: lower the one or raise the other",
+        ),
+        _needs_capacity("Network"),
+        _needs_capacity("Requests"),
     )
 
     min_vms: int = Field(default=2, ge=1, le=MOST_VMS, alias="minVMs")
@@ -187,9 +212,24 @@ class Scaling(Model):
     interval: Annotated[Duration, Duration.between("1s", "24h")] = Duration("15s")
     """Time between two looks at the load (the paper polls every 5m)."""
     policy: PolicyName = "Sessions"
-    """Sessions: by session thresholds. Manual: spec.replicas, so `kubectl scale` decides."""
+    """Sessions: by session thresholds. Rules: by the first of several bands that is left. Target: as many as keep a metric
+    at a value. Manual: spec.replicas, so `kubectl scale` decides."""
     sessions: Sessions = Sessions()
     """Thresholds of the Sessions policy."""
+    rules: tuple[Rule, ...] = Field(default=(), max_length=16)
+    """Policy Rules: the first whose metric is outside its band decides: above max a VM is added, below min one is removed."""
+    safe_shrink: bool = True
+    """Policy Rules. True: a VM is removed only if no metric is above its max, and none would be with the same load on
+    fewer VMs; a rule that may not remove one lets those after it decide. False: as in the ELBaaS paper."""
+    victim: Victim = "MostLoaded"
+    """Policy Rules: who leaves. MostLoaded: the VM that is furthest towards the max of a rule, as in the ELBaaS paper, for
+    the others serve better. LeastSessions: as with the other policies."""
+    target: Target = Target()
+    """What the Target policy aims at."""
+    per_vm: PerVM = Field(default=PerVM(), alias="perVM")
+    """What one VM can do, for the metrics that need it."""
+    schedules: tuple[Schedule, ...] = Field(default=(), max_length=16, json_schema_extra=map_list("name"))
+    """Times at which more VMs run than minVMs, whatever the policy is, such as an hour before tickets are sold."""
     behavior: Behavior = Behavior()
     """Windows, steps and cooldowns."""
     pause_scale_in: bool = False
@@ -202,6 +242,10 @@ _SPEC_RULES = rules(
     (
         "self.hosts.map(h, h.vms.max).sum() >= self.scaling.minVMs",
         "hosts[].vms.max add up to less than scaling.minVMs: raise hosts[].vms.max or lower scaling.minVMs",
+    ),
+    (
+        "self.scaling.schedules.all(it, it.minVMs <= self.hosts.map(h, h.vms.max).sum())",
+        "hosts[].vms.max add up to less than scaling.schedules[].minVMs: raise the one or lower the other",
     ),
     (
         "self.hosts.map(h, h.vms.min).sum() <= self.scaling.maxVMs",

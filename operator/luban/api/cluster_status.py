@@ -89,6 +89,17 @@ class DecisionInput(StatusModel):
     """Sessions in percent of maxPerVM; unset: unknown."""
 
 
+class MetricInput(StatusModel):
+    """One metric of the cluster as the decision saw it."""
+
+    name: str
+    """The metric, as scaling.rules or scaling.target name it."""
+    value: float | None = None
+    """Percent: the mean over the VMs that carry the load and are known; unset: unknown."""
+    unknown: int = 0
+    """VMs of which it is not known."""
+
+
 class Decision(StatusModel):
     """The last decision with its reasons."""
 
@@ -102,6 +113,8 @@ class Decision(StatusModel):
     """The reason in words, with the figures."""
     inputs: tuple[DecisionInput, ...] = ()
     """Loads that it used."""
+    metrics: tuple[MetricInput, ...] = ()
+    """Metrics that it used: policies Rules and Target."""
     eligible_at: Time | None = None
     """Earliest time at which the wish can be carried out; unset: not waiting for a time."""
 

@@ -70,6 +70,7 @@ CONDITIONS: Mapping[ConditionName, ConditionType] = {
             "False": {
                 "SpecRefused": "This version refuses it, field by field in the message. The last good one stays in force, "
                 "unless the operator was started since: then nothing is in force, and Reconciled is False.",
+                "ScheduleRefused": "A schedule never begins: its time zone is not known, or its expression names no time. All else of the spec is in force.",
             },
         },
     ),
@@ -135,13 +136,14 @@ CONDITIONS: Mapping[ConditionName, ConditionType] = {
         further={"False": "the last write of a ConfigMap that will not succeed by itself"},
     ),
     "LoadKnown": ConditionType(
-        meaning="The sessions of every serving VM are known; nothing is removed while they are not.",
+        meaning="The load of every serving VM is known: its sessions, or with policies Rules and Target the metrics that they look at. Nothing is removed while it is not.",
         good="True",
         warning="False",
         reasons={
             "True": {"AllKnown": "They are."},
             "False": {
-                "SessionsUnknown": "A balancer or a VM's metric does not tell them.",
+                "SessionsUnknown": "A balancer or a VM's metric does not tell the sessions.",
+                "MetricUnknown": "A metric of the policy is not known of a VM that has been ready for a while: its host or a balancer is silent, or libvirt or the guest does not tell it (docs/algorithms.md).",
                 "NothingAnswers": "No VM answers, so nobody knows the load.",
             },
         },

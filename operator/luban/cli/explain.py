@@ -73,11 +73,15 @@ def _decision(cluster: LubanCluster) -> Iterator[str]:
     if decision is None:
         yield "none yet"
         return
-    looked = f" (the load is looked at every {cluster.spec.scaling.interval})" if decision.inputs else ""
+    judged = decision.inputs or decision.metrics
+    looked = f" (the load is looked at every {cluster.spec.scaling.interval})" if judged else ""
     yield f"{decision.verdict} ({decision.reason}) since {decision.at}: {decision.message}{looked}"
     for load in decision.inputs:
         known = f"{load.sessions} sessions, {load.percent} %" if load.sessions is not None else "sessions unknown"
         yield f"  {load.vm}: {known}"
+    for metric in decision.metrics:
+        known = "unknown" if metric.value is None else f"{metric.value} %"
+        yield f"  {metric.name}: {known}" + f", not known of {metric.unknown}" * (metric.unknown > 0)
     if decision.eligible_at is not None:
         yield f"  to be carried out at {decision.eligible_at} at the earliest"
 

@@ -11,6 +11,7 @@ from dataclasses import replace
 from luban.api.cluster import LubanClusterSpec
 from luban.api.vm import Phase
 from luban.core.drain import closed
+from luban.core.figures import Figures, since_ready
 from luban.core.memory import ClusterMemory, Entered
 from luban.core.model import BalancerReport, Observation, VMRecord
 from luban.core.state import State
@@ -33,6 +34,7 @@ def on_our_clock(memory: ClusterMemory, observation: Observation, now: float) ->
             observation,
             vms=tuple([vm if _is_settled(vm) else dated(vm, entered) for vm in observation.vms]),
             balancers=tuple(_doubted(it) if it.name in mute else it for it in observation.balancers),
+            figures=_figures(observation, entered),
         )
     )
     noted = replace(
@@ -48,6 +50,13 @@ def on_our_clock(memory: ClusterMemory, observation: Observation, now: float) ->
         silent={host.name: memory.silent.get(host.name, now) for host in observation.hosts if not host.reachable},
     )
     return noted, state
+
+
+def _figures(observation: Observation, entered: Mapping[str, Entered]) -> dict[str, Figures]:
+    if not observation.figures:
+        return {}
+    ready = {vm.name: entered[vm.name].since for vm in observation.vms if vm.phase == "Ready"}
+    return since_ready(observation.figures, ready)
 
 
 def _is_settled(vm: VMRecord) -> bool:

@@ -54,6 +54,8 @@ class Situation:
     """By cause: what fails again and again."""
     paused: bool
     """Whether the user wants nothing to be done (spec.paused)."""
+    unmeasured: str | None
+    """Metrics of the policy that are unknown, and of whom, in words; empty: none; None: it looks at sessions alone."""
 
 
 def conditions_of(it: Situation) -> tuple[ConditionState, ...]:
@@ -62,7 +64,7 @@ def conditions_of(it: Situation) -> tuple[ConditionState, ...]:
         _hosts_reachable(it.state),
         _vms_healthy(it),
         _balancers_ready(it.state),
-        _load_known(it.state),
+        _load_known(it.state, it.unmeasured),
         bonds_healthy(it.policy, it.hosts, it.state.observation.bonds),
     )
     return (_ready(it, parts), *parts, _at_maximum(it.decision, it.placement))
@@ -207,11 +209,13 @@ def _balancers_ready(state: State) -> ConditionState:
     return ConditionState("BalancersReady", False, reason, message)
 
 
-def _load_known(state: State) -> ConditionState:
+def _load_known(state: State, unmeasured: str | None) -> ConditionState:
     unknown = [vm.name for vm in state.serving if vm.name not in state.observation.sessions]
     if state.serving and not state.answering:
         return ConditionState("LoadKnown", False, "NothingAnswers", "no VM answers, so nobody knows the load")
-    if not unknown:
+    if unmeasured:
+        return ConditionState("LoadKnown", False, "MetricUnknown", unmeasured[:LONGEST_MESSAGE])
+    if not unknown or unmeasured is not None:
         return ConditionState("LoadKnown", True, "AllKnown")
     return ConditionState("LoadKnown", False, "SessionsUnknown", f"sessions of {', '.join(unknown)} are unknown")
 

@@ -54,6 +54,7 @@ def plan_deletion(spec: LubanClusterSpec, state: State, memory: ClusterMemory, n
         strays=(),
         setbacks={},
         paused=False,
+        unmeasured=None,
     )
     return Plan(
         actions=actions,

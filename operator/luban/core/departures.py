@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
 
 from luban.core.model import DeleteVM, VMRecord
 from luban.core.placement import LeavingOrder, leaving_order
+from luban.core.policies import policy_of
+from luban.core.scaling import policy_input
 from luban.core.snapshot import Snapshot
 from luban.core.staying import Staying
 from luban.core.victims import Victims
@@ -107,13 +109,24 @@ class _Departures:
         return self._victims(staying.vms.values(), may_go)
 
     def _victims(self, vms: Iterable[VMRecord], may_go: Callable[[VMRecord], bool]) -> Victims:
-        found = Victims(self._ledger.occupancy, may_go)
+        found = Victims(self._ledger.occupancy, may_go, fullest_host=self._burdens is None)
         found.add(self._in_order(vm for vm in vms if may_go(vm)))
         return found
 
     def _in_order(self, vms: Iterable[VMRecord]) -> Iterator[tuple[LeavingOrder, VMRecord]]:
-        sessions, bonds = self._snapshot.state.observation.sessions, self._snapshot.bonds
+        bonds = self._snapshot.bonds
+        if self._burdens is not None:
+            return ((leaving_order(vm, self._burdens, bonds), vm) for vm in vms)
+        sessions = self._snapshot.state.observation.sessions
         return ((leaving_order(vm, sessions, bonds), vm) for vm in vms)
+
+    @cached_property
+    def _burdens(self) -> Mapping[str, float] | None:
+        """By VM: the more loaded, the lower; None: the sessions say who leaves."""
+        snapshot = self._snapshot
+        given = policy_input(snapshot.spec, snapshot.state, self._desired, lambda: snapshot.limits(self._desired))
+        loads = policy_of(snapshot.spec.scaling.policy).burdens(given)
+        return None if loads is None else {name: -load for name, load in loads.items()}
 
     # At the wanted number, with outdated ones among them.
 

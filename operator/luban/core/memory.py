@@ -17,6 +17,15 @@ class Entered:
 
 
 @dataclass(frozen=True)
+class Wish:
+    """How many VMs a policy found right."""
+
+    until: float
+    """When it was known to be right for the last time."""
+    count: int
+
+
+@dataclass(frozen=True)
 class Setback:
     """VMs of a cluster fail for one cause again and again."""
 
@@ -44,6 +53,8 @@ class ClusterMemory:
     """Since when the policy wishes to grow without a break."""
     down_since: float | None = None
     """Since when the policy wishes to shrink without a break."""
+    wishes: tuple[Wish, ...] = ()
+    """Numbers that a policy which counts found right, the oldest first; only those that no later one is above."""
     shrinking: frozenset[str] = frozenset()
     """VMs that the last scale-down asked to leave. Those that are still there were not asked in the end."""
     misses: dict[str, int] = field(default_factory=dict)

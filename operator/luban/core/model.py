@@ -14,6 +14,7 @@ from luban.api.conditions import ConditionName
 from luban.api.host import BondVerdict
 from luban.api.template import VMTemplateSpec
 from luban.api.vm import Phase
+from luban.core.figures import Figures
 from luban.core.left_out import HostRoom, Refusal, UnreadableVM
 from luban.core.memory import ClusterMemory
 
@@ -215,6 +216,8 @@ class Observation:
     """VMs whose answer in `probes` was there in an earlier tick already: a probe is missed once, not in each tick."""
     sessions: dict[str, int] = field(default_factory=dict)
     """By VM name: active sessions. Missing: unknown."""
+    figures: dict[str, Figures] = field(default_factory=dict)
+    """By VM name: what else is measured. Missing: unknown."""
     provision_failures: dict[str, Failure] = field(default_factory=dict)
     """By VM name: why the last attempt to make its domain failed."""
     action_failures: dict[str, Failure] = field(default_factory=dict)

@@ -224,7 +224,7 @@ class LeavingOrder(NamedTuple):
     """When a VM leaves, among those of hosts that are as full: the lower, the sooner."""
 
     sessions: float
-    """Unknown ones may be many: last choice."""
+    """Or, the other way round, the load. Unknown ones may be many: last choice."""
     bond: int
     """The worse, the lower."""
     age: float
@@ -232,7 +232,7 @@ class LeavingOrder(NamedTuple):
     name: str
 
 
-def leaving_order(vm: VMRecord, sessions: Mapping[str, int], bonds: Bonds) -> LeavingOrder:
+def leaving_order(vm: VMRecord, sessions: Mapping[str, float], bonds: Bonds) -> LeavingOrder:
     """The one with the fewest sessions first, then by bond, then the newest."""
     return LeavingOrder(sessions.get(vm.name, math.inf), -bonds.grade(vm.host), -vm.created, vm.name)
 

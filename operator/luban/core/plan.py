@@ -19,7 +19,8 @@ from luban.core.members import publications
 from luban.core.memory import ClusterMemory
 from luban.core.model import Action, CreateVM, DeleteVM, Observation, Plan
 from luban.core.placement import Placing
-from luban.core.scaling import Room, ScalingResult, decide_scaling, next_look
+from luban.core.scaling import Room, ScalingResult, decide_scaling, next_look, unmeasured
+from luban.core.schedules import in_force
 from luban.core.setbacks import setbacks_after
 from luban.core.snapshot import Snapshot
 from luban.core.state import State
@@ -57,6 +58,7 @@ def plan(
     that nobody sets, from the moment at which this process saw it begin.
     Applying the plan and observing again gives a plan without actions, unless something else changed.
     """
+    spec = in_force(spec, now.wall)
     back = hosts_back(spec, memory, observation, now.monotonic)
     if back:
         memory = replace(memory, setbacks={})
@@ -130,6 +132,7 @@ def _conclude(
             strays=strays,
             setbacks=memory.setbacks,
             paused=spec.paused,
+            unmeasured=unmeasured(spec, after, memory, snapshot.now),
         )
     )
     return Plan(

@@ -8,12 +8,17 @@ from typing import Literal
 
 from luban.api.cluster import LubanClusterSpec
 from luban.api.cluster_status import Decision
-from luban.core.memory import ClusterMemory
+from luban.core.memory import ClusterMemory, Wish
 from luban.core.policies import policy_of
 from luban.core.policies.base import PolicyInput, Recommendation, ScalingLimits
+from luban.core.policies.readings import read, unknown_in_words
+from luban.core.schedules import raises
 from luban.core.state import State
 from luban.core.times import Now, rfc3339
+from luban.core.wishes import below_from, highest, noted
 
+MEASURED_SECONDS = 90.0
+"""So long after a VM became ready its figures should be known."""
 STANDING = frozenset({"Hold", "AtMaximum"})
 """Verdicts that describe a state and so keep the time at which it began."""
 
@@ -43,21 +48,48 @@ def decide_scaling(spec: LubanClusterSpec, state: State, memory: ClusterMemory, 
     """Ask the policy if its interval has passed; otherwise the last decision stands."""
     policy = policy_of(spec.scaling.policy)
     desired = _previous_desired(spec, state, memory, room)
-    memory = replace(memory, shrinking=frozenset(), taken_over=False)
+    last, memory = memory.desired, replace(memory, shrinking=frozenset(), taken_over=False)
+    if last is not None and last < desired <= spec.scaling.min_vms and raises(spec) and not spec.paused:
+        return _close(_scheduled(spec, desired), desired, replace(memory, evaluated=now.monotonic), now)
     if not policy.immediate and not _due(spec, memory, now.monotonic) and memory.decision is not None:
         return ScalingResult(memory.decision, desired, replace(memory, desired=desired))
-    wish = policy.recommend(
-        PolicyInput(
-            spec=spec,
-            desired=desired,
-            serving=[vm.name for vm in state.serving],
-            sessions=state.observation.sessions,
-            not_answering=state.not_answering,
-            limits=lambda: room.limits(desired),
-        )
-    )
+    wish = policy.recommend(policy_input(spec, state, desired, lambda: room.limits(desired)))
     memory = replace(memory, evaluated=now.monotonic)
     return _settle(spec, state, wish, desired, memory, now=now, room=room)
+
+
+def policy_input(
+    spec: LubanClusterSpec, state: State, desired: int, limits: Callable[[], ScalingLimits]
+) -> PolicyInput:
+    """What a policy may look at in this tick."""
+    return PolicyInput(
+        spec=spec,
+        desired=desired,
+        serving=[vm.name for vm in state.serving],
+        sessions=state.observation.sessions,
+        not_answering=state.not_answering,
+        limits=limits,
+        figures=state.observation.figures,
+    )
+
+
+def unmeasured(spec: LubanClusterSpec, state: State, memory: ClusterMemory, now: float) -> str | None:
+    """Metrics of the policy that are unknown, and of whom, in words; empty: none; None: it looks at sessions alone.
+
+    VMs that have just become ready are left out: two looks make a figure.
+    """
+    measures = policy_of(spec.scaling.policy).measures(spec.scaling)
+    if not measures:
+        return None
+    given = policy_input(spec, state, 0, lambda: ScalingLimits(0, 0, 0, 0, has_host=False))
+    settled = [name for name in given.serving if now - memory.entered[name].since >= MEASURED_SECONDS]
+    return unknown_in_words([read(replace(given, serving=settled), it) for it in measures])
+
+
+def _scheduled(spec: LubanClusterSpec, desired: int) -> Recommendation:
+    """More VMs because of the time of day: nothing is waited for."""
+    message = f"schedule {raises(spec)} asks for at least {spec.scaling.min_vms} VMs"
+    return Recommendation("ScaleUp", "Scheduled", message, wanted=desired)
 
 
 def next_look(spec: LubanClusterSpec, memory: ClusterMemory, now: float) -> float:
@@ -122,15 +154,16 @@ def _settle(
     """Hold a wish back until its window and cooldown are over; then it becomes the wanted number."""
     wish = _doubted(spec, state, wish) or wish
     memory = _track(wish, memory, now.monotonic)
+    memory = replace(memory, wishes=_wishes(spec, wish, desired, memory, now.monotonic))
     if wish.delta == 0:
         return _close(wish, desired, memory, now)
     if (held := _kept_back(spec, wish)) is not None:
         return _close(held, desired, memory, now)
-    eligible, waiting = _eligible_at(spec, wish, memory, now.monotonic)
+    eligible, waiting = _eligible_at(spec, wish, desired, memory, now.monotonic)
     if waiting and eligible > now.monotonic:
         words = f"waiting until {rfc3339(now.wall_of(eligible))}"
         return _close(_held(wish, waiting, words), desired, memory, now, eligible)
-    wanted = _within(spec, desired + wish.delta)
+    wanted = _within(spec, max(desired + wish.delta, _least(spec, wish, memory, now.monotonic)))
     if wish.delta < 0 and not policy_of(spec.scaling.policy).immediate and not room.can_shrink_to(wanted):
         return _close(_held(wish, "NotSettled", "no VM can go before the others answer"), desired, memory, now)
     return _close(wish, wanted, replace(memory, last_scale=now.monotonic, up_since=None, down_since=None), now)
@@ -154,7 +187,7 @@ def _doubted(spec: LubanClusterSpec, state: State, wish: Recommendation) -> Reco
         return None
     names = ", ".join(sorted(state.probe_failing))
     held = _held(wish, "NotAnswering", f"but {names} does not answer its readiness probe")
-    return replace(held, delta=0)
+    return replace(held, delta=0, wanted=None)
 
 
 def _held(wish: Recommendation, reason: str, why: str) -> Recommendation:
@@ -171,8 +204,25 @@ def _track(wish: Recommendation, memory: ClusterMemory, now: float) -> ClusterMe
     )
 
 
+def _wishes(
+    spec: LubanClusterSpec, wish: Recommendation, desired: int, memory: ClusterMemory, now: float
+) -> tuple[Wish, ...]:
+    """What the policy found right lately, if it counts."""
+    if not policy_of(spec.scaling.policy).counts:
+        return ()
+    right = wish.wanted if wish.wanted is not None else desired + wish.delta
+    return noted(memory.wishes, right, desired, now)
+
+
+def _least(spec: LubanClusterSpec, wish: Recommendation, memory: ClusterMemory, now: float) -> int:
+    """What shrinking stops at: the highest number that was right within the window."""
+    if wish.delta >= 0 or not memory.wishes:
+        return 0
+    return highest(memory.wishes, spec.scaling.behavior.scale_down.stabilization_window.seconds, now)
+
+
 def _eligible_at(
-    spec: LubanClusterSpec, wish: Recommendation, memory: ClusterMemory, now: float
+    spec: LubanClusterSpec, wish: Recommendation, desired: int, memory: ClusterMemory, now: float
 ) -> tuple[float, Literal["Stabilizing", "CoolingDown", ""]]:
     """Earliest time for the wish, and what it waits for. An immediate policy waits for nothing."""
     if policy_of(spec.scaling.policy).immediate:
@@ -180,7 +230,10 @@ def _eligible_at(
     growing = wish.delta > 0
     behavior = spec.scaling.behavior.scale_up if growing else spec.scaling.behavior.scale_down
     since = memory.up_since if growing else memory.down_since
-    stable = (since if since is not None else now) + behavior.stabilization_window.seconds
+    window = behavior.stabilization_window.seconds
+    stable = (since if since is not None else now) + window
+    if not growing and memory.wishes:
+        stable = max(now, below_from(memory.wishes, desired, window))
     cool = memory.last_scale + behavior.cooldown.seconds if memory.last_scale is not None else now
     return (stable, "Stabilizing") if stable >= cool else (cool, "CoolingDown")
 
@@ -196,6 +249,7 @@ def _close(
         reason=wish.reason,
         message=wish.message,
         inputs=wish.inputs,
+        metrics=wish.metrics,
         eligible_at=rfc3339(now.wall_of(eligible)) if eligible is not None else None,
     )
     return ScalingResult(decision, desired, replace(memory, desired=desired, decision=decision, eligible=eligible))

@@ -17,6 +17,7 @@ from luban.core.model import VMRecord
 from luban.core.placement import Bonds, Candidates, Occupancy, minima, removable, spares
 from luban.core.policies.base import ScalingLimits
 from luban.core.scaling import maximum, minimum
+from luban.core.schedules import raises
 from luban.core.state import State
 from luban.core.turns import Turns
 
@@ -156,6 +157,7 @@ class Snapshot:
             starting=min(coming + max(0, desired - len(state.live)), max(0, desired - len(state.answering))),
             minimum=minimum(self.spec),
             minimum_of_hosts=minimum(self.spec) > self.spec.scaling.min_vms,
+            schedule=raises(self.spec),
             maximum=self.spec.scaling.max_vms,
             has_host=has_host,
             up_step=behavior.scale_up.step,

@@ -17,10 +17,16 @@ class Victims:
     once, each host again only when it was the fullest, and a choice costs the logarithm of their numbers.
     """
 
-    def __init__(self, occupancy: Mapping[str, Occupancy], may_go: Callable[[VMRecord], bool]) -> None:
-        """`occupancy`: as it is at each moment. `may_go`: whether a VM may still leave as one of this kind."""
+    def __init__(
+        self, occupancy: Mapping[str, Occupancy], may_go: Callable[[VMRecord], bool], *, fullest_host: bool = True
+    ) -> None:
+        """`occupancy`: as it is at each moment. `may_go`: whether a VM may still leave as one of this kind.
+
+        `fullest_host`: whether hosts count at all; if not, the VMs of all stand in one order.
+        """
         self._occupancy = occupancy
         self._may_go = may_go
+        self._fullest_host = fullest_host
         self._vms: dict[str, VMRecord] = {}
         self._on: dict[str, list[LeavingOrder]] = defaultdict(list)
         """By host: its VMs, the first to leave in front."""
@@ -45,12 +51,16 @@ class Victims:
             entry = self._hosts[0]
             host = entry[-1]
             order = self._first_on(host) if self._entries.get(host) is entry else None
-            if order is not None and entry[:2] == (-self._occupancy[host].live, order):
+            if order is not None and entry[:2] == (self._fullness(host), order):
                 return self._vms[order.name]
             heappop(self._hosts)
             if order is not None:
                 self._enter(host)
         return None
+
+    def _fullness(self, host: str) -> int:
+        """The lower, the fuller."""
+        return -self._occupancy[host].live if self._fullest_host else 0
 
     def _first_on(self, host: str) -> LeavingOrder | None:
         orders = self._on[host]
@@ -60,6 +70,6 @@ class Victims:
 
     def _enter(self, host: str) -> None:
         """Give the host its place among the others as it is now; an earlier entry counts no more."""
-        entry = (-self._occupancy[host].live, self._on[host][0], host)
+        entry = (self._fullness(host), self._on[host][0], host)
         self._entries[host] = entry
         heappush(self._hosts, entry)

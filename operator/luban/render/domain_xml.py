@@ -23,6 +23,8 @@ LOCALLY_ADMINISTERED, MULTICAST = 0x02, 0x01
 """In a MAC address's first byte."""
 TAP, NOT_TAP = 0xFE, 0xFA
 """libvirt keeps the former as a first byte for its own side of a NIC, and refuses guests that have it."""
+STATS_SECONDS = 10
+"""So often a guest tells what memory it uses."""
 CPU_MODES = {
     "host-passthrough": "host-passthrough",
     "host-model": "host-model",
@@ -253,8 +255,9 @@ def configure_guest_agent(root: ET.Element, _machine: Machine, _host: HostFacts)
 
 
 def configure_balloon(root: ET.Element, _machine: Machine, _host: HostFacts) -> None:
-    """Memory balloon, which also reports what the guest uses."""
-    child(part(root, "devices"), "memballoon", model="virtio")
+    """Memory balloon, through which the guest also tells what it uses."""
+    balloon = child(part(root, "devices"), "memballoon", model="virtio")
+    child(balloon, "stats", period=str(STATS_SECONDS))
 
 
 def configure_rng(root: ET.Element, _machine: Machine, _host: HostFacts) -> None:

@@ -12,6 +12,7 @@ from luban.api.cluster_status import LubanClusterStatus
 from luban.api.common import Condition
 from luban.api.conditions import Status
 from luban.core.conditions import is_silent
+from luban.core.figures import NO_FIGURES
 from luban.core.model import ClusterRef, MemberState, Observation, Plan, UpdateVM
 from luban.core.state import State
 from luban.core.times import seconds_of
@@ -37,6 +38,14 @@ class Metrics:
             "luban_cluster_vms", "VMs of a cluster by state; serving: in a balancer, answering or not", "state"
         )
         self.sessions = self._gauge("luban_vm_sessions", "Active sessions of a serving VM", "vm", "host")
+        self.cpu = self._gauge("luban_vm_cpu_percent", "CPU time of a VM in percent of its vCPUs'", "vm", "host")
+        self.memory = self._gauge("luban_vm_memory_percent", "Memory in use in the guest, of its maximum", "vm", "host")
+        self.network = self._gauge(
+            "luban_vm_network_bytes_per_second", "Bytes that a VM received and sent", "vm", "host"
+        )
+        self.requests = self._gauge(
+            "luban_vm_requests_per_second", "Requests that balancers sent to a VM", "vm", "host"
+        )
         self.load = self._gauge("luban_cluster_sessions", "Active sessions of all serving VMs whose load is known")
         self.users = self._gauge(
             "luban_cluster_users", "Clients of the last minute: sessions where there is a sticky cookie, else addresses"
@@ -104,15 +113,21 @@ class Metrics:
         self.load.labels(*labels).set(sum(state.observation.sessions.values()))
 
     def _of_vms(self, state: State) -> dict[Series, float]:
-        known, connections = state.observation.sessions, _connections(state.observation)
-        return {
-            **{(self.sessions, (vm.name, vm.host)): known[vm.name] for vm in state.serving if vm.name in known},
-            **{
-                (self.connections, (vm.name, vm.host)): connections[vm.name]
-                for vm in state.serving
-                if vm.name in connections
-            },
-        }
+        known, figures = state.observation.sessions, state.observation.figures
+        connections = _connections(state.observation)
+        found: dict[Series, float] = {}
+        for vm in state.serving:
+            it = figures.get(vm.name, NO_FIGURES)
+            values = {
+                self.sessions: known.get(vm.name),
+                self.connections: connections.get(vm.name),
+                self.cpu: it.cpu,
+                self.memory: it.memory,
+                self.network: it.network,
+                self.requests: it.requests,
+            }
+            found |= {(gauge, (vm.name, vm.host)): value for gauge, value in values.items() if value is not None}
+        return found
 
     def _of_hosts(self, observation: Observation) -> dict[Series, float]:
         vms = CountsOf(vm.host for vm in observation.vms)

@@ -30,9 +30,11 @@ from luban.runtime.host_use import HostChooser, applicant_of, complaints_of, hos
 from luban.runtime.publication import published_of, settings_version
 from luban.runtime.records import VMReader, belongs_to, cluster_ref, is_adopted, is_orphan, with_timings
 from luban.runtime.remains import Gone, Remains, is_left_of
+from luban.runtime.usage import figures_of, usage_period
 from luban.senses import Senses
 from luban.senses.asking import Answers, Asker, Question
 from luban.senses.balancers import Agent, BalancerSense
+from luban.senses.requests import RequestRates
 
 log = structlog.get_logger(__name__)
 
@@ -86,6 +88,7 @@ class Observer:
         self._readiness: Asker[bool] = Asker(self.ports.clock.monotonic, self.wake)
         self._gauges: Asker[int | None] = Asker(self.ports.clock.monotonic)
         self._reports = BalancerSense(self.ports.balancers, self.ports.clock.monotonic, self.wake)
+        self._requests = RequestRates()
 
     def close(self) -> None:
         """Ask nobody any more."""
@@ -116,10 +119,13 @@ class Observer:
             published, reports = await self._balancers(cluster, ref)
         finally:
             hosts = await looking
+        used = self.senses.usage.look(asked, usage_period(cluster.spec))
+        requests = self._requests.look(reports, self.ports.clock.monotonic())
         observation = Observation(
             vms=vms,
             hosts=hosts,
             balancers=reports,
+            figures=figures_of(vms, used, requests),
             bonds=self._bonds(cluster),
             provision_failures={vm.name: failures[vm.name] for vm in vms if vm.name in failures},
             unreadable=read.unreadable,

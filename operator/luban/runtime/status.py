@@ -177,6 +177,12 @@ def spec_refused(error: ValueError) -> ConditionState:
     return ConditionState("SpecValid", False, "SpecRefused", "; ".join(faults(LubanCluster, error)))
 
 
+def schedules_refused(cluster: LubanCluster) -> str:
+    """Schedules that never begin, and what must be changed; empty: there are none. All else of the spec holds."""
+    schedules = cluster.spec.scaling.schedules
+    return "; ".join(f"scaling.schedules[{it.name}].{it.fault}" for it in schedules if it.fault)
+
+
 def remembered(status: LubanClusterStatus, now: Now) -> ClusterMemory:
     """What survives a restart of the operator: the wanted number, the last scaling, the last decision."""
     return ClusterMemory(

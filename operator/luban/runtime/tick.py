@@ -34,7 +34,14 @@ from luban.runtime.observe import Look, Observer
 from luban.runtime.recorder import EventRecorder
 from luban.runtime.records import cluster_ref
 from luban.runtime.remains import Gone, deletion_policy_of
-from luban.runtime.status import StatusWriter, build_status, remembered, spec_refused, with_conditions
+from luban.runtime.status import (
+    StatusWriter,
+    build_status,
+    remembered,
+    schedules_refused,
+    spec_refused,
+    with_conditions,
+)
 from luban.runtime.trouble import RECONCILED, Trouble
 from luban.senses import Senses
 
@@ -253,6 +260,8 @@ class ClusterRuntime:
     def _spec_condition(self) -> ConditionState:
         """What the spec's condition says: also that something in it has no effect."""
         spec = self.cluster.spec
+        if self.spec_condition.status and (refused := schedules_refused(self.cluster)):
+            return ConditionState("SpecValid", False, "ScheduleRefused", f"{refused}; all else of the spec is in force")
         if self.spec_condition.status and spec.replicas is not None and spec.scaling.policy != "Manual":
             message = (
                 f"spec.replicas ({spec.replicas}, as kubectl scale sets it) counts only with scaling.policy Manual"

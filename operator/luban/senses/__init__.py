@@ -10,6 +10,7 @@ from luban.senses.host_claims import HostClaims
 from luban.senses.host_registry import HostRegistry
 from luban.senses.host_reports import HostReports
 from luban.senses.hosts import HostSenses
+from luban.senses.usage import UsageSenses
 
 
 @dataclass(frozen=True)
@@ -24,10 +25,16 @@ class Senses:
     """What administrators say about hosts."""
     claims: HostClaims
     """Who takes room on them."""
+    usage: UsageSenses
+    """What VMs use, as libvirt counts it."""
 
     @classmethod
     def of(cls, ports: Ports, policy: HostPolicy = "Any") -> Senses:
         """New ones, which know nothing yet. `policy`: who may say where a host is."""
         return cls(
-            HostSenses(ports.hypervisor, ports.clock.monotonic), HostReports(), HostRegistry(policy), HostClaims()
+            HostSenses(ports.hypervisor, ports.clock.monotonic),
+            HostReports(),
+            HostRegistry(policy),
+            HostClaims(),
+            UsageSenses(ports.hypervisor, ports.clock.monotonic),
         )

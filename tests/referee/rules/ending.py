@@ -115,7 +115,7 @@ class WellInTheEnd(Rule):
             asked = min(max(replicas, least), most)
             if (count > asked and not scaling.pause_scale_in) or (count < asked and room):
                 self.fault("replicas", f"{count} answer, {asked} are asked for")
-        elif scaling.policy == "Sessions":
+        elif scaling.policy != "Manual":
             self._against_load(count, room, least)
 
     def _against_load(self, count: int, room: bool, least: int) -> None:
@@ -125,8 +125,8 @@ class WellInTheEnd(Rule):
         counts = {host.name: sum(vm.host == host.name for vm in centre.serving()) for host in centre.spec.hosts}
         spare = [host for host in centre.spec.hosts if counts[host.name] > (0 if host.cordoned else host.vms.min)]
         if load == "low" and count > least and not centre.spec.scaling.pause_scale_in and spare and count > 1:
-            quorum = centre.spec.scaling.sessions.lower_quorum
-            if quorum > 1:
+            scaling = centre.spec.scaling
+            if scaling.policy != "Sessions" or scaling.sessions.lower_quorum > 1:
                 self.fault("not-shrunk", f"load is low, {count} answer, {least} must")
 
 

@@ -16,6 +16,7 @@ from tests.referee.bridge import (
 from tests.referee.centre import stops
 from tests.referee.rules.base import Rule, is_own
 from tests.referee.rules.truth import (
+    asked_for,
     ceiling,
     floor,
     has_place,
@@ -170,7 +171,7 @@ class TrueCause(Rule):
     def _may_shrink(self) -> bool:
         """Whether the load is known and low, and has been for as long as the user asked for."""
         scaling = self.centre.spec.scaling
-        automatic = scaling.policy == "Sessions" and not scaling.pause_scale_in
+        automatic = scaling.policy != "Manual" and not scaling.pause_scale_in
         return automatic and load_in_words(self.centre) == "low" and self._has_lasted()
 
     def _has_lasted(self) -> bool:
@@ -182,7 +183,7 @@ class TrueCause(Rule):
         """No more are wanted than this, whatever was wanted before."""
         scaling, most = self.centre.spec.scaling, ceiling(self.centre)
         if scaling.policy == "Manual" and self.centre.spec.replicas is not None:
-            return min(most, max(scaling.min_vms, self.centre.spec.replicas))
+            return min(most, max(asked_for(self.centre), self.centre.spec.replicas))
         return most
 
     def _is_lost(self, vm: VMRecord) -> bool:

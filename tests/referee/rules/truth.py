@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from tests.referee.bridge import Host, VMRecord
+import math
+
+from tests.referee.bridge import Host, Measure, VMRecord, figures_at
 from tests.referee.centre import RUNS, DataCentre
 
 
@@ -89,22 +91,70 @@ def ceiling(centre: DataCentre) -> int:
 def floor(centre: DataCentre) -> int:
     """VMs that should be there at least."""
     of_hosts = sum(host.vms.min for host in centre.spec.hosts if not host.cordoned)
-    return min(max(centre.spec.scaling.min_vms, of_hosts), ceiling(centre))
+    return min(max(asked_for(centre), of_hosts), ceiling(centre))
+
+
+def asked_for(centre: DataCentre) -> int:
+    """minVMs, or what a schedule asks for that lasts now, by the operator's clock."""
+    begin, end, count = centre.scheduled
+    return max(centre.spec.scaling.min_vms, count if begin <= centre.wall < end else 0)
 
 
 def load_in_words(centre: DataCentre) -> str:
-    """What the Sessions policy must make of the load now: low, high, between, unknown, or unmeasured (there are
-    clients, or could be, and nobody answers them)."""
+    """What the policy must make of the load now: low, high, between, unknown, or unmeasured (there are clients, or
+    could be, and nobody answers them)."""
     if centre.metrics_lost or not centre.gate.speaks():
         return "unknown"
-    shares, limits = list(centre.shares().values()), centre.spec.scaling.sessions
+    shares = list(centre.shares().values())
     if not shares:
         return "unmeasured"
+    match centre.spec.scaling.policy:
+        case "Rules":
+            return _by_rules(centre, shares)
+        case "Target":
+            return _by_target(centre, shares)
+    return _by_sessions(centre, shares)
+
+
+def _by_sessions(centre: DataCentre, shares: list[int]) -> str:
+    limits = centre.spec.scaling.sessions
     above = sum(100 * it >= limits.upper_percent * limits.max_per_vm for it in shares)
     below = sum(100 * it <= limits.lower_percent * limits.max_per_vm for it in shares)
     if 100 * above >= limits.upper_quorum_percent * len(shares):
         return "high"
     return "low" if below >= limits.lower_quorum else "between"
+
+
+def _by_rules(centre: DataCentre, shares: list[int]) -> str:
+    """The first rule whose mean is outside its band; a shrink that is not safe is none."""
+    scaling, count = centre.spec.scaling, len(shares)
+    means = [(rule, _total(centre, rule, shares) / count) for rule in scaling.rules]
+    safe = count > 1 and all(mean * count / (count - 1) < rule.max for rule, mean in means)
+    for rule, mean in means:
+        if mean > rule.max:
+            return "high"
+        if mean < rule.min and (safe or not scaling.safe_shrink):
+            return "low"
+    return "between"
+
+
+def _by_target(centre: DataCentre, shares: list[int]) -> str:
+    """Whether the mean is more than a tenth away from the target, and another number would be nearer. Those that start
+    are among the number."""
+    target, count = centre.spec.scaling.target, max(1, len(staying(centre)))
+    total = _total(centre, target, shares)
+    needed = max(1, math.ceil(total / target.percent - 1e-9))
+    if abs(total / count / target.percent - 1) <= 0.1 + 1e-9 or needed == count:
+        return "between"
+    return "high" if needed > count else "low"
+
+
+def _total(centre: DataCentre, measure: Measure, shares: list[int]) -> float:
+    """A metric of all VMs in percent, as the simulator makes it out of their sessions."""
+    if measure.metric == "Sessions":
+        return sum(100 * it / centre.spec.scaling.sessions.max_per_vm for it in shares)
+    figures = [figures_at(it, 0.0) for it in shares]
+    return sum((it.cpu if measure.metric == "CPU" else it.memory) or 0.0 for it in figures)
 
 
 def may_come_to_run(centre: DataCentre, vm: VMRecord) -> bool:

@@ -139,7 +139,8 @@ def bounded(model: type[Model]) -> Iterator[tuple[str, Any, Between]]:
         for kind in (field.annotation, *get_args(field.annotation)):
             if isinstance(kind, type) and issubclass(kind, Model):
                 yield from bounded(kind)
-        if isinstance(field.annotation, type) and issubclass(field.annotation, Written):
+        has_unit = isinstance(field.annotation, type) and issubclass(field.annotation, Written)
+        if has_unit and not field.is_required():
             (bounds,) = (it for it in field.metadata if isinstance(it, Between))
             yield f"{model.__name__}.{name}", field.default, bounds
 

@@ -146,3 +146,21 @@ def test_a_vm_that_this_version_cannot_read_is_passed_over() -> None:
     text = explain_objects(cluster().model_dump(mode="json", by_alias=True), bodies)
     assert "luban-x7 on host-c" in text
     assert "luban-y8 on" not in text
+
+
+def test_metrics_of_a_decision() -> None:
+    decision = {
+        "at": AT,
+        "verdict": "Hold",
+        "reason": "LoadUnknown",
+        "message": "Memory of luban-y8 is unknown",
+        "metrics": [
+            {"name": "CPU", "value": 41.5, "unknown": 0},
+            {"name": "Memory", "value": 70.0, "unknown": 2},
+            {"name": "Requests", "unknown": 1},
+        ],
+    }
+    lines = [line.strip() for line in explain(cluster(decision=decision), []).splitlines()]
+    assert "CPU: 41.5 %" in lines
+    assert "Memory: 70.0 %, not known of 2" in lines
+    assert "Requests: unknown, not known of 1" in lines

@@ -71,6 +71,7 @@ def situation(state: State, decision: Decision, desired: int, **more: Any) -> Si
         "strays": (),
         "setbacks": {},
         "paused": False,
+        "unmeasured": None,
     }
     return Situation(state=state, decision=decision, desired=desired, **usual | more)
 

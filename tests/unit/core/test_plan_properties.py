@@ -48,6 +48,8 @@ RESTING = {
     "WithinBand",
     "NotAllAboveUpper",
     "TooFewBelowLower",
+    "OnTarget",
+    "ShrinkUnsafe",
     "HostMinimum",
     "ScaleInPaused",
     "Manual",
@@ -55,6 +57,8 @@ RESTING = {
     "NoHostHasRoom",
 }
 """Reasons of decisions that wait for nothing but another load."""
+BANDS = [{"metric": "CPU", "max": 70, "min": 15}, {"metric": "Memory", "max": 60, "min": 22}]
+"""Of policy Rules: two that are not always of one mind."""
 REPLACED = {"Outdated", "HostCordoned", "HostRemoved", "HostAboveMaximum"}
 """Reasons of deletions of VMs that get a successor."""
 CONDITIONS = ("Ready", "HostsReachable", "VMsHealthy", "BalancersReady", "LoadKnown", "BondsHealthy", "AtMaximum")
@@ -198,6 +202,7 @@ def check_plan(world: World, operator: Operator, made: Plan) -> None:
     assert world.spec.scaling.min_vms <= made.desired <= world.spec.scaling.max_vms
     if made.decision.verdict == "ScaleDown" and made.memory.evaluated == world.now:
         assert all(it.sessions is not None for it in made.decision.inputs)
+        assert all(it.value is not None and not it.unknown for it in made.decision.metrics)
     if made.actions:
         assert operator.look() == operator.look(), "a plan depends on something else than its arguments"
 
@@ -406,7 +411,7 @@ def change_host(world: World, number: int) -> None:
 
 def change_spec(world: World, number: int) -> None:
     """Pauses, policies, a new template."""
-    match number % 6:
+    match number % 8:
         case 0 | 1:
             world.new_template()
         case 2:
@@ -415,9 +420,13 @@ def change_spec(world: World, number: int) -> None:
             world.change_scaling(pauseScaleIn=not world.spec.scaling.pause_scale_in)
         case 4:
             world.change_scaling(policy="Sessions")
+        case 5:
+            world.change_scaling(policy="Rules", rules=BANDS, safeShrink=bool(number // 8 % 2))
+        case 6:
+            world.change_scaling(policy="Target", target={"metric": "CPU", "percent": 20 + 10 * (number // 8 % 6)})
         case _:
             world.change_scaling(policy="Manual")
-            world.change(replicas=number // 6 % 7)
+            world.change(replicas=number // 8 % 7)
 
 
 EVENTS: tuple[Callable[[World, int], None], ...] = (

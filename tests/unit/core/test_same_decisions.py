@@ -34,6 +34,9 @@ BLOCKS = [
 ]
 WORDS = frozenset({"message", "placement"})
 """Fields in which a decision is told in words: those may change."""
+YOUNGER = {"wishes": (), "metrics": ()}
+"""Fields that came after the digests: while they are empty they are left out, so that what is decided as before has the
+digest that it had."""
 SCALARS = (str, float, int, bool, type(None))
 
 
@@ -44,7 +47,8 @@ def write_out(value: Any, out: Callable[[str], None]) -> None:
     elif is_dataclass(value):
         out(type(value).__name__)
         for name in _names(type(value)):
-            write_out(getattr(value, name), out)
+            if name not in YOUNGER or getattr(value, name) != YOUNGER[name]:
+                write_out(getattr(value, name), out)
     elif isinstance(value, BaseModel):
         out(_words(value))
     elif isinstance(value, dict):
@@ -68,7 +72,12 @@ KNOWN_TEMPLATES = {id(template): repr(template) for kind in TEMPLATES.values() f
 
 def _words(value: BaseModel) -> str:
     known = KNOWN_TEMPLATES.get(id(value))
-    return known or repr(value.model_copy(update=dict.fromkeys(WORDS & type(value).model_fields.keys(), "")))
+    if known:
+        return known
+    written = repr(value.model_copy(update=dict.fromkeys(WORDS & type(value).model_fields.keys(), "")))
+    for name, empty in YOUNGER.items():
+        written = written.replace(f" {name}={empty!r},", "")
+    return written
 
 
 def digest_of(made: Plan) -> str:

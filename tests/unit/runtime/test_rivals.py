@@ -38,7 +38,7 @@ def rival(harness: OperatorHarness, term: Term) -> ClusterRuntime:
 
 def acts(harness: OperatorHarness) -> set[str]:
     """Writes so far."""
-    calls = {call for host in harness.hypervisor.hosts.values() for call, _ in host.calls} - {"inventory"}
+    calls = {call for host in harness.hypervisor.hosts.values() for call, _ in host.calls} - {"inventory", "usage"}
     return calls | (harness.api.calls.keys() - READS - {"event"})
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Coroutine
+from collections.abc import Callable, Collection, Coroutine, Mapping
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -24,10 +24,11 @@ from luban.adapters.libvirt_hosts.lane import Lane
 from luban.adapters.libvirt_hosts.session import Connector, Keepalive, Knock, Opener, Session, no_knock
 from luban.adapters.libvirt_hosts.storage import MissingPools
 from luban.adapters.libvirt_hosts.uri import is_local
+from luban.adapters.libvirt_hosts.usage import read_usage
 from luban.core.model import Machine
 from luban.core.orphans import VMVolume
 from luban.errors import LubanError
-from luban.ports import HostRef, Inventory
+from luban.ports import HostRef, Inventory, Usage
 
 T = TypeVar("T")
 log = structlog.get_logger(__name__)
@@ -54,6 +55,8 @@ class HypervisorSettings:
     """For a look at who uses which volume: behind each there may be a slow disk."""
     agent: float = 3.0
     """For a question to a guest agent, which libvirt itself ends after 1 s, or about a domain's disks."""
+    usage: float = 15.0
+    """For what running domains use: each QEMU is asked for it, and nobody waits."""
     idle: float = 300.0
     """A host that nobody watches is let go when nothing was asked of it for so long."""
     min_free_bytes: int = 512 * 1024**2
@@ -67,7 +70,7 @@ class HypervisorSettings:
 
 
 class _Host:
-    """One host: three lanes, so that a slow start does not look like a dead host, nor a silent guest agent.
+    """One host: four lanes, so that a slow start does not look like a dead host, nor a silent guest agent or QEMU.
 
     Each has connections and threads of its own. The reads alone say whether the host answers.
     """
@@ -78,6 +81,7 @@ class _Host:
         self.reads = Lane(replace(connector, watchers=self.watchers), settings.pace)
         self.changes = Lane(connector, settings.pace, CHANGES)
         self.agents = Lane(connector, settings.pace)
+        self.figures = Lane(connector, settings.pace)
         self.missing_pools = MissingPools(self.directory.clock)
         self._refreshed: dict[str, float] = {}
         self.asking_agents = False
@@ -98,7 +102,7 @@ class _Host:
 
     async def close(self) -> None:
         """Close all connections."""
-        await asyncio.gather(*(lane.close() for lane in (self.reads, self.changes, self.agents)))
+        await asyncio.gather(*(lane.close() for lane in (self.reads, self.changes, self.agents, self.figures)))
 
 
 class LibvirtHypervisor:
@@ -130,6 +134,12 @@ class LibvirtHypervisor:
         found = await known.reads.call(known.directory.read, "read domains", self._settings.read)
         self._ask_agents(known)
         return found
+
+    async def usage(self, host: HostRef) -> Mapping[str, Usage]:
+        """See Hypervisor."""
+        known = self._host(host)
+        job = partial(read_usage, clock=known.directory.clock)
+        return await known.figures.call(job, "read what domains use", self._settings.usage)
 
     async def ensure_running(self, host: HostRef, machine: Machine) -> None:
         """See Hypervisor."""

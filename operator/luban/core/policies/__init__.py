@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from typing import assert_never
-
 from luban.api.cluster import PolicyName
 from luban.core.policies.base import Policy
 from luban.core.policies.manual import MANUAL
+from luban.core.policies.rules import RULES
 from luban.core.policies.sessions import SESSIONS
+from luban.core.policies.target import TARGET
+
+POLICIES: dict[PolicyName, Policy] = {
+    "Sessions": SESSIONS,
+    "Rules": RULES,
+    "Target": TARGET,
+    "Manual": MANUAL,
+}
+"""By the word in scaling.policy."""
 
 
 def policy_of(name: PolicyName) -> Policy:
     """The policy that scaling.policy names."""
-    match name:
-        case "Sessions":
-            return SESSIONS
-        case "Manual":
-            return MANUAL
-        case _:
-            assert_never(name)
+    return POLICIES[name]

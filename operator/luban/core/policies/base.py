@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
-from luban.api.cluster import LubanClusterSpec
-from luban.api.cluster_status import DecisionInput
+from luban.api.cluster import LubanClusterSpec, Scaling
+from luban.api.cluster_status import DecisionInput, MetricInput
+from luban.api.measures import Measure
+from luban.core.figures import Figures
 
 PolicyVerdict = Literal["ScaleUp", "ScaleDown", "Hold", "AtMaximum"]
 
@@ -21,6 +23,9 @@ class Recommendation:
     message: str
     delta: int = 0
     inputs: tuple[DecisionInput, ...] = ()
+    metrics: tuple[MetricInput, ...] = ()
+    wanted: int | None = None
+    """How many would be right, whatever the step and the limits are; None: as many as `delta` makes."""
 
 
 @dataclass(frozen=True)
@@ -44,11 +49,15 @@ class ScalingLimits:
     """Names of the serving ones among them; None: all."""
     minimum_of_hosts: bool = False
     """Whether the minimum is what the hosts' own add up to, more than scaling.minVMs."""
+    schedule: str = ""
+    """Name of the schedule that the minimum comes from; empty: none."""
 
     @property
     def why_minimum(self) -> str:
         """Where the minimum comes from, if it is not what users set for the cluster; in brackets, or empty."""
-        return " (hosts[].vms.min add up to it)" if self.minimum_of_hosts else ""
+        if self.minimum_of_hosts:
+            return " (hosts[].vms.min add up to it)"
+        return f" (schedule {self.schedule})" if self.schedule else ""
 
 
 @dataclass(frozen=True)
@@ -66,6 +75,8 @@ class PolicyInput:
     """Serving VMs that do not answer: they carry no load, and theirs is unknown."""
     limits: Callable[[], ScalingLimits]
     """Asked only by those that need it: it costs a look at every host."""
+    figures: Mapping[str, Figures] = field(default_factory=dict)
+    """What else is measured, by VM. Missing: unknown."""
 
 
 @dataclass(frozen=True)
@@ -75,3 +86,10 @@ class Policy:
     recommend: Callable[[PolicyInput], Recommendation]
     immediate: bool = False
     """The user's own word: asked in every tick, and waits for no window, interval or cooldown."""
+    counts: bool = False
+    """Its wish is a number: when it falls, the highest within the window of behavior.scaleDown holds. Otherwise a wish
+    to shrink must have held through that window without a break."""
+    measures: Callable[[Scaling], Sequence[Measure]] = lambda _: ()
+    """The metrics that it looks at; none: sessions alone."""
+    burdens: Callable[[PolicyInput], Mapping[str, float] | None] = lambda _: None
+    """How loaded VMs are, of which the most loaded is to leave first; None: the one with the fewest sessions leaves."""

@@ -10,6 +10,7 @@ from pydantic import TypeAdapter
 from luban.api.cluster import Sessions
 from luban.api.cluster_status import DecisionInput
 from luban.core.policies.base import Policy, PolicyInput, Recommendation, ScalingLimits
+from luban.core.policies.moves import grow, shrink
 
 _INPUTS = TypeAdapter(tuple[DecisionInput, ...])
 
@@ -83,28 +84,14 @@ def _judge(
 def _grow(exceed: Sequence[DecisionInput], limits: Sessions, room: ScalingLimits) -> Recommendation:
     """Lines 7-12: all exceed, or the share that the quorum asks for."""
     loads = f"{_figures(exceed, limits)}: {_all_or_share(limits)} at or above {limits.upper_percent} %"
-    if room.total >= room.maximum:
-        return Recommendation("AtMaximum", "MaxVMs", f"{loads}, but maxVMs {room.maximum} is reached")
-    if not room.has_host:
-        return Recommendation("AtMaximum", "NoHostHasRoom", f"{loads}, but no host can take another VM")
-    if room.starting:
-        return Recommendation(
-            "Hold", "WarmingUp", f"{loads}; of {room.total} wanted VMs {room.starting} do not serve yet"
-        )
-    return Recommendation("ScaleUp", "AllAboveUpper", loads, min(room.up_step, room.maximum - room.total))
+    return grow(loads, "AllAboveUpper", room)
 
 
 def _shrink(below: Sequence[DecisionInput], limits: Sessions, room: ScalingLimits) -> Recommendation:
-    """Lines 13-17: enough VMs are idle. A VM that does not serve yet holds nothing up: it would be the first to go."""
+    """Lines 13-17: enough VMs are idle."""
     loads = f"{_figures(below, limits)}: at or below {limits.lower_percent} %"
-    if room.total <= room.minimum:
-        return Recommendation(
-            "Hold", "MinVMs", f"{loads}, but the minimum of {room.minimum} VMs is reached{room.why_minimum}"
-        )
-    delta = min(room.down_step, room.total - room.minimum, room.removable)
-    if delta < 1 or not _may_go(below, limits, room):
-        return Recommendation("Hold", "HostMinimum", f"{loads}, but no host with an idle VM is above its vms.min")
-    return Recommendation("ScaleDown", "EnoughBelowLower", loads, -delta)
+    may_go = room.total <= room.minimum or _may_go(below, limits, room)
+    return shrink(loads, "EnoughBelowLower", room, by=room.down_step if may_go else 0)
 
 
 def _if_all_is_known(

@@ -1,0 +1,152 @@
+"""What VMs use: each libvirt daemon is asked at its own pace, behind everybody's back, and two looks make a rate.
+
+Nobody waits for an answer: a look gives what is known, and begins a question if one is due. The first look gives no
+figure, nor does one after a new start, after a gap, or that is too old.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+
+import structlog
+
+from luban.core.figures import Figures
+from luban.errors import LubanError
+from luban.ports import HostRef, Hypervisor, Usage
+
+log = structlog.get_logger(__name__)
+
+LATE_SECONDS = 15.0
+"""An answer may come so much later than it should."""
+MEMORY_SECONDS = 30.0
+"""A guest tells its memory every ten seconds (render.domain_xml): one that has not for so long may hang."""
+FORGET_SECONDS = 300.0
+"""A host that nobody asked about for so long is forgotten."""
+
+
+@dataclass(frozen=True)
+class _Known:
+    """One domain after a look."""
+
+    usage: Usage
+    asked: float
+    """When it was asked, on our clock."""
+    told: float | None = None
+    """When the guest was first seen to have told what it now tells; None: it told it before the first look."""
+    cpu: float | None = None
+    network: float | None = None
+    since: float = math.inf
+    """When the look before was; infinite: this was the first one."""
+
+    def after(self, usage: Usage, asked: float, longest: float) -> _Known:
+        """After another look, which may be `longest` seconds later at most, or it is a first one."""
+        if usage.run != self.usage.run or asked - self.asked > longest:
+            return _Known(usage, asked)
+        span = usage.at - self.usage.at
+        cpu = _rate(self.usage.cpu_seconds, usage.cpu_seconds, span)
+        return _Known(
+            usage,
+            asked,
+            told=asked if _anew(self.usage, usage) else self.told,
+            cpu=100 * cpu / usage.vcpus if cpu is not None and usage.vcpus else None,
+            network=_rate(self.usage.network_bytes, usage.network_bytes, span),
+            since=self.asked,
+        )
+
+    @property
+    def figures(self) -> Figures:
+        """What is known of it."""
+        return Figures(cpu=self.cpu, memory=self._memory(), network=self.network, since=self.since)
+
+    def _memory(self) -> float | None:
+        memory = self.usage.memory
+        if memory is None or self.told is None or self.asked - self.told > MEMORY_SECONDS:
+            return None
+        return 100 * memory.used / memory.maximum
+
+
+def _anew(before: Usage, now: Usage) -> bool:
+    """Whether the guest has told what memory it uses between two looks."""
+    return now.memory is not None and before.memory is not None and now.memory.told != before.memory.told
+
+
+def _rate(before: float | None, now: float | None, span: float) -> float | None:
+    """Of a counter, per second; None: not known, or it went back, for it began anew."""
+    if before is None or now is None or now < before or span <= 0:
+        return None
+    return (now - before) / span
+
+
+@dataclass
+class _Host:
+    known: dict[str, _Known] = field(default_factory=dict)
+    """By uuid."""
+    asking: asyncio.Task[None] | None = None
+    asked: float = -math.inf
+    looked: float = 0.0
+    failing: bool = False
+
+
+class UsageSenses:
+    """All hosts that any cluster looks at."""
+
+    def __init__(self, hypervisor: Hypervisor, monotonic: Callable[[], float]) -> None:
+        self._hypervisor, self._monotonic = hypervisor, monotonic
+        self._hosts: dict[HostRef, _Host] = {}
+
+    def look(self, hosts: Iterable[HostRef], period: float) -> Mapping[str, Figures]:
+        """What is known of the domains on some hosts, by uuid. They are asked every `period` seconds at least."""
+        now = self._monotonic()
+        found: dict[str, Figures] = {}
+        for host in hosts:
+            known = self._hosts.setdefault(host, _Host())
+            known.looked = now
+            self._ask_if_due(host, known, period, now)
+            found |= {uuid: it.figures for uuid, it in known.known.items() if now - it.asked <= _longest(period)}
+        self._forget(now)
+        return found
+
+    def close(self) -> None:
+        """Ask nobody any more."""
+        hosts, self._hosts = self._hosts, {}
+        for host in hosts.values():
+            if host.asking is not None:
+                host.asking.cancel()
+
+    def _forget(self, now: float) -> None:
+        for host, known in list(self._hosts.items()):
+            if known.asking is None and now - known.looked > FORGET_SECONDS:
+                del self._hosts[host]
+
+    def _ask_if_due(self, host: HostRef, known: _Host, period: float, now: float) -> None:
+        if known.asking is not None or now - known.asked < period:
+            return
+        known.asked = now
+        known.asking = asyncio.ensure_future(self._ask(host, known, _longest(period)))
+
+    async def _ask(self, host: HostRef, known: _Host, longest: float) -> None:
+        asked = known.asked
+        try:
+            found = await self._hypervisor.usage(host)
+            known.known = {uuid: _next(known.known.get(uuid), it, asked, longest) for uuid, it in found.items()}
+            known.failing = False
+        except LubanError as error:
+            if not known.failing:
+                log.warning("what VMs use is not known", host=host.name, why=error.message)
+            known.failing = True
+        except Exception:  # Nobody waits for this: it must not end in silence.
+            log.exception("unexpected error of a host", host=host.name)
+        finally:
+            known.asking = None
+
+
+def _next(before: _Known | None, usage: Usage, asked: float, longest: float) -> _Known:
+    return _Known(usage, asked) if before is None else before.after(usage, asked, longest)
+
+
+def _longest(period: float) -> float:
+    """Figures are so old at most, and looks so far apart."""
+    return 2 * period + LATE_SECONDS
