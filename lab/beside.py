@@ -56,6 +56,8 @@ async def _run(group: str, command: Sequence[str]) -> Ended:
         # Its fixtures stop what they started.
         with suppress(ProcessLookupError):
             process.send_signal(signal.SIGINT)
+        # Whom nobody reads any more cannot say why, and never ends.
+        await process.stdout.read()
         await process.wait()
         raise
     return Ended(group, status, time.monotonic() - begun)

@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
 
 from lab.beside import GROUPS, run_beside
+from tests.fakes.httpd_harness import until
 
 pytestmark = pytest.mark.integration
 GOOD = "def test_good():\n    pass\n"
 BAD = "def test_bad():\n    assert 1 == 2, 'what failed'\n"
+LONG = """
+import pathlib, time
+here = pathlib.Path(__file__).parent
+
+def test_long():
+    try:
+        (here / "begun").touch()
+        time.sleep(60)
+    finally:
+        print("x" * 10_000_000)
+        (here / "ended").touch()
+"""
 ALONE = ("-p", "no:cacheprovider", "-c", "/dev/null")
 
 
@@ -37,6 +51,21 @@ async def test_a_failure_fails_all_and_hides_nothing(tmp_path: Path, capsys: pyt
     assert "what failed" in said
     assert "FAILED (pytest ended with 1)" in said
     assert said.count("1 passed") == 2
+
+
+async def test_what_is_ended_stops_all_that_it_started(tmp_path: Path) -> None:
+    """Also one that has much to say at its end."""
+    path = written(tmp_path, long=LONG)
+    run = asyncio.ensure_future(run_beside({"a": [[path["long"]]]}, ALONE))
+
+    async def begun() -> bool:
+        return (tmp_path / "begun").exists()
+
+    await until(begun, "it runs", 60.0)
+    run.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await run
+    assert (tmp_path / "ended").exists()
 
 
 async def test_no_tests_is_a_failure(tmp_path: Path) -> None:
