@@ -33,6 +33,7 @@ from bench.support.orderly import in_thread, run_orderly
 from lab.datacentre import ROOT, operator_arguments
 from lab.paths import Layout
 from lab.process import Daemon
+from luban.runtime.usage import SELDOM_SECONDS
 from luban.senses.hosts import FRESH_SECONDS
 
 BASE = 132
@@ -224,7 +225,7 @@ def compare(size: Size, before: Usage, after: Usage, bare_rss: float) -> Result:
             "vms": size.all_vms,
             "hosts": size.hosts,
             "hosts_of_a_cluster": size.share,
-            "host_calls_ideal_per_minute": size.hosts * 60 / FRESH_SECONDS,
+            "host_calls_ideal_per_minute": size.hosts * (60 / FRESH_SECONDS + 60 / SELDOM_SECONDS),
             "before": before.detail(size.hosts),
             "after": after.detail(size.hosts),
             "kopf_alone_rss_mib": round(bare_rss, 1),

@@ -297,6 +297,7 @@ class Manager:
         await asyncio.gather(*self._leftovers.values(), return_exceptions=True)
         # All at once: each may wait a little for its last Events.
         await asyncio.gather(*self._endings)
+        self.senses.usage.close()
 
     def forget(self, uid: str) -> None:
         """A cluster is gone, or another operator's: its loop ends, then what it has under way, and its series go."""

@@ -185,4 +185,14 @@ async def test_what_runs_no_more_and_hosts_that_nobody_looks_at_are_forgotten() 
     scene.senses.look([HOST], PERIOD)
     await asyncio.sleep(0)
     assert scene.daemon.asked > asked
+
+
+async def test_closing_ends_what_is_under_way() -> None:
+    scene = Scene()
+    scene.daemon.answers.clear()
+    before = asyncio.all_tasks()
+    scene.known()
+    assert len(asyncio.all_tasks() - before) == 1
     scene.senses.close()
+    await asyncio.sleep(0)
+    assert asyncio.all_tasks() <= before
