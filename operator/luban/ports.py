@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from luban.core.bonds.model import HostReading
 from luban.core.model import BalancerReport, ClusterRef, DomainRecord, Machine
 from luban.core.orphans import Census, VMVolume
+from luban.render.balancer_objects import AgentProgram
 
 
 @dataclass(frozen=True)
@@ -214,6 +215,18 @@ class Cluster(Protocol):
     async def delete_config_map(self, cluster: ClusterRef, name: str) -> None:
         """Delete a ConfigMap of ours: one that does not carry our label is left alone. No error if it is gone."""
 
+    async def apply_object(self, cluster: ClusterRef, body: Mapping[str, Any]) -> None:
+        """Create an object or make it like `body`, owned by the LubanCluster and with its label (server-side apply).
+
+        What others set besides stays. Raises PermanentError ForeignObject if one of this name is not ours.
+        """
+
+    async def read_balancer_set(self, cluster: ClusterRef, name: str) -> dict[str, Any] | None:
+        """A StatefulSet of ours; None: not there, or not ours. What others changed may be seen a little later."""
+
+    async def disown_object(self, cluster: ClusterRef, kind: str, name: str) -> None:
+        """Take an object of a kind that `apply_object` knows from its LubanCluster. No error if it is gone."""
+
     async def read_cluster(self, cluster: ClusterRef) -> dict[str, Any] | None:
         """The LubanCluster; None: it is gone, or another one has its name."""
 
@@ -391,3 +404,5 @@ class Ports:
     probes: Probes
     clock: Clock
     leadership: Leadership = field(default_factory=Unrivalled)
+    agents: AgentProgram | None = None
+    """What runs in the balancers' Pods; None: the operator does not make them."""

@@ -243,6 +243,19 @@ class FakeCluster:
         """See ports.Cluster."""
         self._do("delete_config_map", lambda: self._delete_config_map(cluster, name))
 
+    async def apply_object(self, cluster: ClusterRef, body: Mapping[str, Any]) -> None:
+        """See ports.Cluster."""
+        self._do("apply_object", lambda: self._apply_object(cluster, body))
+
+    async def read_balancer_set(self, cluster: ClusterRef, name: str) -> Body | None:
+        """See ports.Cluster."""
+        found = self._do("read_balancer_set", lambda: self.find("StatefulSet", cluster.namespace, name))
+        return found if found is not None and _carries_label(found, cluster) else None
+
+    async def disown_object(self, cluster: ClusterRef, kind: str, name: str) -> None:
+        """See ports.Cluster."""
+        self._do("disown_object", lambda: self.change(kind, cluster.namespace, name, _disown))
+
     async def patch_cluster_status(self, cluster: ClusterRef, status: Mapping[str, Any], *, version: str = "") -> str:
         """See ports.Cluster."""
         return self._do(
@@ -341,6 +354,23 @@ class FakeCluster:
             body["metadata"]["ownerReferences"] = [_owner(cluster)] if cluster.uid else []
 
         self.change("ConfigMap", cluster.namespace, name, write)
+
+    def _apply_object(self, cluster: ClusterRef, body: Mapping[str, Any]) -> None:
+        """All that we apply replaces what we applied before; an unchanged object keeps its version."""
+        kind, name = body["kind"], body["metadata"]["name"]
+        found = self.find(kind, cluster.namespace, name)
+        if found is None:
+            self.create({**body, "metadata": {**body["metadata"], "namespace": cluster.namespace}})
+        elif not _carries_label(found, cluster):
+            raise PermanentError("ForeignObject", f"{kind} {cluster.namespace}/{name} is not ours")
+        wanted = copy.deepcopy(dict(body))
+        labels = {**wanted["metadata"].get("labels", {}), names.LABEL_CLUSTER: cluster.name}
+        wanted["metadata"] |= {"labels": labels, "ownerReferences": [_owner(cluster)] if cluster.uid else []}
+
+        def write(old: Body) -> None:
+            old.update({**wanted, "metadata": {**old["metadata"], **wanted["metadata"]}})
+
+        self.change(kind, cluster.namespace, name, write)
 
     def _delete_config_map(self, cluster: ClusterRef, name: str) -> None:
         found = self.find("ConfigMap", cluster.namespace, name)

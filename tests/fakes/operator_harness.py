@@ -15,6 +15,7 @@ from luban.api.cluster import LubanCluster
 from luban.core.model import BalancerReport, ClusterRef, MemberReport
 from luban.ports import Leadership, Ports, Unrivalled
 from luban.render.balancer import parse_balancer_json
+from luban.render.balancer_objects import AgentProgram
 from luban.runtime.metrics import Metrics
 from luban.runtime.tick import ClusterRuntime
 from luban.senses import Senses
@@ -74,11 +75,13 @@ class FollowingBalancer:
     in_flight: dict[str, int] = field(default_factory=dict)
     """By VM."""
     silent: bool = False
+    gone: set[str] = field(default_factory=set)
+    """Balancers that do not answer."""
 
     async def report(self, cluster: ClusterRef, name: str, endpoint: str, *, members: int) -> BalancerReport:
         """See Balancers."""
         body = self.api.find("ConfigMap", cluster.namespace, name)
-        if self.silent or body is None:
+        if self.silent or body is None or name in self.gone:
             return BalancerReport(name, reachable=False, message="silent")
         content = parse_balancer_json(body["data"]["balancer.json"])
         members = tuple(self._member(member) for member in content.members)
@@ -138,6 +141,8 @@ class OperatorHarness:
         self, spec: dict[str, Any] | None = None, *, boot_seconds: float = 10.0, clock: VirtualClock | None = None
     ) -> None:
         self.clock = clock or VirtualClock()
+        self.agents: AgentProgram | None = None
+        """What runs in the balancers' Pods, if the operator makes them."""
         self.dead = False
         """The operator was killed; its successor is not there yet."""
         self.api = FakeCluster(now=self.clock.now)
@@ -158,7 +163,7 @@ class OperatorHarness:
     def ports(self, leadership: Leadership | None = None) -> Ports:
         """What an operator works through here."""
         parts = self.hypervisor, self.api, self.balancer, self.probes, self.clock
-        return Ports(*parts, leadership or Unrivalled())
+        return Ports(*parts, leadership or Unrivalled(), self.agents)
 
     def body(self) -> dict[str, Any]:
         """The LubanCluster object."""
@@ -227,15 +232,15 @@ def cluster_body(spec: dict[str, Any], *, name: str = "luban", namespace: str = 
     }
 
 
-def lease_body(name: str = "luban", namespace: str = NAMESPACE) -> dict[str, Any]:
+def lease_body(name: str = "luban", namespace: str = NAMESPACE, index: int = 0) -> dict[str, Any]:
     """The Lease with which the balancer's agent says where it reports."""
     return {
         "apiVersion": "coordination.k8s.io/v1",
         "kind": "Lease",
         "metadata": {
-            "name": names.balancer_name(name, 0),
+            "name": names.balancer_name(name, index),
             "namespace": namespace,
-            "annotations": {names.ANNOTATION_AGENT_ENDPOINT: "http://balancer.invalid"},
+            "annotations": {names.ANNOTATION_AGENT_ENDPOINT: f"http://balancer-{index}.invalid"},
         },
     }
 

@@ -17,10 +17,12 @@ from typing import Any
 
 from luban.api.cluster import Host, LubanClusterSpec
 from luban.api.host import BondVerdict
+from luban.api.names import balancer_name, ordinal_of
 from luban.api.vm import Phase
+from luban.core.balancers import Tier
 from luban.core.figures import Figures
 from luban.core.left_out import Refusal
-from luban.core.memory import ClusterMemory
+from luban.core.memory import ClusterMemory, TierMemory
 from luban.core.model import (
     Action,
     BalancerReport,
@@ -192,6 +194,9 @@ class Proxy:
     applied: Published | None = None
     closed: dict[str, float] = field(default_factory=dict)
     """By member: when it stopped to get new requests."""
+    starts_at: float = math.inf
+    """When its Pod is there; infinite: nobody starts one."""
+    node: str = ""
 
     def enabled(self) -> set[str]:
         """Members that get new requests."""
@@ -225,6 +230,10 @@ class World:
     before: Callable[[World, Action], None] = lambda _world, _action: None
     """Called before each action of an operator: the referee."""
     log: list[str] = field(default_factory=list)
+    pod_seconds: float = 8.0
+    """A balancer's Pod is there so long after it was wanted."""
+    tier: Tier | None = None
+    """The balancers as an operator wanted them last."""
     _uids: int = 0
 
     clock_set: float = 0.0
@@ -251,6 +260,8 @@ class World:
                 if domain.state == "ShuttingDown" and domain.off_at <= self.now:
                     domain.state = "Off"
         for proxy in self.proxies.values():
+            if proxy.starts_at <= self.now:
+                proxy.starts_at, proxy.reachable, proxy.due = math.inf, True, self.now + self.apply_seconds
             if proxy.reachable and not proxy.blind and proxy.due <= self.now and proxy.applied != proxy.published:
                 before = proxy.enabled()
                 proxy.applied = proxy.published
@@ -372,7 +383,9 @@ class World:
         shares = self.shares()
         members = tuple(self._member(proxy, member, shares) for member in proxy.applied.members)
         ready = proxy.applied == proxy.published
-        return BalancerReport(name, reachable=True, ready=ready, applied=proxy.applied.version, members=members)
+        return BalancerReport(
+            name, reachable=True, ready=ready, applied=proxy.applied.version, members=members, node=proxy.node
+        )
 
     def _member(self, proxy: Proxy, member: Member, shares: Mapping[str, int]) -> MemberReport:
         flying = self.in_flight(proxy, member.name)
@@ -422,6 +435,21 @@ class World:
         domain = self.domain(self.vms[name])
         if domain is not None:
             domain.state = state
+
+    def follow(self, tier: Tier | None) -> None:
+        """What a StatefulSet's controller does: Pods come and go at the end of the row. Names that nothing stands for
+        any more are forgotten."""
+        if tier is None:
+            return
+        self.tier = tier
+        for index in range(tier.size):
+            if (name := balancer_name(CLUSTER, index)) not in self.proxies:
+                self.proxies[name] = Proxy(reachable=False, starts_at=self.now + self.pod_seconds)
+        for name, proxy in list(self.proxies.items()):
+            if ordinal_of(name) >= tier.replicas:
+                proxy.reachable, proxy.applied, proxy.starts_at = False, None, math.inf
+            if ordinal_of(name) >= tier.size and proxy.published is None:
+                del self.proxies[name]
 
     # What an operator does to it.
 
@@ -576,7 +604,10 @@ class Operator:
                 last_scale=made.memory.last_scale,
                 desired=made.desired or None,
                 taken_over=True,
+                tier=_tier_status(made, self.world),
             )
+        if made.tier is not None and not self.world.spec.paused and killed_after is None:
+            self.world.follow(made.tier)
         if killed_after is not None:
             self.restart()
         else:
@@ -586,7 +617,9 @@ class Operator:
 
     def restart(self) -> None:
         """The process ends and another starts."""
-        self.memory, self.provision_failures, self.action_failures = self.status, {}, {}
+        tier = self.status.tier
+        seen = tier and replace(tier, seen=dict.fromkeys(tier.seen, self.world.now))
+        self.memory, self.provision_failures, self.action_failures = replace(self.status, tier=seen), {}, {}
         self.retries = Retries()
 
     def run(self, seconds: float, *, until: Callable[[Plan], bool] = lambda _: False) -> Plan:
@@ -630,6 +663,14 @@ class Operator:
             self.provision_failures.pop(name, None)
         else:
             self.provision_failures[name] = failure
+
+
+def _tier_status(made: Plan, world: World) -> TierMemory | None:
+    """What the status tells a successor of the balancers."""
+    if made.tier is None:
+        return None
+    ready = [it.name for it in world.observe().balancers if it.reachable and it.ready]
+    return TierMemory(made.tier.size, seen=dict.fromkeys(ready, world.now))
 
 
 def interleaved(actions: Iterable[Action], dice: random.Random) -> list[Action]:

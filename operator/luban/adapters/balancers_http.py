@@ -40,7 +40,7 @@ SHORTEST_LIMIT, BYTES_PER_MEMBER, LONGEST_REPORT = 16 << 10, 512, 4 << 20
 """Bytes: so long a report may be in any case, so much longer for each member, and never longer than the last."""
 LONG_REPORT = 64 << 10
 """Bytes; a longer one is not taken apart in the event loop."""
-LONGEST_MESSAGE, LONGEST_VERSION = 1024, 64
+LONGEST_MESSAGE, LONGEST_VERSION, LONGEST_NODE = 1024, 64, 253
 """Characters: an agent's words are copied into the cluster's status."""
 MOST_COUNTED = 2**53
 """The largest count that is believed."""
@@ -74,6 +74,7 @@ def report_json(report: BalancerReport, cluster: ClusterRef) -> dict[str, Any]:
         "applied": report.applied,
         "message": report.message,
         "users": report.users,
+        "node": report.node,
         "members": [
             {
                 "name": member.name,
@@ -109,6 +110,8 @@ def parse_report(page: bytes) -> tuple[ClusterRef, BalancerReport]:
             message=_words(data["message"], LONGEST_MESSAGE),
             members=members,
             users=None if data.get("users") is None else _count(data["users"]),
+            # Older agents do not say.
+            node=_words(data.get("node", ""), LONGEST_NODE),
         )
         cluster = ClusterRef(_name(data["namespace"]), _name(data["cluster"]))
     except KeyError as error:

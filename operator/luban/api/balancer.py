@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from luban.api.common import IPV4, RULE, Model, remedy
+from luban.api.balancer_template import BalancerTemplate
+from luban.api.common import IPV4, RULE, Model, remedy, rules
 from luban.api.units import Duration
 
 _LISTEN_REMEDY = "must be an address of one machine such as 192.0.2.10 or [2001:db8::10], or empty for all"
@@ -82,8 +83,56 @@ class Limits(Model):
     """Most header fields of a request. Each request may keep so many of that length in httpd's memory."""
 
 
+MOST_BALANCERS = 20
+"""Balancers of one cluster."""
+
+
+class Replicas(Model):
+    """How many balancers there are: more for want of room to attach VMs, or in the place of one that is lost."""
+
+    model_config = rules(
+        (
+            "self.min <= self.max",
+            "balancer.replicas.min must not be above balancer.replicas.max: lower min or raise max",
+        )
+    )
+
+    min: int = Field(default=1, ge=1, le=MOST_BALANCERS)
+    """Balancers that are always there."""
+    max: int = Field(default=1, ge=1, le=MOST_BALANCERS)
+    """Balancers that there are at most. More than one needs attachment.mode Cross or Slice."""
+
+
+class Attachment(Model):
+    """Which balancers send requests to which VMs (ELBaaS, cross scheduling)."""
+
+    mode: Literal["Cross", "Slice", "Single"] = "Single"
+    """Cross: each VM is attached to p balancers, so that one may fail. Slice: each to one of several. Single: there is one
+    balancer. With several, a sticky client that comes to a balancer without its VM gets another one there."""
+    p: int = Field(default=2, ge=2, le=MOST_BALANCERS)
+    """Balancers per VM with mode Cross. A balancer on the VM's own host comes after others that are as full."""
+    d_max: int = Field(default=1000, ge=1, le=1000)
+    """VMs that one balancer sends requests to at most."""
+
+
 class Balancer(Model):
     """The Apache httpd in front of the VMs."""
+
+    model_config = rules(
+        (
+            "self.attachment.mode != 'Single' || self.replicas.max == 1",
+            "balancer.replicas.max above 1 needs balancer.attachment.mode Cross or Slice",
+        ),
+        (
+            "self.attachment.mode != 'Cross' || self.attachment.p <= self.replicas.max",
+            "balancer.attachment.p must not be above balancer.replicas.max: lower p or raise max",
+        ),
+    )
+
+    replicas: Replicas = Replicas()
+    """How many balancers there are."""
+    attachment: Attachment = Attachment()
+    """Which of them send requests to which VMs."""
 
     method: Literal["byrequests", "bytraffic", "bybusyness"] = "byrequests"
     """mod_proxy_balancer's lbmethod."""
@@ -113,3 +162,5 @@ class Balancer(Model):
     lines 19-21)."""
     drain: Drain = Drain()
     """How a VM is taken out of service."""
+    template: BalancerTemplate = BalancerTemplate()
+    """How the balancers' Pods are made."""

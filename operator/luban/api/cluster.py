@@ -272,6 +272,12 @@ _SPEC_RULES = rules(
         "hosts[].nodeName must differ from host to host, and from the names of hosts without one",
     ),
     (
+        "self.balancer.attachment.dMax * self.balancer.replicas.max >= "
+        "(self.balancer.attachment.mode == 'Cross' ? self.balancer.attachment.p : 1) * self.scaling.maxVMs",
+        "balancer.attachment.dMax times balancer.replicas.max has no room for scaling.maxVMs VMs with p balancers each "
+        "(one each unless mode is Cross): raise dMax or replicas.max, or lower p or maxVMs",
+    ),
+    (
         f"self.hosts.all(h, {_NO_URI} || oldSelf.hosts.all(o, "
         "o.name != h.name || !has(o.uri) || o.uri == '' || o.uri == h.uri))",
         "hosts[].uri of a host cannot be changed, its VMs would be lost: add the new URI under another name, "

@@ -78,6 +78,17 @@ class BalancerStatus(StatusModel):
     """Why it is not ready, in httpd's words where it gave any."""
 
 
+class TierStatus(StatusModel):
+    """How many balancers there should be."""
+
+    desired: int = 0
+    """Balancers that should serve."""
+    reason: str = ""
+    """CamelCase reason: Minimum, BalancersPerVM, AttachmentRoom, BalancerLost, TierAtMaximum, Shrinking."""
+    message: str = ""
+    """The reason in words, with the figures."""
+
+
 class DecisionInput(StatusModel):
     """One VM's load as the decision saw it."""
 
@@ -158,6 +169,8 @@ class LubanClusterStatus(StatusModel):
     """Balancers as they report."""
     balancer_summary: str = ""
     """ready/all balancers, for `kubectl get`."""
+    tier: TierStatus | None = None
+    """How many balancers there should be; unset with attachment.mode Single."""
     sessions: int | None = None
     """Active sessions of all serving VMs when the status was last written; unset: unknown."""
     users: int | None = None

@@ -131,7 +131,10 @@ CONDITIONS: Mapping[ConditionName, ConditionType] = {
                 "MemberRefused": "A VM's address or name cannot be a member: it is left out, the others are published.",
                 "ConfigurationNotInForce": "httpd does not serve with what the ConfigMap says; the message quotes it.",
             },
-            "Unknown": {"NotPublishedYet": "The very first ConfigMap is being written."},
+            "Unknown": {
+                "NotPublishedYet": "The very first ConfigMap is being written.",
+                "BalancersStarting": "Others serve; those that the message names were wanted lately, and are not there yet.",
+            },
         },
         further={"False": "the last write of a ConfigMap that will not succeed by itself"},
     ),

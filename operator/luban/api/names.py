@@ -26,6 +26,9 @@ AGENT_REALM = 'Bearer realm="luban-balancer-agent"'
 FEED_TYPE = "application/x-ndjson"
 """Of an answer that goes on: one document a line, whenever it has changed; an empty line says that it has not."""
 
+ANNOTATION_OBJECTS = "luban.cloud/objects"
+"""On the StatefulSet of a cluster's balancers: version of all objects that the operator made for them."""
+
 ANNOTATION_ADOPTED = "luban.cloud/adopted"
 """On a LubanVM: "true" if another LubanCluster of the same name made it, and left it running. Its domain bears that one's
 mark."""
@@ -33,6 +36,8 @@ mark."""
 METADATA_NAMESPACE = "https://luban.cloud/libvirt/1"
 """XML namespace of the metadata element that marks a libvirt domain as ours."""
 
+OPERATOR_USER = "system:serviceaccount:luban-system:luban-operator"
+"""The operator, as manifests/base runs it."""
 FIELD_MANAGER = "luban-operator"
 NODE_AGENT_FIELD_MANAGER = "luban-node-agent"
 
@@ -46,6 +51,12 @@ def agent_audience(namespace: str, cluster: str) -> str:
 def balancer_name(cluster: str, index: int) -> str:
     """Name of a balancer, of its ConfigMap and of its Lease: `<cluster>-balancer-<index>`."""
     return f"{cluster}-balancer-{index}"
+
+
+def ordinal_of(balancer: str) -> int:
+    """The index in a balancer's name; 0 for a name that has none."""
+    _, found, index = balancer.rpartition("-balancer-")
+    return int(index) if found and index.isdecimal() else 0
 
 
 VM_VOLUME = "(?i)^luban-[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"

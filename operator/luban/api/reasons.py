@@ -79,6 +79,10 @@ CHANGES: Reasons = {
     "NotPublished": "A ConfigMap is written: there was none.",
     "MembersChanged": "A ConfigMap is written: other members, or other states of theirs.",
     "SettingsChanged": "A ConfigMap is written: other settings.",
+    "BalancersMissing": "StatefulSet, Services and rights of the balancers are made; once after each start, made sure of.",
+    "BalancersChanged": "They are made anew: spec.balancer or the operator's --balancer-image changed.",
+    "BalancersScaled": "Another number of balancers is asked for.",
+    "TierShrunk": "A ConfigMap goes: fewer balancers are wanted, and this one has ended.",
 }
 """Why something is done (the operator's log, the Event Removing)."""
 
@@ -100,6 +104,16 @@ PLACEMENTS: Reasons = {
     "NoRoom": "No host can take one.",
 }
 """Why the next VM would go there (status.placement.reason)."""
+
+TIER: Reasons = {
+    "Minimum": "balancer.replicas.min is enough.",
+    "BalancersPerVM": "Each VM has balancer.attachment.p balancers.",
+    "AttachmentRoom": "Balancers with balancer.attachment.dMax VMs each have room for all VMs, p balancers each.",
+    "BalancerLost": "Others stand in for balancers that have not served for long.",
+    "TierAtMaximum": "More are needed, but balancer.replicas.max is reached.",
+    "Shrinking": "Fewer would do: one leaves once that has been so for scaling.behavior.scaleDown.stabilizationWindow.",
+}
+"""Why there are so many balancers (status.tier.reason)."""
 
 FAILURES: Mapping[str, Reasons] = {
     "Hosts": {
@@ -125,6 +139,7 @@ FAILURES: Mapping[str, Reasons] = {
         "BadAnswer": "What answered is no API server.",
         "CertificateRefused": "The API server's certificate is not trusted.",
         "Forbidden": "A right is missing; the message says which, and who grants it.",
+        "ForeignObject": "An object with the name that the balancers need is not ours.",
         "ForeignConfigMap": "A ConfigMap with the name that is needed is not ours.",
         "InvalidKubeconfig": "The kubeconfig cannot be used.",
         "NamespaceTerminating": "The namespace is being deleted.",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from luban.api.conditions import CONDITIONS, ConditionType, Status
-from luban.api.reasons import CHANGES, DECISIONS, EVENTS, FAILURES, PLACEMENTS, VMS, Reasons
+from luban.api.reasons import CHANGES, DECISIONS, EVENTS, FAILURES, PLACEMENTS, TIER, VMS, Reasons
 
 HEAD = """# Conditions and reasons
 
@@ -15,6 +15,7 @@ the message beside it says which VM, host or file it is about, and what to do.
 TABLES = (
     ("Decisions", "`status.decision.reason` of a LubanCluster, and the metric `luban_decision`.", DECISIONS),
     ("Placement", "`status.placement.reason` of a LubanCluster.", PLACEMENTS),
+    ("Balancers", "`status.tier.reason` of a LubanCluster.", TIER),
     ("VMs", "`status.reason` of a LubanVM, and its Events. A failed VM may carry a failure, see below.", VMS),
     ("Changes", "Why something is done: the operator's log, and the Event `Removing`.", CHANGES),
     ("Events", "Events carry the reason of a condition or of a VM, or one of these.", EVENTS),

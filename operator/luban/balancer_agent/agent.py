@@ -8,7 +8,7 @@ import ipaddress
 import re
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +70,7 @@ class AgentOptions:
     stop_seconds: int = 20
     operator: str = DEFAULT_OPERATOR
     open_reports: bool = False
+    node: str = ""
 
     @property
     def name(self) -> str:
@@ -228,10 +229,10 @@ class Agent:
 
     def _known(self) -> BalancerReport:
         """What the balancer did at the last look."""
-        report = self._converger.report(self._options.name)
+        report = replace(self._converger.report(self._options.name), node=self._options.node)
         if not self._document_problem:
             return report
-        return BalancerReport(**{**vars(report), "ready": False, "message": self._document_problem})
+        return replace(report, ready=False, message=self._document_problem)
 
     async def _refusal(self, authorization: str, address: str) -> Refusal | None:
         """Why somebody who asks for the report does not get it; counted."""

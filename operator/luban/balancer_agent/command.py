@@ -60,6 +60,7 @@ _option = functools.partial(option, "balancer-agent")
     type=click.IntRange(1, 3600),
     default=20,
 )
+@_option("--node", "Kubernetes node that this runs on: VMs on other hosts are preferred for it.", default="")
 @_option("--operator", "User whose token opens the report: the operator's ServiceAccount.", default=DEFAULT_OPERATOR)
 @_option(
     "--open-reports",

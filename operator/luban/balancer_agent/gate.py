@@ -18,12 +18,12 @@ from typing import TypeVar
 import structlog
 
 from luban.adapters.http_endpoints import Refusal
-from luban.api.names import AGENT_REALM
+from luban.api.names import AGENT_REALM, OPERATOR_USER
 from luban.errors import LubanError
 
 log = structlog.get_logger(__name__)
 
-DEFAULT_OPERATOR = "system:serviceaccount:luban-system:luban-operator"
+DEFAULT_OPERATOR = OPERATOR_USER
 GOOD_SECONDS, BAD_SECONDS = 300.0, 10.0
 """For so long a verdict holds."""
 AGAIN_SECONDS = 10.0

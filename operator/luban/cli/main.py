@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from luban import __version__
+from luban.api.names import OPERATOR_USER
 from luban.errors import LubanError
 from luban.logs import configure_logging
 
@@ -101,6 +102,18 @@ def main(verbose: bool) -> None:
     default="luban-operator",
     show_default=True,
     help="Its name: another one for each set of operators that watch other namespaces.",
+)
+@click.option(
+    "--balancer-image",
+    default="",
+    help="Image of the balancers' Pods: the operator makes a StatefulSet, Services and rights for each LubanCluster. "
+    "Default: it makes none, and agents are run otherwise.",
+)
+@click.option(
+    "--agents-operator",
+    default=OPERATOR_USER,
+    show_default=True,
+    help="User whose token those Pods' agents give their reports to: this operator's ServiceAccount.",
 )
 def controller(**options: Any) -> None:
     """Run the operator: keep every LubanCluster as its spec says."""

@@ -20,6 +20,7 @@ from luban.adapters.kubernetes_api.transport import pod_namespace
 from luban.adapters.libvirt_hosts.hypervisor import HypervisorSettings, LibvirtHypervisor
 from luban.adapters.probes_http import HttpProbes
 from luban.adapters.process_identity import has_ended, own_identity
+from luban.api.names import OPERATOR_USER
 from luban.controller.handlers import build_registry
 from luban.controller.leadership import Leader
 from luban.controller.manager import Manager
@@ -27,6 +28,7 @@ from luban.core.usable_hosts import HostPolicy
 from luban.errors import TemporaryError
 from luban.ports import LeaseStore, Ports, Unrivalled
 from luban.programs import return_memory, set_on_signals, share_arenas
+from luban.render.balancer_objects import AgentProgram
 from luban.runtime.metrics import Metrics
 
 log = structlog.get_logger(__name__)
@@ -59,6 +61,10 @@ class Options:
     lease_namespace: str = ""
     """Namespace of that Lease. Empty: the Pod's, else LEASE_NAMESPACE."""
     lease_name: str = "luban-operator"
+    balancer_image: str = ""
+    """Image of the balancers' Pods; empty: they are made by somebody else."""
+    agents_operator: str = OPERATOR_USER
+    """User whose token the Pods' agents take."""
 
 
 async def run(options: Options) -> None:
@@ -107,6 +113,7 @@ async def _ports(options: Options, leader: Leader | None) -> Ports:
         probes=HttpProbes(),
         clock=SystemClock(),
         leadership=leadership,
+        agents=AgentProgram(options.balancer_image, options.agents_operator) if options.balancer_image else None,
     )
 
 

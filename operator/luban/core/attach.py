@@ -1,4 +1,4 @@
-"""Who serves whom: which balancers send requests to which VMs (ELBaaS, cross scheduling), and how many balancers it takes.
+"""Who serves whom (ELBaaS, cross scheduling): which balancers send requests to which VMs, and how many it takes.
 
 Each VM is attached to p balancers, and none has more than d_max VMs. Where the room is not enough for that, every VM
 gets one before any gets two. No balancer has two VMs fewer than another. What is attached stays where it is as far as
@@ -51,7 +51,7 @@ def attach(vms: Mapping[str, str], fronts: Sequence[Front], rule: AttachmentRule
     table.trim()
     table.fill()
     table.level_out()
-    return _one_after_the_other(table, vms, fronts, rule.d_max)
+    return _one_after_the_other(table, fronts, rule.d_max)
 
 
 @dataclass
@@ -179,7 +179,7 @@ class _Table:
         self._add(vm, target)
 
 
-def _one_after_the_other(table: _Table, vms: Mapping[str, str], fronts: Sequence[Front], d_max: int) -> Attached:
+def _one_after_the_other(table: _Table, fronts: Sequence[Front], d_max: int) -> Attached:
     """What is attached now and not wanted any more stays as long as the VM would serve less without it.
 
     First what a VM cannot do without, then what comes new, then the rest, as long as there is room.
@@ -197,12 +197,12 @@ def _one_after_the_other(table: _Table, vms: Mapping[str, str], fronts: Sequence
 
 
 def _stage(front: Front, table: _Table, needed: Mapping[str, str], halting: set[str], d_max: int) -> frozenset[str]:
-    """`needed`: by VM that would serve nobody, the balancer that goes on with it. `halting`: VMs that would serve less."""
+    """`needed`: by VM that would serve nobody, the balancer that keeps it. `halting`: VMs that would serve less."""
     wanted, going = table.of[front.name], front.attached - table.of[front.name]
     kept = (wanted & front.attached).union(vm for vm in going if needed.get(vm) == front.name)
     coming = sorted(wanted - front.attached, key=lambda vm: (len(table.has[vm]), vm))
     spare = sorted(going & halting & front.sending)
-    return kept.union([*coming, *spare][: max(0, d_max - len(kept))])
+    return frozenset(kept.union([*coming, *spare][: max(0, d_max - len(kept))]))
 
 
 @dataclass(frozen=True)
@@ -220,11 +220,10 @@ def balancers_needed(vms: int, lost: int, rule: AttachmentRule, minimum: int, ma
     `lost`: balancers that are known to serve nobody; others stand in for them.
     """
     room = -(-vms * rule.p // rule.d_max)
-    reasons = {
-        "BalancersPerVM": (rule.p if vms else 0, f"each VM has {rule.p} balancers"),
-        "AttachmentRoom": (room, f"{vms} VMs with {rule.p} balancers each, at most {rule.d_max} VMs per balancer"),
-    }
-    reason, (need, message) = max(reasons.items(), key=lambda it: it[1][0])
+    reason, need, message = "BalancersPerVM", rule.p if vms else 0, f"each VM has {rule.p} balancers"
+    if room > need:
+        reason, need = "AttachmentRoom", room
+        message = f"{vms} VMs with {rule.p} balancers each, at most {rule.d_max} VMs per balancer"
     if lost:
         reason, need, message = "BalancerLost", need + lost, f"{message}; {lost} serve nobody"
     if need <= minimum:

@@ -15,6 +15,7 @@ from luban.core.figures import Figures, since_ready
 from luban.core.memory import ClusterMemory, Entered
 from luban.core.model import BalancerReport, Observation, VMRecord
 from luban.core.state import State
+from luban.core.tier import lost_balancers, note_balancers
 
 SETTLED_SECONDS = 10.0
 """So long after a balancer was away its good words on members are not believed."""
@@ -24,23 +25,28 @@ NOTICED_SECONDS = 10.0
 """So long after a power button was pressed in vain it is noticed, however short the grace period is."""
 
 
-def on_our_clock(memory: ClusterMemory, observation: Observation, now: float) -> tuple[ClusterMemory, State]:
+def on_our_clock(
+    spec: LubanClusterSpec, memory: ClusterMemory, observation: Observation, now: float
+) -> tuple[ClusterMemory, State]:
     """Note what begins now, and give VMs with which something waits the time since which they are in their phase."""
     entered = entered_since(memory.entered, {vm.name: vm.phase for vm in observation.vms}, now)
     mute = {it.name: now for it in observation.balancers if not (it.reachable and it.ready)}
     mute = {name: at for name, at in memory.mute.items() if now - at < SETTLED_SECONDS} | mute
+    tier = note_balancers(spec, memory.tier, observation, now)
     state = State(
         replace(
             observation,
             vms=tuple([vm if _is_settled(vm) else dated(vm, entered) for vm in observation.vms]),
             balancers=tuple(_doubted(it) if it.name in mute else it for it in observation.balancers),
             figures=_figures(observation, entered),
+            lost_balancers=lost_balancers(tier, observation, now),
         )
     )
     noted = replace(
         memory,
         entered=entered,
         mute=mute,
+        tier=tier,
         closed={
             vm.name: memory.closed.get(vm.name, now)
             for vm in state.draining

@@ -9,8 +9,15 @@ from luban.api.cluster import BondPolicy
 from luban.api.cluster_status import Decision, Placement
 from luban.api.conditions import ConditionName
 from luban.api.host import BondVerdict
+from luban.core.balancers import Tier
 from luban.core.memory import Setback
-from luban.core.model import BondObservation, ClusterPhase, ConditionState, HostObservation, VMRecord
+from luban.core.model import (
+    BondObservation,
+    ClusterPhase,
+    ConditionState,
+    HostObservation,
+    VMRecord,
+)
 from luban.core.placement import SOUND, UNKNOWN
 from luban.core.state import State
 
@@ -56,6 +63,8 @@ class Situation:
     """Whether the user wants nothing to be done (spec.paused)."""
     unmeasured: str | None
     """Metrics of the policy that are unknown, and of whom, in words; empty: none; None: it looks at sessions alone."""
+    tier: Tier | None
+    """The balancers, where there can be several."""
 
 
 def conditions_of(it: Situation) -> tuple[ConditionState, ...]:
@@ -63,7 +72,7 @@ def conditions_of(it: Situation) -> tuple[ConditionState, ...]:
     parts = (
         _hosts_reachable(it.state),
         _vms_healthy(it),
-        _balancers_ready(it.state),
+        _balancers_ready(it.state, it.tier),
         _load_known(it.state, it.unmeasured),
         bonds_healthy(it.policy, it.hosts, it.state.observation.bonds),
     )
@@ -195,10 +204,14 @@ def _failing(state: State, vms: list[VMRecord]) -> ConditionState:
     return ConditionState("VMsHealthy", False, failures[vms[0].name].reason, message)
 
 
-def _balancers_ready(state: State) -> ConditionState:
+def _balancers_ready(state: State, tier: Tier | None) -> ConditionState:
     if (stuck := _stuck(state, "balancer/")) is not None:
         return ConditionState("BalancersReady", False, *stuck)
-    broken = [it for it in state.observation.balancers if not (it.reachable and it.ready)]
+    leaving, starting = (tier.leaving, tier.starting) if tier is not None else (frozenset(), frozenset())
+    broken = [it for it in state.observation.balancers if not (it.reachable and it.ready) and it.name not in leaving]
+    if broken and all(it.name in starting for it in broken):
+        names = ", ".join(it.name for it in broken)
+        return ConditionState("BalancersReady", None, "BalancersStarting", f"{names}: not there yet; others serve")
     if any(it.reachable and it.name not in state.observation.published for it in broken):
         # The very first tick: nobody has told the balancer anything yet.
         return ConditionState("BalancersReady", None, "NotPublishedYet", "its ConfigMap is being written")

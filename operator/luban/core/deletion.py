@@ -7,13 +7,21 @@ from dataclasses import replace
 from luban.api.cluster import LubanClusterSpec
 from luban.api.cluster_status import Decision
 from luban.core import unreadable
+from luban.core.balancers import Tier
 from luban.core.conditions import Situation, conditions_of
 from luban.core.members import publications
 from luban.core.memory import ClusterMemory
-from luban.core.model import Action, DeleteVM, OrphanVM, Plan, RemoveBalancer
+from luban.core.model import (
+    Action,
+    DeleteVM,
+    OrphanVM,
+    Plan,
+    RemoveBalancer,
+)
 from luban.core.state import State
 from luban.core.steps import Steps, steps_of
 from luban.core.strays import remove_strays, strays_since
+from luban.core.tier import tier_of
 from luban.core.times import Now, rfc3339
 
 BUSY_SECONDS = 1.0
@@ -33,7 +41,12 @@ def plan_deletion(spec: LubanClusterSpec, state: State, memory: ClusterMemory, n
     if not orphan:
         state = _without_orphans(state)
     steps = steps_of(spec, state, memory, now.monotonic, silence=0.0)
-    actions = _orphan_all(spec, state, steps) if orphan else _delete_all(spec, state, steps, memory, now.monotonic)
+    tier, _ = tier_of(spec, state, memory, len(state.live), now.monotonic)
+    actions = (
+        _orphan_all(spec, state, steps, tier)
+        if orphan
+        else _delete_all(spec, state, steps, memory, now.monotonic, tier=tier)
+    )
     left = sum(vm.has_finalizer for vm in state.vms) + sum(vm.has_finalizer for vm in state.observation.unreadable)
     decision = Decision(
         at=memory.decision.at if memory.decision and memory.decision.reason == "Deleting" else rfc3339(now.wall),
@@ -55,6 +68,7 @@ def plan_deletion(spec: LubanClusterSpec, state: State, memory: ClusterMemory, n
         setbacks={},
         paused=False,
         unmeasured=None,
+        tier=tier,
     )
     return Plan(
         actions=actions,
@@ -65,6 +79,7 @@ def plan_deletion(spec: LubanClusterSpec, state: State, memory: ClusterMemory, n
         desired=0,
         memory=replace(memory, decision=decision, desired=0, strays=strays_since(state, memory, now.monotonic)),
         requeue_after=_requeue(memory, now.monotonic),
+        tier=tier,
         finished=not actions and not left and (orphan or not state.strays),
     )
 
@@ -75,14 +90,14 @@ def _requeue(memory: ClusterMemory, now: float) -> float:
     return min(SELDOM_SECONDS, max(BUSY_SECONDS, (now - moved) / PATIENCE))
 
 
-def _orphan_all(spec: LubanClusterSpec, state: State, steps: Steps) -> tuple[Action, ...]:
+def _orphan_all(spec: LubanClusterSpec, state: State, steps: Steps, tier: Tier | None) -> tuple[Action, ...]:
     """Let VMs live on without us. Those that were asked to leave before leave first: it takes the balancers."""
     leaving = [vm.name for vm in state.draining if vm.has_finalizer]
     if not leaving and not _publishes_unknown(state):
         orphans = tuple(OrphanVM(vm.name, "Orphan") for vm in state.vms if vm.has_finalizer)
         return (*orphans, *unreadable.orphan_all(state.observation))
     chosen = steps.only(state, leaving)
-    return (*chosen.actions, *publications(spec, state, chosen))
+    return (*chosen.actions, *publications(spec, state, chosen, tier=tier))
 
 
 def _without_orphans(state: State) -> State:
@@ -103,7 +118,7 @@ def _publishes_unknown(state: State) -> bool:
 
 
 def _delete_all(
-    spec: LubanClusterSpec, state: State, steps: Steps, memory: ClusterMemory, now: float
+    spec: LubanClusterSpec, state: State, steps: Steps, memory: ClusterMemory, now: float, *, tier: Tier | None
 ) -> tuple[Action, ...]:
     if not state.vms and not state.strays and not state.observation.unreadable:
         return tuple(RemoveBalancer(name, "ClusterDeleted") for name in sorted(state.observation.published))
@@ -113,7 +128,7 @@ def _delete_all(
     return (
         *staying.actions,
         *leaving,
-        *publications(spec, state, staying, names),
+        *publications(spec, state, staying, names, tier=tier),
         *remove_strays(spec, state, memory, now),
         *unreadable.delete_all(state.observation),
     )

@@ -49,14 +49,24 @@ def must_drain(vm: VMRecord, state: State) -> bool:
     return vm.phase not in phases.NEVER_SERVED or may_get_requests(vm, state)
 
 
+def heard(vm: VMRecord, state: State) -> bool:
+    """Whether every balancer that may have the VM says what it does, or is lost."""
+    return state.balancers_answer or all(state.is_heard(it) for it in _balancers_of(vm, state))
+
+
 def may_get_requests(vm: VMRecord, state: State) -> bool:
     """Whether a balancer was told to send requests to the VM, or is seen to do so."""
     return state.attached(vm) or state.told_to_enable(vm)
 
 
 def closed(vm: VMRecord, state: State) -> bool:
-    """Whether every balancer confirms that it sends nothing new to the VM, except of sticky sessions."""
-    return all(_closed_in(balancer, vm, state) for balancer in state.observation.balancers)
+    """Whether every balancer that may have the VM confirms that it sends nothing new, except of sticky sessions."""
+    return all(_closed_in(balancer, vm, state) for balancer in _balancers_of(vm, state))
+
+
+def _balancers_of(vm: VMRecord, state: State) -> list[BalancerReport]:
+    """Those that may send it requests: no other one is waited for."""
+    return [balancer for balancer in state.observation.balancers if state.may_have(balancer, vm)]
 
 
 def _closed_in(balancer: BalancerReport, vm: VMRecord, state: State) -> bool:
@@ -73,8 +83,8 @@ def _only_enabled_so_far(balancer: BalancerReport, vm: VMRecord, state: State) -
 
 
 def drained(vm: VMRecord, state: State) -> bool:
-    """Whether every balancer is known to have nothing in flight on the VM and to send nothing new."""
-    return all(_drained_from(balancer, vm, state) for balancer in state.observation.balancers)
+    """Whether every balancer that may have the VM has nothing in flight on it, as is known, and sends nothing new."""
+    return all(_drained_from(balancer, vm, state) for balancer in _balancers_of(vm, state))
 
 
 def _drained_from(balancer: BalancerReport, vm: VMRecord, state: State) -> bool:

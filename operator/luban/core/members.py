@@ -8,8 +8,18 @@ from operator import attrgetter
 
 from luban.api.cluster import LubanClusterSpec
 from luban.api.vm import Phase
+from luban.core.balancers import Tier
 from luban.core.load_factors import adaptive_factors
-from luban.core.model import Action, BalancerReport, Member, MemberState, PublishBalancer, VMRecord
+from luban.core.model import (
+    Action,
+    BalancerReport,
+    Member,
+    MemberState,
+    PublishBalancer,
+    RemoveBalancer,
+    VMRecord,
+)
+from luban.core.seats import place
 from luban.core.state import State
 from luban.core.steps import Steps
 
@@ -21,22 +31,32 @@ def wanted_members(
     leaving: frozenset[str],
     current: Mapping[str, Member],
 ) -> tuple[Member, ...]:
-    """The members of a balancer, by name.
+    """The members of a balancer that has all VMs, by name.
 
     `steps`: what each VM does in this plan. `leaving`: VMs that this plan deletes. `current`: members as published. A
     VM that still boots is listed as Disabled as soon as its address is known, so that letting it in later is a single
     cheap change.
     """
-    states = {
+    return _members(spec, state, _states(state, steps, leaving), current)
+
+
+def _states(state: State, steps: Steps, leaving: frozenset[str]) -> dict[str, MemberState | None]:
+    """How balancers treat each VM, those that it is attached to."""
+    return {
         vm.name: "Enabled" if vm.name in steps.calm and vm.name not in leaving else _state(vm, steps, leaving)
         for vm in state.vms
     }
+
+
+def _members(
+    spec: LubanClusterSpec, state: State, states: Mapping[str, MemberState | None], current: Mapping[str, Member]
+) -> tuple[Member, ...]:
     factors, addresses = _factors(spec, state, states, current), state.addresses
     return tuple(
         [
             _member(current.get(vm.name), vm, address, member, factors.get(vm.name, 1))
             for vm in sorted(state.vms, key=attrgetter("name"))
-            if (member := states[vm.name]) is not None and (address := addresses.get(vm.name))
+            if (member := states.get(vm.name)) is not None and (address := addresses.get(vm.name))
         ]
     )
 
@@ -96,27 +116,54 @@ def _takes_requests(member: Member | None) -> bool:
 
 
 def publications(
-    spec: LubanClusterSpec, state: State, steps: Steps, leaving: frozenset[str] = frozenset(), *, desired: int = 0
+    spec: LubanClusterSpec,
+    state: State,
+    steps: Steps,
+    leaving: frozenset[str] = frozenset(),
+    *,
+    desired: int = 0,
+    tier: Tier | None = None,
 ) -> tuple[Action, ...]:
     """A write for every balancer whose ConfigMap says something else. `leaving`: VMs that this plan deletes.
 
     `desired`: until so many of our own answer, members stay that we do not know: VMs that a cluster of the same name
-    left behind serve meanwhile.
+    left behind serve meanwhile. `tier`: the balancers, where there can be several.
     """
-    observation = state.observation
-    actions: list[Action] = []
-    for balancer in observation.balancers:
-        published = observation.published.get(balancer.name)
-        current = {member.name: member for member in published.members} if published else {}
-        own = wanted_members(spec, state, steps, leaving, current)
-        members = _with_strangers(own, current, balancer, state, len(state.answering) < desired)
-        if published is None:
-            actions.append(PublishBalancer(balancer.name, members, "NotPublished"))
-        elif published.members != members:
-            actions.append(PublishBalancer(balancer.name, members, "MembersChanged"))
-        elif published.settings_version != observation.settings_version:
-            actions.append(PublishBalancer(balancer.name, members, "SettingsChanged"))
-    return tuple(actions)
+    states = _states(state, steps, leaving)
+    placed = place(spec, state, tier, states, leaving) if tier is not None else {}
+    return tuple(
+        action
+        for balancer in state.observation.balancers
+        if (
+            action := _publication(spec, state, balancer, placed.get(balancer.name, states), desired=desired, tier=tier)
+        )
+        is not None
+    )
+
+
+def _publication(
+    spec: LubanClusterSpec,
+    state: State,
+    balancer: BalancerReport,
+    states: Mapping[str, MemberState | None],
+    *,
+    desired: int,
+    tier: Tier | None,
+) -> Action | None:
+    """What to write for one balancer; None: nothing. `states`: how it is to treat each VM."""
+    published = state.observation.published.get(balancer.name)
+    if tier is not None and balancer.name in tier.gone:
+        return RemoveBalancer(balancer.name, "TierShrunk") if published is not None else None
+    current = {member.name: member for member in published.members} if published else {}
+    own = _members(spec, state, states, current)
+    members = _with_strangers(own, current, balancer, state, len(state.answering) < desired)
+    if published is None:
+        return PublishBalancer(balancer.name, members, "NotPublished")
+    if published.members != members:
+        return PublishBalancer(balancer.name, members, "MembersChanged")
+    if published.settings_version != state.observation.settings_version:
+        return PublishBalancer(balancer.name, members, "SettingsChanged")
+    return None
 
 
 def _with_strangers(

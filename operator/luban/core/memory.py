@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from luban.api.cluster_status import Decision
@@ -33,6 +34,18 @@ class Setback:
     """How often in a row."""
     retry_at: float
     """Until then no VM is made."""
+
+
+@dataclass(frozen=True)
+class TierMemory:
+    """What is remembered of the balancers, where there can be several."""
+
+    size: int = 0
+    """How many there should be; 0: not decided yet."""
+    above_since: float | None = None
+    """Since when fewer would do without a break."""
+    seen: Mapping[str, float] = field(default_factory=dict)
+    """By balancer: when it was last known to serve."""
 
 
 @dataclass(frozen=True)
@@ -77,3 +90,5 @@ class ClusterMemory:
     """Addresses of forward ranges that somebody else holds: until when they are not tried again."""
     setbacks: dict[str, Setback] = field(default_factory=dict)
     """By cause (the reason of the failure)."""
+    tier: TierMemory | None = None
+    """None: there is one balancer."""

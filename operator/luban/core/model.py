@@ -14,6 +14,7 @@ from luban.api.conditions import ConditionName
 from luban.api.host import BondVerdict
 from luban.api.template import VMTemplateSpec
 from luban.api.vm import Phase
+from luban.core.balancers import BalancerObjects, EnsureBalancers, Tier
 from luban.core.figures import Figures
 from luban.core.left_out import HostRoom, Refusal, UnreadableVM
 from luban.core.memory import ClusterMemory
@@ -199,6 +200,8 @@ class BalancerReport:
     members: tuple[MemberReport, ...] = ()
     users: int | None = None
     """Clients of the last minute: sessions where there is a sticky cookie, else addresses; None: not told."""
+    node: str = ""
+    """Kubernetes node that it runs on; empty: not known."""
 
 
 @dataclass(frozen=True)
@@ -228,6 +231,10 @@ class Observation:
     """Version of the balancer settings that the spec asks for."""
     unreadable: tuple[UnreadableVM, ...] = ()
     """LubanVMs that this version cannot read."""
+    balancer_objects: BalancerObjects | None = None
+    """The balancers' Pods; None: somebody else looks after them."""
+    lost_balancers: frozenset[str] = frozenset()
+    """Balancers that have said nothing for long while others serve; `plan` fills it in."""
 
 
 @dataclass(frozen=True)
@@ -371,6 +378,7 @@ Action = (
     | UpdateVM
     | PublishBalancer
     | RemoveBalancer
+    | EnsureBalancers
 )
 
 
@@ -402,5 +410,7 @@ class Plan:
     """Seconds until the next tick if nothing wakes the loop earlier."""
     finished: bool = False
     """The cluster is being deleted and nothing of it is left."""
+    tier: Tier | None = None
+    """The balancers, where there can be several."""
     hosts_back: bool = False
     """A host answers again after a while: what failed may work now."""

@@ -10,6 +10,7 @@ from functools import cache, partial
 from luban.api.cluster import LubanClusterSpec
 from luban.api.cluster_status import Placement
 from luban.core.arrivals import Arrivals, vms_to_create
+from luban.core.balancers import Tier
 from luban.core.clocks import dated, entered_since, hosts_back, on_our_clock
 from luban.core.conditions import Situation, conditions_of, phase_of
 from luban.core.deletion import BUSY_SECONDS, plan_deletion
@@ -17,7 +18,13 @@ from luban.core.departures import vms_to_delete
 from luban.core.lifecycle import Step
 from luban.core.members import publications
 from luban.core.memory import ClusterMemory
-from luban.core.model import Action, CreateVM, DeleteVM, Observation, Plan
+from luban.core.model import (
+    Action,
+    CreateVM,
+    DeleteVM,
+    Observation,
+    Plan,
+)
 from luban.core.placement import Placing
 from luban.core.scaling import Room, ScalingResult, decide_scaling, next_look, unmeasured
 from luban.core.schedules import in_force
@@ -26,6 +33,7 @@ from luban.core.snapshot import Snapshot
 from luban.core.state import State
 from luban.core.steps import Steps, state_after, steps_of
 from luban.core.strays import remove_idle_strays, strays_in_words, strays_since
+from luban.core.tier import ensured, tier_of
 from luban.core.times import Now
 from luban.core.unreadable import release_deleted
 
@@ -62,7 +70,7 @@ def plan(
     back = hosts_back(spec, memory, observation, now.monotonic)
     if back:
         memory = replace(memory, setbacks={})
-    memory, state = on_our_clock(memory, observation, now.monotonic)
+    memory, state = on_our_clock(spec, memory, observation, now.monotonic)
     made = plan_deletion(spec, state, memory, now) if deleting else _plan_life(spec, cluster, state, memory, now)
     return replace(made, hosts_back=back)
 
@@ -78,10 +86,13 @@ def _plan_life(spec: LubanClusterSpec, cluster: str, state: State, memory: Clust
     result = decide_scaling(spec, snapshot.state, memory, now, _room(snapshot, departures))
     leaving = departures(result.desired)
     arrivals = vms_to_create(snapshot, leaving, cluster, result.desired)
-    wanted = _actions(snapshot, state, steps, _Changes(result.desired, leaving, arrivals.created))
+    most = max(result.desired, len(snapshot.state.live))
+    tier, of_tier = tier_of(spec, snapshot.state, memory, most, now.monotonic)
+    wanted = _actions(snapshot, state, steps, _Changes(result.desired, leaving, arrivals.created, tier))
     memory = _close_memory(result, leaving, taken, state, now.monotonic)
+    memory = memory if spec.paused else replace(memory, tier=of_tier)
     strays = strays_in_words(state, memory, now.monotonic)
-    return _conclude(snapshot, arrivals, replace(result, memory=memory), wanted, strays)
+    return _conclude(snapshot, arrivals, replace(result, memory=memory), wanted, strays, tier=tier)
 
 
 def _own_steps(spec: LubanClusterSpec, state: State, memory: ClusterMemory, now: float) -> Steps:
@@ -96,6 +107,7 @@ class _Changes:
     desired: int
     leaving: Sequence[DeleteVM]
     arriving: Sequence[CreateVM]
+    tier: Tier | None
 
 
 def _actions(snapshot: Snapshot, state: State, steps: Steps, changes: _Changes) -> tuple[Action, ...]:
@@ -105,14 +117,21 @@ def _actions(snapshot: Snapshot, state: State, steps: Steps, changes: _Changes) 
         *staying.actions,
         *changes.leaving,
         *changes.arriving,
-        *publications(snapshot.spec, snapshot.state, staying, names, desired=changes.desired),
+        *ensured(state.observation, changes.tier),
+        *publications(snapshot.spec, snapshot.state, staying, names, desired=changes.desired, tier=changes.tier),
         *remove_idle_strays(snapshot.spec, state, snapshot.memory, snapshot.now),
         *release_deleted(state.observation),
     )
 
 
 def _conclude(
-    snapshot: Snapshot, arrivals: Arrivals, result: ScalingResult, wanted: tuple[Action, ...], strays: tuple[str, ...]
+    snapshot: Snapshot,
+    arrivals: Arrivals,
+    result: ScalingResult,
+    wanted: tuple[Action, ...],
+    strays: tuple[str, ...],
+    *,
+    tier: Tier | None,
 ) -> Plan:
     """The plan with what is told of it."""
     spec, after, memory = snapshot.spec, snapshot.state, result.memory
@@ -133,6 +152,7 @@ def _conclude(
             setbacks=memory.setbacks,
             paused=spec.paused,
             unmeasured=unmeasured(spec, after, memory, snapshot.now),
+            tier=tier,
         )
     )
     return Plan(
@@ -144,6 +164,7 @@ def _conclude(
         desired=result.desired,
         memory=memory,
         requeue_after=_requeue(spec, after, actions, memory, snapshot.now),
+        tier=tier,
     )
 
 

@@ -10,7 +10,7 @@ from functools import cached_property
 from luban.api.cluster import Host, LubanClusterSpec
 from luban.api.template import rolls_out
 from luban.core import phases
-from luban.core.drain import may_get_requests, must_drain
+from luban.core.drain import heard, may_get_requests, must_drain
 from luban.core.ledger import Addresses, Ledger
 from luban.core.memory import ClusterMemory
 from luban.core.model import VMRecord
@@ -178,8 +178,8 @@ class Snapshot:
         Not if nobody knows how it is, unless the user emptied its host; and not while a balancer that may send it
         requests does not say what it does.
         """
-        heard = self.state.balancers_answer or not may_get_requests(vm, self.state)
-        return heard and self._may_be_emptied(vm.host)
+        told = heard(vm, self.state) or not may_get_requests(vm, self.state)
+        return told and self._may_be_emptied(vm.host)
 
     def _may_be_emptied(self, host: str) -> bool:
         return self.state.reachable(host) or self._emptied(host)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from operator import attrgetter
 
+from luban.api.names import ordinal_of
 from luban.core import phases
 from luban.core.left_out import HostRoom
 from luban.core.model import (
@@ -188,12 +189,48 @@ class State:
 
     @cached_property
     def balancers_answer(self) -> bool:
-        """Whether every balancer says what it does."""
-        return all(balancer.reachable for balancer in self.observation.balancers)
+        """Whether every balancer says what it does, but for those that are lost: others serve in their place."""
+        return all(self.is_heard(balancer) for balancer in self.observation.balancers)
+
+    def is_heard(self, balancer: BalancerReport) -> bool:
+        """Whether nobody waits for a balancer's word: it says what it does, or is lost."""
+        return balancer.reachable or balancer.name in self.observation.lost_balancers
+
+    def may_have(self, balancer: BalancerReport, vm: VMRecord) -> bool:
+        """Whether a balancer was told of the VM, says so, or may have it for all that anybody knows.
+
+        A single one may have any.
+        """
+        published = self._told.get(balancer.name)
+        if (
+            not self._is_tier
+            or published is None
+            or vm.name in published
+            or balancer.name in vm.balancers
+            or self.address_lost(vm)
+        ):
+            return True
+        return balancer.reachable and vm.name in self._members[balancer.name]
+
+    @cached_property
+    def _is_tier(self) -> bool:
+        """Whether there are several balancers."""
+        return any(ordinal_of(balancer.name) for balancer in self.observation.balancers)
+
+    @cached_property
+    def _told(self) -> dict[str, frozenset[str]]:
+        """By balancer: VMs that its ConfigMap names."""
+        published = self.observation.published
+        return {name: frozenset([member.name for member in it.members]) for name, it in published.items()}
 
     def member(self, balancer: BalancerReport, vm: VMRecord) -> MemberReport | None:
         """A balancer's word on a VM."""
         return self._members[balancer.name].get(vm.name)
+
+    def is_drained_in(self, balancer: BalancerReport, vm: str) -> bool:
+        """Whether a balancer says that it sends a VM nothing, and has nothing in flight on it."""
+        member = self._members[balancer.name].get(vm)
+        return member is None or (member.drained and member.state != "Enabled")
 
     @cached_property
     def _members(self) -> dict[str, dict[str, MemberReport]]:
@@ -221,10 +258,17 @@ class State:
         vms = self.observation.vms
         found: dict[str, tuple[str, ...]] = {vm.name: () for vm in vms}
         for it in self.observation.balancers:
-            told = self._enabled[it.name] if it.reachable else {vm.name for vm in vms if it.name in vm.balancers}
-            for name in found.keys() & told:
+            for name in found.keys() & self.sent_to(it):
                 found[name] += (it.name,)
         return found
+
+    def sent_to(self, balancer: BalancerReport) -> frozenset[str]:
+        """VMs that a balancer sends new requests to. One that is silent keeps its last known word until it is lost."""
+        if balancer.reachable:
+            return self._enabled[balancer.name]
+        if balancer.name in self.observation.lost_balancers:
+            return frozenset()
+        return frozenset([vm.name for vm in self.observation.vms if balancer.name in vm.balancers])
 
     @cached_property
     def _enabled(self) -> dict[str, frozenset[str]]:

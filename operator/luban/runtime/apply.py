@@ -12,7 +12,16 @@ from typing import Any
 import structlog
 
 from luban.api.cluster import LubanCluster
-from luban.core.model import Action, CreateVM, EnsureDomain, Failure, Plan, PublishBalancer, RemoveBalancer
+from luban.core.balancers import EnsureBalancers
+from luban.core.model import (
+    Action,
+    CreateVM,
+    EnsureDomain,
+    Failure,
+    Plan,
+    PublishBalancer,
+    RemoveBalancer,
+)
 from luban.errors import Conflict, LubanError, NotLeader, PermanentError, without_host
 from luban.ports import HostRef, Ports
 from luban.runtime.carry_out import Hands, failure_subject, host_of, subject
@@ -62,6 +71,8 @@ class Applier:
     """By VM: why the last attempt to make its domain failed."""
     action_failures: dict[str, Failure] = field(default_factory=dict)
     """By subject: why the last of its actions failed, whatever it was."""
+    balancers_written: str = ""
+    """Version of what was made for the balancers last; empty: nothing yet."""
     retries: Retries = field(default_factory=Retries)
     """What fails again and again is tried ever more rarely."""
     _outcomes: list[Outcome] = field(default_factory=list)
@@ -94,7 +105,7 @@ class Applier:
         chains: dict[str, list[Action]] = defaultdict(list)
         for action in self._without_doubles(plan.actions):
             chains[subject(action)].append(action)
-        hands = Hands(self.ports, cluster, bodies, self.touched)
+        hands = Hands(self.ports, cluster, bodies, self.touched, self.ports.agents)
         started = [self._start(hands, name, chain) for name, chain in chains.items()]
         waiting = {task for task in started if task is not None}
         if not waiting:
@@ -199,13 +210,19 @@ class Applier:
         """What an action waits for."""
         if host := host_of(action):
             return self._host_slots[host]
-        return nullcontext() if isinstance(action, PublishBalancer | RemoveBalancer) else self._object_slots
+        return (
+            nullcontext()
+            if isinstance(action, PublishBalancer | RemoveBalancer | EnsureBalancers)
+            else self._object_slots
+        )
 
     def _note_success(self, action: Action) -> None:
         self.action_failures.pop(failure_subject(action), None)
         self.retries.succeeded(failure_subject(action), action)
         if isinstance(action, EnsureDomain):
             self.provision_failures.pop(action.vm.name, None)
+        if isinstance(action, EnsureBalancers):
+            self.balancers_written = action.version
 
     def _note_failure(self, action: Action, failure: Failure) -> None:
         self.action_failures[failure_subject(action)] = failure

@@ -9,7 +9,7 @@ from typing import Any
 
 from luban.api.cluster import LubanCluster
 from luban.api.libvirt_uri import normal_form
-from luban.api.names import balancer_name
+from luban.core.balancers import EnsureBalancers
 from luban.core.model import (
     Action,
     ClusterRef,
@@ -32,9 +32,11 @@ from luban.core.model import (
 from luban.errors import NotLeader, PermanentError
 from luban.ports import HostRef, Ports
 from luban.render.balancer import BalancerSettings, check_member, parse_balancer_json, settings_of
+from luban.render.balancer_objects import AgentProgram, objects_name
 from luban.runtime.publication import DOCUMENT_KEY, publication, published_of
 from luban.runtime.records import cluster_ref, vm_body, vm_status
 from luban.runtime.remains import Remains
+from luban.runtime.tier import balancers_of, objects_of
 
 USER_DATA_KEY = "userdata"
 DomainAction = EnsureDomain | ShutdownDomain | DestroyDomain | RemoveDomain
@@ -52,6 +54,8 @@ def subject(action: Action) -> str:
             return f"domain/{action.uuid}"
         case PublishBalancer() | RemoveBalancer():
             return f"balancer/{action.balancer}"
+        case EnsureBalancers():
+            return "balancer/all"
 
 
 def failure_subject(action: Action) -> str:
@@ -82,6 +86,8 @@ class Hands:
     cluster: LubanCluster
     bodies: Mapping[str, Mapping[str, Any]]
     touched: Callable[[HostRef], None]
+    program: AgentProgram | None = None
+    """What runs in the balancers' Pods; None: somebody else makes them."""
 
     @property
     def ref(self) -> ClusterRef:
@@ -104,6 +110,8 @@ class Hands:
                 await self._publish(action)
             case RemoveBalancer():
                 await self.ports.cluster.delete_config_map(self.ref, action.balancer)
+            case EnsureBalancers():
+                await self._ensure_balancers(action.replicas)
             case CreateVM() | DeleteVM() | ReleaseVM() | UpdateVM() | OrphanVM():
                 await self._object(action)
 
@@ -162,6 +170,22 @@ class Hands:
         if refused:
             raise PermanentError("MemberRefused", f"left out, the others are published: {'; '.join(refused)}")
 
+    async def _ensure_balancers(self, replicas: int) -> None:
+        """One after the other: the last one says that all are there."""
+        if self.program is not None:
+            for body in objects_of(self.cluster, replicas, self.program):
+                await self.ports.cluster.apply_object(self.ref, body)
+
+    async def _disown_balancers(self) -> None:
+        """Garbage collection would take the balancers from VMs that live on. The last one says that it is done."""
+        if self.program is None:
+            return
+        found = await self.ports.cluster.read_balancer_set(self.ref, objects_name(self.ref.name))
+        if found is None or not found["metadata"].get("ownerReferences"):
+            return
+        for body in objects_of(self.cluster, 1, self.program):
+            await self.ports.cluster.disown_object(self.ref, body["kind"], body["metadata"]["name"])
+
     async def _settings(self, balancer: str) -> BalancerSettings:
         """What the spec asks for. Where that cannot be read, what is in force: clients notice nothing of it."""
         if isinstance(self.cluster, Remains):
@@ -187,7 +211,9 @@ class Hands:
                 await api.release_vm(ref, action.name)
             case OrphanVM():
                 # Before the VM: garbage collection would take the ConfigMap from those that live on.
-                await api.disown_config_map(ref, balancer_name(ref.name, 0))
+                await self._disown_balancers()
+                for balancer in balancers_of(self.cluster):
+                    await api.disown_config_map(ref, balancer)
                 await api.orphan_vm(ref, action.name)
 
 

@@ -58,6 +58,15 @@ class Metrics:
         self.host_vms = self._gauge("luban_host_vms", "VMs of the cluster on a host", "host")
         self.bonds = self._gauge("luban_host_bond", "1: the verdict of the host's bond that matters", "host", "verdict")
         self.members = self._gauge("luban_balancer_members", "Members by state", "balancer", "state")
+        self.attached = self._gauge(
+            "luban_balancer_attached_vms", "VMs that a balancer sends new requests to (d_i of ELBaaS)", "balancer"
+        )
+        self.tier = self._gauge("luban_cluster_balancers", "Balancers of a cluster: desired, ready", "state")
+        self.violations = self._gauge(
+            "luban_cluster_attachment_violations",
+            "How often cross scheduling is not as it should be: TooFewBalancers (VMs), AboveMaximum, Idle (balancers)",
+            "invariant",
+        )
         self.balancer = self._gauge("luban_balancer_ready", "1: httpd serves the wanted configuration", "balancer")
         self.orphans = Gauge(
             "luban_host_orphans", "Domains and VMs' volumes that nobody stands for", ("host", "kind"), registry=registry
@@ -95,7 +104,13 @@ class Metrics:
         of_cluster: dict[Series, float] = {} if users is None else {(self.users, ()): users}
         self._show(
             labels,
-            {**of_cluster, **self._of_vms(state), **self._of_hosts(observation), **self._of_balancers(observation)},
+            {
+                **of_cluster,
+                **self._of_vms(state),
+                **self._of_hosts(observation),
+                **self._of_balancers(observation),
+                **self._of_tier(state, plan),
+            },
         )
 
     def _show(self, labels: tuple[str, str], values: Mapping[Series, float]) -> None:
@@ -148,6 +163,18 @@ class Metrics:
             states = CountsOf(member.state for member in balancer.members)
             found |= {(self.members, (balancer.name, state)): states[state] for state in get_args(MemberState)}
         return found
+
+    def _of_tier(self, state: State, plan: Plan) -> dict[Series, float]:
+        """Where there can be several balancers."""
+        if plan.tier is None:
+            return {}
+        attached = {it.name: len(state.sent_to(it)) for it in state.observation.balancers}
+        return {
+            (self.tier, ("desired",)): plan.tier.size,
+            (self.tier, ("ready",)): sum(it.reachable and it.ready for it in state.observation.balancers),
+            **{(self.attached, (name,)): count for name, count in attached.items()},
+            **{(self.violations, (name,)): count for name, count in plan.tier.violations.items()},
+        }
 
     def ended(self, ref: ClusterRef, outcomes: Iterable[Outcome], now: float) -> None:
         """Count what was done and what failed. `now`: seconds since the epoch."""

@@ -10,7 +10,7 @@ from typing import Any
 import structlog
 
 from luban.api.cluster import LubanCluster
-from luban.api.names import balancer_name
+from luban.api.names import ordinal_of
 from luban.core.model import (
     BalancerReport,
     BondObservation,
@@ -30,6 +30,7 @@ from luban.runtime.host_use import HostChooser, applicant_of, complaints_of, hos
 from luban.runtime.publication import published_of, settings_version
 from luban.runtime.records import VMReader, belongs_to, cluster_ref, is_adopted, is_orphan, with_timings
 from luban.runtime.remains import Gone, Remains, is_left_of
+from luban.runtime.tier import balancers_of, look_at_objects, tier_size
 from luban.runtime.usage import figures_of, usage_period
 from luban.senses import Senses
 from luban.senses.asking import Answers, Asker, Question
@@ -98,9 +99,16 @@ class Observer:
         self.senses.hosts.follow(self._key, (), self.domain_changed)
 
     async def observe(
-        self, cluster: LubanCluster, failures: Mapping[str, Failure], troubles: Mapping[str, Failure]
+        self,
+        cluster: LubanCluster,
+        failures: Mapping[str, Failure],
+        troubles: Mapping[str, Failure],
+        balancers_written: str = "",
     ) -> Look:
-        """Look at everything. Raises LubanError only if the Kubernetes API does not answer."""
+        """Look at everything. Raises LubanError only if the Kubernetes API does not answer.
+
+        `balancers_written`: version of what this process made for the balancers last.
+        """
         ref = cluster_ref(cluster)
         # Of a cluster that is gone nobody tells again: what is left of it must not be overlooked.
         listed = await self.ports.cluster.list_vms(ref, live=isinstance(cluster, Gone))
@@ -117,6 +125,7 @@ class Observer:
         looking = asyncio.ensure_future(self._hosts(cluster, vms, adopted, asked))
         try:
             published, reports = await self._balancers(cluster, ref)
+            objects = await look_at_objects(self.ports.cluster, cluster, ref, self.ports.agents, balancers_written)
         finally:
             hosts = await looking
         used = self.senses.usage.look(asked, usage_period(cluster.spec))
@@ -132,6 +141,7 @@ class Observer:
             action_failures=dict(troubles),
             published=published,
             settings_version=_settings_version(cluster, published),
+            balancer_objects=objects,
         )
         observation = within_networks(observation, self.senses.registry.cidr)
         self._tell_of_addresses(ref, observation)
@@ -175,25 +185,40 @@ class Observer:
         self, cluster: LubanCluster, ref: ClusterRef
     ) -> tuple[dict[str, Published], tuple[BalancerReport, ...]]:
         if isinstance(cluster, Gone):
-            # Its balancer went with it, or is that of another cluster of its name.
+            # Its balancers went with it, or are those of another cluster of its name.
             return {}, ()
-        name = balancer_name(cluster.metadata.name, 0)
+        names = balancers_of(cluster)
         members = settings_of(cluster.metadata.name, cluster.spec).slots
         # Balancers follow whatever has this name, so it is what they are told, whosever it is; another one cannot be
         # written there (ForeignConfigMap). Once the cluster goes, it is what we have to remove.
         leaving = cluster.metadata.deletion_timestamp is not None
-        data, report = await asyncio.gather(
-            self.ports.cluster.read_config_map(ref, name, ours=leaving), self._report(ref, name, members)
+        read, reports = await asyncio.gather(
+            asyncio.gather(*(self.ports.cluster.read_config_map(ref, name, ours=leaving) for name in names)),
+            self._ask_balancers(ref, names, members),
         )
-        published = published_of(data)
-        return ({name: published} if published is not None else {}), (report,)
+        found = {name: published_of(data) for name, data in zip(names, read, strict=True)}
+        published = {name: it for name, it in found.items() if it is not None}
+        # One above the size whose ConfigMap is removed has left.
+        size = tier_size(cluster)
+        return published, tuple(it for it in reports if it.name in published or ordinal_of(it.name) < size)
 
-    async def _report(self, ref: ClusterRef, name: str, members: int) -> BalancerReport:
-        endpoint = await self.ports.cluster.balancer_endpoint(ref, name)
-        if endpoint is None:
-            await self._reports.look(ref, {})
-            return BalancerReport(name, reachable=False, message=_not_reported(ref))
-        return (await self._reports.look(ref, {name: Agent(endpoint, members)}))[name]
+    async def _ask_balancers(self, ref: ClusterRef, names: Sequence[str], members: int) -> list[BalancerReport]:
+        """What each agent says. One that is slow holds up no other, and the tick once at most."""
+        endpoints = await asyncio.gather(*(self.ports.cluster.balancer_endpoint(ref, name) for name in names))
+        known = {name: it for name, it in zip(names, endpoints, strict=True) if it is not None}
+        told = await self._reports.look(ref, {name: Agent(endpoint, members) for name, endpoint in known.items()})
+        return [
+            told[name] if name in told else BalancerReport(name, reachable=False, message=self._not_reported(ref, name))
+            for name in names
+        ]
+
+    def _not_reported(self, ref: ClusterRef, name: str) -> str:
+        if self.ports.agents is not None:
+            return f"its agent has not reported yet: kubectl -n {ref.namespace} describe pod {name}"
+        return (
+            "its agent has not reported yet: start the operator with --balancer-image, or run `luban balancer-agent "
+            f"--cluster {ref.name} --namespace {ref.namespace} --index {ordinal_of(name)}`"
+        )
 
     async def _with_vms_answers(self, cluster: LubanCluster, observation: Observation) -> Observation:
         state = State(observation)
@@ -235,13 +260,6 @@ class Observer:
         )
 
 
-def _not_reported(ref: ClusterRef) -> str:
-    return (
-        "its agent has not reported yet: deploy manifests/base/balancer.yaml and manifests/tenant with this cluster's "
-        f"name and namespace, or run `luban balancer-agent --cluster {ref.name} --namespace {ref.namespace}`"
-    )
-
-
 def balancer_sessions(state: State) -> dict[str, int]:
     """Sessions of each serving VM, added up over its balancers; unknown while one of them does not answer."""
     totals: dict[str, int] = {}
@@ -255,7 +273,6 @@ def balancer_sessions(state: State) -> dict[str, int]:
 
 def _settings_version(cluster: LubanCluster, published: Mapping[str, Published]) -> str:
     """Version of the settings that the spec asks for; where it cannot be read, that of the ones in force."""
-    name = balancer_name(cluster.metadata.name, 0)
-    if isinstance(cluster, Remains) and name in published:
-        return published[name].settings_version
+    if isinstance(cluster, Remains) and published:
+        return published[min(published, key=ordinal_of)].settings_version
     return settings_version(settings_of(cluster.metadata.name, cluster.spec))

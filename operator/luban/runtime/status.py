@@ -10,10 +10,10 @@ from pydantic import ValidationError
 
 from luban.api import names
 from luban.api.cluster import LubanCluster
-from luban.api.cluster_status import BalancerStatus, HostBond, HostStatus, LubanClusterStatus, VMCounts
+from luban.api.cluster_status import BalancerStatus, HostBond, HostStatus, LubanClusterStatus, TierStatus, VMCounts
 from luban.api.common import Condition
 from luban.api.reading import faults
-from luban.core.memory import ClusterMemory
+from luban.core.memory import ClusterMemory, TierMemory
 from luban.core.model import BondObservation, ConditionState, Observation, Plan
 from luban.core.placement import SOUND
 from luban.core.state import State
@@ -45,6 +45,7 @@ def build_status(
         bond_summary=_bond_summary(cluster, observation),
         balancers=balancers,
         balancer_summary=f"{sum(it.ready for it in balancers)}/{len(balancers)}",
+        tier=before.tier if plan.phase == "Paused" else _tier(plan),
         sessions=_sessions(state),
         users=users_of(observation),
         decision=plan.decision,
@@ -124,6 +125,12 @@ def _balancers(observation: Observation) -> tuple[BalancerStatus, ...]:
     )
 
 
+def _tier(plan: Plan) -> TierStatus | None:
+    if plan.tier is None:
+        return None
+    return TierStatus(desired=plan.tier.size, reason=plan.tier.reason, message=plan.tier.message)
+
+
 def _sessions(state: State) -> int | None:
     known = state.observation.sessions
     if not state.serving or any(vm.name not in known for vm in state.serving):
@@ -190,7 +197,15 @@ def remembered(status: LubanClusterStatus, now: Now) -> ClusterMemory:
         last_scale=now.monotonic_of(seconds_of(status.last_scale_time)) if status.last_scale_time else None,
         desired=status.vms.desired or None,
         taken_over=status.decision is not None,
+        tier=_remembered_tier(status, now),
     )
+
+
+def _remembered_tier(status: LubanClusterStatus, now: Now) -> TierMemory | None:
+    """Balancers that served when the status was written are counted on for a while: nobody has asked them yet."""
+    if status.tier is None:
+        return None
+    return TierMemory(status.tier.desired, seen={it.name: now.monotonic for it in status.balancers if it.ready})
 
 
 @dataclass
@@ -227,6 +242,7 @@ def _settled(status: dict[str, Any]) -> dict[str, Any]:
     # Words change with every counter; what they are about does not.
     for parts in ("hosts", "balancers"):
         rest[parts] = [_without_words(part) for part in status.get(parts, [])]
+    rest["tier"] = {**(status.get("tier") or {}), "message": ""}
     rest["placement"] = {**(status.get("placement") or {}), "message": ""}
     rest["decision"] = {key: decision.get(key) for key in ("verdict", "reason")}
     rest["conditions"] = [{**it, "message": "", "observedGeneration": 0} for it in status.get("conditions", [])]

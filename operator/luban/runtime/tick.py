@@ -222,7 +222,9 @@ class ClusterRuntime:
 
     async def _look(self) -> Look:
         self.applier.looking()
-        return await self.observer.observe(self.cluster, self.applier.provision_failures, self.applier.action_failures)
+        return await self.observer.observe(
+            self.cluster, self.applier.provision_failures, self.applier.action_failures, self.applier.balancers_written
+        )
 
     def _with_hosts(self, seen: Look) -> tuple[LubanCluster, Observation]:
         """The cluster and what was seen of it, with its hosts as they may be used now: nothing is decided or done by an
@@ -362,8 +364,11 @@ def _turns(cluster: LubanCluster, before: LubanClusterStatus, after: LubanCluste
 
 
 def _scaled(before: LubanClusterStatus, after: LubanClusterStatus) -> bool:
-    """Whether the wanted number or the time of the last scaling changed: what a restart reads back."""
-    return (before.vms.desired, before.last_scale_time) != (after.vms.desired, after.last_scale_time)
+    """Whether a wanted number or the time of the last scaling changed: what a restart reads back."""
+    old, new = (
+        (it.vms.desired, it.last_scale_time, it.tier.desired if it.tier is not None else 0) for it in (before, after)
+    )
+    return old != new
 
 
 def _turned(before: LubanClusterStatus, after: LubanClusterStatus) -> bool:

@@ -114,10 +114,10 @@ def test_optional_fields_are_plain_and_have_no_default() -> None:
 
 def test_parents_have_defaults_so_that_their_fields_are_filled_in() -> None:
     cluster, *_ = KINDS
-    assert node(cluster, ".spec.balancer")["default"] == {}
     assert node(cluster, ".spec.balancer.drain")["default"] == {}
     # A node with rules of its own is checked before its fields are filled in.
     assert node(cluster, ".spec.hosts[].vms")["default"] == {"min": 1, "max": 3}
+    assert node(cluster, ".spec.balancer")["default"]["replicas"] == {"min": 1, "max": 1}
     assert "default" not in node(cluster, ".spec.template")
 
 

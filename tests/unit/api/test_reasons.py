@@ -39,7 +39,7 @@ ERRORS = {
 
 def documented() -> set[str]:
     """All reasons of the catalogue."""
-    tables = (reasons.DECISIONS, reasons.VMS, reasons.CHANGES, reasons.EVENTS, reasons.PLACEMENTS)
+    tables = (reasons.DECISIONS, reasons.VMS, reasons.CHANGES, reasons.EVENTS, reasons.PLACEMENTS, reasons.TIER)
     of_conditions = {reason for kind in CONDITIONS.values() for table in kind.reasons.values() for reason in table}
     return of_conditions | {reason for table in tables for reason in table} | FAILURES
 

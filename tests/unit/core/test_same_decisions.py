@@ -34,7 +34,7 @@ BLOCKS = [
 ]
 WORDS = frozenset({"message", "placement"})
 """Fields in which a decision is told in words: those may change."""
-YOUNGER = {"wishes": (), "metrics": ()}
+YOUNGER = {"wishes": (), "metrics": (), "tier": None}
 """Fields that came after the digests: while they are empty they are left out, so that what is decided as before has the
 digest that it had."""
 SCALARS = (str, float, int, bool, type(None))

@@ -413,7 +413,6 @@ async def test_a_balancer_that_nobody_deployed_is_told_with_the_remedy() -> None
     await harness.run(10)
     condition = {it["type"]: it for it in harness.body()["status"]["conditions"]}["BalancersReady"]
     assert condition["message"] == (
-        "luban-balancer-0: its agent has not reported yet: deploy manifests/base/balancer.yaml and manifests/tenant "
-        "with this cluster's "
-        f"name and namespace, or run `luban balancer-agent --cluster luban --namespace {NAMESPACE}`"
+        "luban-balancer-0: its agent has not reported yet: start the operator with --balancer-image, or run "
+        f"`luban balancer-agent --cluster luban --namespace {NAMESPACE} --index 0`"
     )

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from luban.adapters.kubernetes_api.calls import CONFIG_MAPS, HOSTS, LEASES, VMS, Call, Resource
+from luban.adapters.kubernetes_api.calls import CONFIG_MAPS, HOSTS, LEASES, STATEFUL_SETS, VMS, Call, Resource
 from luban.adapters.kubernetes_api.informer import Body, Index, Informer, Scope, Told
 from luban.adapters.kubernetes_api.transport import Transport
 from luban.api import names
@@ -24,15 +24,16 @@ CONFIG_MAP_PAGE = 20
 
 
 def _is_balancers(body: Mapping[str, Any]) -> bool:
-    labels = body["metadata"].get("labels") or {}
-    return bool(body["metadata"]["name"] == names.balancer_name(labels.get(names.LABEL_CLUSTER, ""), 0))
+    labels, name = body["metadata"].get("labels") or {}, body["metadata"]["name"]
+    return bool(name == names.balancer_name(labels.get(names.LABEL_CLUSTER, ""), names.ordinal_of(name)))
 
 
 WATCHED: Mapping[Resource, Scope] = {
     VMS: Scope(VMS, "", indexes=VM_INDEXES, shared=("spec", "template")),
-    # Not everybody's: those that bear the label of a cluster, and the name that one of it has.
+    # Not everybody's: those that bear the label of a cluster, and a name that one of it has.
     CONFIG_MAPS: Scope(CONFIG_MAPS, "", names.LABEL_CLUSTER, keeps=_is_balancers, page=CONFIG_MAP_PAGE),
     LEASES: Scope(LEASES, "", names.LABEL_CLUSTER, keeps=_is_balancers),
+    STATEFUL_SETS: Scope(STATEFUL_SETS, "", names.LABEL_CLUSTER),
     HOSTS: Scope(HOSTS, ""),
 }
 """What is followed, in all namespaces."""

@@ -49,6 +49,16 @@ CONFIG_MAPS = Resource("", "v1", "configmaps")
 NAMESPACES = Resource("", "v1", "namespaces")
 SECRETS = Resource("", "v1", "secrets")
 EVENTS = Resource("", "v1", "events")
+STATEFUL_SETS = Resource("apps", "v1", "statefulsets")
+OBJECTS: Mapping[str, Resource] = {
+    "ServiceAccount": Resource("", "v1", "serviceaccounts"),
+    "Service": Resource("", "v1", "services"),
+    "Role": Resource("rbac.authorization.k8s.io", "v1", "roles"),
+    "RoleBinding": Resource("rbac.authorization.k8s.io", "v1", "rolebindings"),
+    "PodDisruptionBudget": Resource("policy", "v1", "poddisruptionbudgets"),
+    "StatefulSet": STATEFUL_SETS,
+}
+"""By kind: what the operator makes for a cluster's balancers."""
 LEASES = Resource("coordination.k8s.io", "v1", "leases")
 
 

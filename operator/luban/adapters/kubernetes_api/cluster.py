@@ -22,7 +22,9 @@ from luban.adapters.kubernetes_api.calls import (
     LEASES,
     MERGE_PATCH,
     NAMESPACES,
+    OBJECTS,
     SECRETS,
+    STATEFUL_SETS,
     VMS,
     Call,
     Resource,
@@ -43,7 +45,7 @@ SYSTEM_NAMESPACE = "kube-system"
 """Every control plane has one of its own."""
 EDIT_ATTEMPTS = 5
 MOST_WATCHES = 10_000
-"""Connections of watches: three for each namespace, where the operator looks after some alone."""
+"""Connections of watches: four for each namespace, where the operator looks after some alone."""
 _NOTE_LIMIT = 1024
 """Characters that an Event's message may have."""
 
@@ -198,6 +200,28 @@ class KubernetesCluster:
         """Remove the owner reference from a ConfigMap, whosever it is by its label: a claim of ours is given up."""
         await self._edit(CONFIG_MAPS, cluster, name, _without_owner)
 
+    async def apply_object(self, cluster: ClusterRef, body: Mapping[str, Any]) -> None:
+        """Create an object or make it like `body`. Raises PermanentError ForeignObject if one is not ours."""
+        kind, name = str(body["kind"]), str(body["metadata"]["name"])
+        found = await self._read(OBJECTS[kind], cluster.namespace, name)
+        if found is not None and not _is_ours(found, cluster):
+            raise PermanentError(
+                "ForeignObject",
+                f"{kind} {cluster.namespace}/{name} is in the way: it does not carry the label "
+                f"{names.LABEL_CLUSTER}={cluster.name}, so it is not ours; delete it or give it another name",
+            )
+        version = found["metadata"]["resourceVersion"] if found is not None else ""
+        await self._transport.send(_apply_call(OBJECTS[kind], cluster, body, version))
+
+    async def read_balancer_set(self, cluster: ClusterRef, name: str) -> dict[str, Any] | None:
+        """A StatefulSet of ours."""
+        found = await self._read(STATEFUL_SETS, cluster.namespace, name, may_lag=True)
+        return found if found is not None and _is_ours(found, cluster) else None
+
+    async def disown_object(self, cluster: ClusterRef, kind: str, name: str) -> None:
+        """Remove the owner reference from an object."""
+        await self._edit(OBJECTS[kind], cluster, name, _without_owner)
+
     async def delete_config_map(self, cluster: ClusterRef, name: str) -> None:
         """Delete a ConfigMap of ours; one that does not carry our label is left alone."""
         found = await self._read(CONFIG_MAPS, cluster.namespace, name)
@@ -350,26 +374,31 @@ def _stays(found: Mapping[str, Any]) -> bool:
 
 
 def _apply(cluster: ClusterRef, name: str, data: Mapping[str, str], labels: Mapping[str, str], version: str) -> Call:
-    """Server-side apply: keys that we applied before and leave out now are removed.
+    """A ConfigMap."""
+    metadata = {"name": name, "labels": dict(labels)}
+    body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": dict(data)}
+    return _apply_call(CONFIG_MAPS, cluster, body, version)
+
+
+def _apply_call(resource: Resource, cluster: ClusterRef, body: Mapping[str, Any], version: str) -> Call:
+    """Server-side apply: what we applied before and leave out now is removed.
 
     `version`: resourceVersion of the one that was looked at; empty: there was none.
     """
-    metadata: Metadata = {
-        "name": name,
-        "namespace": cluster.namespace,
-        "labels": {**labels, names.LABEL_CLUSTER: cluster.name},
-    }
+    given = body["metadata"]
+    labels = {**(given.get("labels") or {}), names.LABEL_CLUSTER: cluster.name}
+    metadata: Metadata = {**given, "namespace": cluster.namespace, "labels": labels}
     if version:
         metadata["resourceVersion"] = version
     if cluster.uid:
         metadata["ownerReferences"] = [_owner_reference(cluster)]
     return Call(
         "patch",
-        CONFIG_MAPS,
+        resource,
         cluster.namespace,
-        name,
+        given["name"],
         query={"fieldManager": names.FIELD_MANAGER, "force": "true"},
-        body={"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": dict(data)},
+        body={**body, "metadata": metadata},
         content_type=APPLY_PATCH,
     )
 

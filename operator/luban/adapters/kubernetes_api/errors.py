@@ -10,7 +10,7 @@ import aiohttp
 from kubernetes.aio.client.exceptions import OpenApiException
 from kubernetes.aio.config import ConfigException
 
-from luban.adapters.kubernetes_api.calls import CONFIG_MAPS, SECRETS, Call
+from luban.adapters.kubernetes_api.calls import CONFIG_MAPS, OBJECTS, SECRETS, Call
 from luban.errors import Conflict, LubanError, NotFound, PermanentError, TemporaryError
 
 LIBRARY_ERRORS = (aiohttp.ClientError, OSError, OpenApiException, ConfigException, ValueError)
@@ -79,7 +79,7 @@ def _forbidden(call: Call, body: Mapping[str, Any], message: str) -> LubanError:
 
 def _grant(call: Call) -> str:
     """Who gives the right: rights to some kinds are given namespace by namespace."""
-    if call.resource in (CONFIG_MAPS, SECRETS) and call.namespace:
+    if call.resource in (CONFIG_MAPS, SECRETS, *OBJECTS.values()) and call.namespace:
         return (
             f"bind the ClusterRole luban-operator-namespace to the operator in namespace {call.namespace} "
             "(manifests/tenant, docs/tenants.md)"
