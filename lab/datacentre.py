@@ -1,4 +1,4 @@
-"""The whole lab: control plane, two KVM hosts, operator, balancer, Prometheus, brought up and taken down in order."""
+"""The whole lab: control plane, two KVM hosts, operator, balancers, Prometheus, brought up and taken down in order."""
 
 from __future__ import annotations
 
@@ -28,7 +28,9 @@ ROOT = Path(__file__).resolve().parent.parent
 SAMPLE = ROOT / "manifests" / "samples" / "luban.yaml"
 CLUSTER = "luban"
 NAMESPACE = "luban-system"
-"""Of the operator, of the balancer and of the sample cluster."""
+"""Of the operator and of the sample cluster with its balancers."""
+BALANCER_IMAGE = "luban-cloud"
+"""Nobody pulls it: the lab runs this tree."""
 START_TIMEOUT = 60.0
 SERVED_TIMEOUT = 180.0
 """Seconds until the first VM serves: 15 on an idle machine, where guests are emulated."""
@@ -74,7 +76,10 @@ class DataCentre:
         self.addresses = Addresses.of(layout)
         self.hosts = KvmHosts(layout)
         self.operator = Daemon("operator", layout.state)
+        self.balancers = Daemon("balancers", layout.state)
+        """Runs the balancers that the operator asks for (lab/balancers.py)."""
         self.agent = Daemon("balancer-agent", layout.state)
+        """The sample's first balancer."""
         self.prometheus = Daemon("prometheus", layout.state)
         self.node_agents = node_agents(layout)
         self.database = Database(layout)
@@ -105,16 +110,15 @@ class DataCentre:
         self.progress("PostgreSQL, which the VMs share")
         self.database.up()
         self.start_operator()
-        self.start_agent()
+        self.start_balancers()
         self.start_node_agents()
         self.start_prometheus()
         self.wait_ready()
 
     def wait_ready(self) -> None:
-        """Return when operator, agents and Prometheus answer."""
+        """Return when operator, node agents and Prometheus answer."""
         for daemon, url in (
             (self.operator, f"{self.addresses.operator}/healthz"),
-            (self.agent, f"{self.addresses.agent}/healthz"),
             (self.prometheus, f"{self.addresses.prometheus}/-/ready"),
             *((agent.daemon, f"{agent.url}/healthz") for agent in self.node_agents),
         ):
@@ -129,33 +133,22 @@ class DataCentre:
             [*luban(), *operator_arguments(self.layout), *more], env={"KUBECONFIG": str(config)}, cwd=ROOT
         )
 
-    def start_agent(self) -> None:
-        """Start the balancer agent, which starts httpd."""
-        self.progress("balancer: Apache httpd and its agent")
-        config = self.layout.state / "balancer.kubeconfig"
-        self.control_plane.service_account_kubeconfig(NAMESPACE, "luban-balancer", config)
-        self.agent.start([*luban(), *self._agent_arguments(config)], cwd=ROOT)
+    def start_balancers(self) -> None:
+        """Start what runs the balancers: Apache httpd and its agent for each that the operator asks for."""
+        self.progress("runner of the balancers")
+        layout = {"LUBAN_LAB_BASE": str(self.layout.base), "LUBAN_LAB_DIR": str(self.layout.state.parent)}
+        self.balancers.start([sys.executable, "-m", "lab.balancers"], env=layout, cwd=ROOT)
+
+    def balancer_daemons(self) -> list[Daemon]:
+        """All balancers that run, or ran."""
+        records = sorted((self.layout.state / "run").glob("balancer-agent*.json"))
+        return [Daemon(record.stem, self.layout.state) for record in records]
 
     def report_token(self) -> str:
         """A token that opens the sample's reports, as the operator's: good for a day, and for nothing else."""
         audience = agent_audience(NAMESPACE, CLUSTER)
         options = [f"--namespace={NAMESPACE}", f"--audience={audience}", "--duration=24h"]
         return self.kubectl("create", "token", "luban-operator", *options).strip()
-
-    def _agent_arguments(self, config: Path) -> list[str]:
-        options = {
-            "namespace": NAMESPACE,
-            "cluster": CLUSTER,
-            "index": "0",
-            "state-dir": str(self.layout.state / "balancer-0"),
-            "listen-address": self.layout.httpd,
-            "report-address": self.layout.httpd,
-            "report-port": "9180",
-            "stop-seconds": "5",
-            "advertise": self.addresses.agent,
-            "kubeconfig": str(config),
-        }
-        return ["balancer-agent", *(word for name, value in options.items() for word in (f"--{name}", value))]
 
     def start_node_agents(self) -> None:
         """Start the node agents of both hosts."""
@@ -215,7 +208,7 @@ class DataCentre:
         url = f"{self.addresses.service}/readyz"
         self.progress(f"the first VM boots: waiting for {url} ({SERVED_TIMEOUT:g} s at most)")
         try:
-            await_answer(self.agent, url, timeout=SERVED_TIMEOUT)
+            await_answer(self.balancers, url, timeout=SERVED_TIMEOUT)
         except LabError as error:
             raise LabError(f"{error}\n`kubectl describe lc,lvm` says what holds the VMs up") from error
 
@@ -232,7 +225,9 @@ class DataCentre:
 
     def down(self) -> None:
         """Stop everything; objects, images and logs stay for the next `up`."""
-        for daemon in (self.operator, self.agent, self.prometheus, *(it.daemon for it in self.node_agents)):
+        nodes = (it.daemon for it in self.node_agents)
+        # The runner before the balancers: it would start them again.
+        for daemon in (self.operator, self.balancers, *self.balancer_daemons(), self.prometheus, *nodes):
             self._announce(daemon.name, daemon.name)
             daemon.stop()
         self._announce("the KVM hosts and their VMs", "libvirtd-")
@@ -264,8 +259,8 @@ def luban() -> list[str]:
 def operator_arguments(layout: Layout) -> list[str]:
     """Arguments of `luban` that run the operator of a lab."""
     command = ["controller", "--listen-address", layout.operator, "--listen-port", "8081", "--user-networking"]
-    # All of the lab is on loopback addresses, its balancer agent too.
-    return [*command, "--agent-network", "127.0.0.0/8"]
+    # All of the lab is on loopback addresses, its balancer agents too.
+    return [*command, "--agent-network", "127.0.0.0/8", "--balancer-image", BALANCER_IMAGE]
 
 
 def await_answer(daemon: Daemon, url: str, *, timeout: float = START_TIMEOUT) -> None:

@@ -15,9 +15,11 @@ from pathlib import Path
 import pytest
 from hypothesis import Phase, settings
 
+from lab.balancer_objects import apply_balancer_objects
 from lab.binaries import ensure_binaries
 from lab.controlplane import API_PORT, ETCD_PEER_PORT, ETCD_PORT, ControlPlane
 from lab.paths import Layout
+from lab.process import LabError, wait_until
 
 # The same examples in every run: what CI finds is found again. LUBAN_HYPOTHESIS=long looks for new ones.
 settings.register_profile("long", deadline=None)
@@ -62,9 +64,21 @@ def luban_api(control_plane: ControlPlane) -> ControlPlane:
 
 @pytest.fixture(scope="session")
 def luban_base(luban_api: ControlPlane) -> ControlPlane:
-    """The control plane with all of manifests/base applied."""
+    """The control plane with all of manifests/base applied, and the balancers of a LubanCluster `luban`."""
     luban_api.kubectl("apply", "-k", str(ROOT / "manifests" / "base"))
+    wait_until(lambda: _applies_balancers(luban_api), what="the operator's rights and policies", timeout=30.0)
     return luban_api
+
+
+def _applies_balancers(plane: ControlPlane) -> bool:
+    """Rights that were given just now are not known to the API server at once."""
+    try:
+        apply_balancer_objects(plane, "luban-system", "luban")
+    except LabError as error:
+        if "forbidden" in str(error).lower():
+            return False
+        raise
+    return True
 
 
 @pytest.fixture(scope="session")

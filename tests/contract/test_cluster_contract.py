@@ -19,8 +19,10 @@ from luban.adapters.kubernetes_api import KubernetesCluster, connect
 from luban.adapters.kubernetes_api.cache import Cache
 from luban.adapters.kubernetes_api.calls import Call
 from luban.api import LubanCluster, LubanClusterStatus, LubanVM, LubanVMSpec, LubanVMStatus, names
+from luban.api.balancer import Balancer
 from luban.core.model import ClusterRef
 from luban.errors import Conflict, PermanentError
+from luban.render.balancer_objects import AgentProgram, balancer_objects
 from tests.contract.cluster_implementations import Body, FakeImplementation, Implementation, RealImplementation
 
 pytestmark = [pytest.mark.contract, pytest.mark.timeout(1800)]
@@ -598,3 +600,70 @@ async def test_who_follows_vms_is_told_of_those_there_are_and_of_what_becomes_of
     told.clear()
     await side.cluster.create_vm(ref, vm_body(ref, "third"))
     assert told == []
+
+
+# What stands in front of the VMs
+
+OBJECTS = 7
+"""So many there are; the last is the StatefulSet."""
+
+
+def in_namespace(side: Implementation, place: int) -> Body:
+    """One of them."""
+    program = AgentProgram("luban-cloud", names.OPERATOR_USER)
+    bodies = balancer_objects(side.namespace, "luban", Balancer(), 2, program)
+    assert len(bodies) == OBJECTS
+    return bodies[place]
+
+
+async def test_objects_of_balancers_are_made_and_owned(side: Implementation, ref: ClusterRef) -> None:
+    for place in range(OBJECTS):
+        body = in_namespace(side, place)
+        await side.cluster.apply_object(ref, body)
+        metadata = found(side, body["kind"], body["metadata"]["name"])["metadata"]
+        assert metadata["ownerReferences"] == [owner_of(ref)]
+        assert metadata["labels"][names.LABEL_CLUSTER] == "luban"
+    stateful = await side.cluster.read_balancer_set(ref, "luban-balancer")
+    assert stateful is not None
+    assert stateful["spec"]["replicas"] == 2
+    assert names.ANNOTATION_OBJECTS in stateful["metadata"]["annotations"]
+
+
+@pytest.mark.parametrize("place", range(OBJECTS))
+async def test_an_object_applied_again_stays_the_same(side: Implementation, ref: ClusterRef, place: int) -> None:
+    body = in_namespace(side, place)
+    await side.cluster.apply_object(ref, body)
+    before = found(side, body["kind"], body["metadata"]["name"])["metadata"]["resourceVersion"]
+    await side.cluster.apply_object(ref, body)
+    assert found(side, body["kind"], body["metadata"]["name"])["metadata"]["resourceVersion"] == before
+
+
+async def test_an_object_is_changed(side: Implementation, ref: ClusterRef) -> None:
+    body = in_namespace(side, OBJECTS - 1)
+    await side.cluster.apply_object(ref, body)
+    await side.cluster.apply_object(ref, {**body, "spec": {**body["spec"], "replicas": 1}})
+    stateful = await side.cluster.read_balancer_set(ref, "luban-balancer")
+    assert stateful is not None
+    assert stateful["spec"]["replicas"] == 1
+
+
+async def test_an_object_of_somebody_else_is_left_alone(side: Implementation, ref: ClusterRef) -> None:
+    metadata = {"name": "luban-balancer", "namespace": side.namespace}
+    side.create({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata})
+    with pytest.raises(PermanentError, match=f"{side.namespace}/luban-balancer") as caught:
+        await side.cluster.apply_object(ref, in_namespace(side, 0))
+    assert caught.value.reason == "ForeignObject"
+    assert "labels" not in found(side, "ServiceAccount", "luban-balancer")["metadata"]
+
+
+async def test_an_object_is_disowned(side: Implementation, ref: ClusterRef) -> None:
+    body = in_namespace(side, 0)
+    await side.cluster.apply_object(ref, body)
+    for _ in range(2):
+        await side.cluster.disown_object(ref, "ServiceAccount", "luban-balancer")
+    assert not found(side, "ServiceAccount", "luban-balancer")["metadata"].get("ownerReferences")
+    await side.cluster.disown_object(ref, "Role", "luban-balancer")
+
+
+async def test_a_set_that_is_not_there_or_not_ours(side: Implementation, ref: ClusterRef) -> None:
+    assert await side.cluster.read_balancer_set(ref, "luban-balancer") is None

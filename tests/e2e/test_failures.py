@@ -54,8 +54,9 @@ def test_a_silent_host_loses_nothing(scene: LabView) -> None:
 def test_balancer_agent_killed(scene: LabView) -> None:
     """The agent dies: the operator says so and heals when it is back; the VMs are the same."""
     before = scene.domains()
+    scene.lab.balancers.stop()
     scene.lab.agent.kill()
     scene.until(lambda: scene.condition("BalancersReady").get("status") == "False", "the condition says so")
-    scene.lab.start_agent()
+    scene.lab.start_balancers()
     scene.until(lambda: scene.consistent(2), "the same two VMs serve")
     assert scene.domains() == before

@@ -16,10 +16,13 @@ from lab.process import wait_until
 from luban.adapters.balancers_http import HttpBalancers
 from luban.adapters.kubernetes_api import connect
 from luban.api import LubanClusterSpec, names
+from luban.api.balancer import Balancer
+from luban.api.host import LibvirtHost
 from luban.api.libvirt_host import LibvirtHost
 from luban.core.model import ClusterRef
 from luban.core.usable_hosts import Applicant, usable_hosts
 from luban.errors import PermanentError
+from luban.render.balancer_objects import AgentProgram, balancer_objects
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(1800)]
 
@@ -402,3 +405,52 @@ def test_who_cleans_up_may_delete(tenants: Tenants, who: str) -> None:
         tenants.does("admin", "create", "clusterrolebinding", who, "--clusterrole=cluster-admin", f"--user={who}")
     tenants.does("admin", "-n", "team-a", "create", "-f", "-", body=config_map(f"{name}-balancer-0", labels=LABEL))
     tenants.does("admin", "-n", "team-a", "delete", "configmap", f"{name}-balancer-0", f"--as={who}")
+
+
+def balancers_of(cluster: str, place: int, **spec: Any) -> Body:
+    """One of the objects that the operator makes for a cluster of team-b; `spec`: its fields to be changed."""
+    program = AgentProgram("luban-cloud", names.OPERATOR_USER)
+    body = dict(balancer_objects("team-b", cluster, Balancer(), 1, program)[place])
+    changed = {key: {**body[key], **value} if isinstance(value, dict) else value for key, value in spec.items()}
+    return {**body, **changed}
+
+
+SERVICE_ACCOUNT, ROLE, ROLE_BINDING, _, FRONT, _, STATEFUL_SET = range(7)
+SECRETS = [{"apiGroups": [""], "resources": ["secrets"], "verbs": ["get"]}]
+ALL_CONFIG_MAPS = [{"apiGroups": [""], "resources": ["configmaps"], "verbs": ["get"]}]
+STRANGER = [{"kind": "ServiceAccount", "name": "default", "namespace": "team-b"}]
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (balancers_of("mine", SERVICE_ACCOUNT, metadata={"name": "other"}), "the operator writes only objects"),
+        (balancers_of("mine", SERVICE_ACCOUNT, metadata={"labels": {}}), "the operator writes only objects"),
+        (balancers_of("mine", ROLE, rules=SECRETS), "rights to a cluster's own ConfigMaps"),
+        (balancers_of("mine", ROLE, rules=ALL_CONFIG_MAPS), "rights to a cluster's own ConfigMaps"),
+        (balancers_of("mine", ROLE_BINDING, subjects=STRANGER), "rights to a cluster's own balancers"),
+        (balancers_of("mine", FRONT, spec={"externalIPs": ["192.0.2.1"]}), "no Services for other addresses"),
+    ],
+)
+def test_the_operator_makes_nothing_but_balancers(tenants: Tenants, body: Body, words: str) -> None:
+    assert words in tenants.refused("operator", "-n", "team-b", "create", "-f", "-", body=body)
+
+
+def test_balancers_pods_get_no_secrets(tenants: Tenants) -> None:
+    body = balancers_of("mine", STATEFUL_SET)
+    pod = body["spec"]["template"]["spec"]
+    pod["volumes"] = [*pod["volumes"], {"name": "loot", "secret": {"secretName": "user-data"}}]
+    assert "no Secrets" in tenants.refused("operator", "-n", "team-b", "create", "-f", "-", body=body)
+
+
+def test_the_operator_makes_the_balancers_of_two_teams(tenants: Tenants) -> None:
+    program = AgentProgram("luban-cloud", names.OPERATOR_USER)
+    for team in ("team-a", "team-b"):
+        for body in balancer_objects(team, "twin", Balancer(), 1, program):
+            tenants.does("operator", "-n", team, "create", "-f", "-", body=body)
+
+
+def test_the_operator_writes_no_leases_of_others(tenants: Tenants) -> None:
+    body = thing("Lease", "somebodys", "coordination.k8s.io/v1")
+    said = tenants.refused("operator", "-n", "team-b", "create", "-f", "-", body=body)
+    assert "the operator writes Leases in its own namespace alone" in said
