@@ -17,7 +17,6 @@ from luban.adapters.balancers_http import HttpBalancers
 from luban.adapters.kubernetes_api import connect
 from luban.api import LubanClusterSpec, names
 from luban.api.balancer import Balancer
-from luban.api.host import LibvirtHost
 from luban.api.libvirt_host import LibvirtHost
 from luban.core.model import ClusterRef
 from luban.core.usable_hosts import Applicant, usable_hosts

@@ -28,6 +28,7 @@ from luban.balancer_agent.health import Check, HealthChecks
 from luban.balancer_agent.loader import Loader
 from luban.balancer_agent.memory import Store, secret
 from luban.balancer_agent.metrics import Metrics
+from luban.balancer_agent.report import why_not_ready
 from luban.balancer_agent.requests import RequestLog, Traffic
 from luban.balancer_agent.server import HttpdServer, Server
 from luban.balancer_agent.sessions import SessionWindow
@@ -247,8 +248,8 @@ class Agent:
         return "the agent does not look at httpd any more" if stalled else ""
 
     def outage(self) -> str:
-        """Says so if httpd did not answer at the last look; empty: it did."""
-        return "" if self._server.running and self._converger.seen.live else "httpd does not serve"
+        """Says so if nobody should be sent here, by the last look at httpd; empty: they should."""
+        return why_not_ready(self._converger.seen.live if self._server.running else {})
 
     async def _follow(self) -> None:
         """Take on each new document. Nothing that goes wrong with one ends httpd."""

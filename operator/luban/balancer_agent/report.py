@@ -49,6 +49,16 @@ def member_reports(
     )
 
 
+def why_not_ready(live: Mapping[str, LiveSlot]) -> str:
+    """Why clients should not be sent to an httpd with these slots; empty: they should.
+
+    A balancer that is new has no VM yet, and would answer 503 while others serve.
+    """
+    if not live:
+        return "httpd does not serve"
+    return "" if any(_state(slot) == "Enabled" for slot in live.values()) else "no VM takes requests"
+
+
 def _report(name: str, slots: Sequence[Slot], seen: HttpdLook, failing: bool, answers: Answers) -> MemberReport:
     first, live = slots[0], seen.live.get(slots[0].name)
     in_flight = sum(seen.connections[endpoint] for endpoint in {slot.endpoint for slot in slots})

@@ -53,6 +53,7 @@ def _lines(cluster: LubanCluster, vms: list[LubanVM]) -> Iterator[str]:
     yield from _section("Changes", _changes(cluster, vms))
     yield from _section("Next VM", _next(cluster))
     yield from _section("Bonds", (_bond(host) for host in status.hosts if host.bond is not None))
+    yield from _section("Balancers", _balancers(cluster))
     yield from _section("VMs", (_vm(vm) for vm in sorted(vms, key=lambda vm: vm.metadata.name)))
     yield from _section("Amiss", _amiss(cluster))
 
@@ -128,6 +129,16 @@ def _bond(host: HostStatus) -> str:
     what = f" {bond.name} {bond.mode}, {bond.active} of {bond.total} ports carry traffic" if bond.name else ""
     since = f", since {bond.since}" if bond.since else ""
     return f"{host.name}: {bond.verdict}{since}{':' if what else ''}{what}{f'; {bond.message}' if bond.message else ''}"
+
+
+def _balancers(cluster: LubanCluster) -> Iterator[str]:
+    """How many there should be and why, where there can be several, and how many VMs each has."""
+    tier = cluster.status.tier
+    if tier is None:
+        return
+    yield f"{tier.desired} wanted ({tier.reason}): {tier.message}"
+    for it in cluster.status.balancers:
+        yield f"  {it.name}: {'ready' if it.ready else 'not ready'}, {it.members} VMs"
 
 
 def _vm(vm: LubanVM) -> str:

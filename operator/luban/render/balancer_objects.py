@@ -216,7 +216,7 @@ def _container(balancer: Balancer, program: AgentProgram, stop: int) -> Body:
             {"name": "http", "containerPort": balancer.listen.port, "protocol": "TCP"},
             {"name": "agent", "containerPort": AGENT_PORT, "protocol": "TCP"},
         ],
-        # /healthz: the agent looks at httpd regularly. /readyz: httpd serves; no traffic before.
+        # /healthz: the agent looks at httpd regularly. /readyz: httpd serves, with a VM; no traffic before.
         "startupProbe": _probe("/healthz", 1, 1, failureThreshold=60),
         "livenessProbe": _probe("/healthz", 10, 5),
         "readinessProbe": _probe("/readyz", 2, 2),

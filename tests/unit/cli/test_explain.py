@@ -164,3 +164,18 @@ def test_metrics_of_a_decision() -> None:
     assert "CPU: 41.5 %" in lines
     assert "Memory: 70.0 %, not known of 2" in lines
     assert "Requests: unknown, not known of 1" in lines
+
+
+def test_several_balancers_and_why_there_are_so_many() -> None:
+    told = explain(
+        cluster(
+            tier={"desired": 2, "reason": "BalancersPerVM", "message": "each VM has 2 balancers"},
+            balancers=[
+                {"name": "luban-balancer-0", "ready": True, "members": 3},
+                {"name": "luban-balancer-1", "ready": False, "members": 0},
+            ],
+        ),
+        [],
+    )
+    assert "2 wanted (BalancersPerVM): each VM has 2 balancers" in told
+    assert "luban-balancer-1: not ready, 0 VMs" in told
