@@ -436,6 +436,10 @@ class World:
         if domain is not None:
             domain.state = state
 
+    def new_proxy(self) -> Proxy:
+        """A balancer whose Pod is being started."""
+        return Proxy(reachable=False, starts_at=self.now + self.pod_seconds)
+
     def follow(self, tier: Tier | None) -> None:
         """What a StatefulSet's controller does: Pods come and go at the end of the row. Names that nothing stands for
         any more are forgotten."""
@@ -444,7 +448,7 @@ class World:
         self.tier = tier
         for index in range(tier.size):
             if (name := balancer_name(CLUSTER, index)) not in self.proxies:
-                self.proxies[name] = Proxy(reachable=False, starts_at=self.now + self.pod_seconds)
+                self.proxies[name] = self.new_proxy()
         for name, proxy in list(self.proxies.items()):
             if ordinal_of(name) >= tier.replicas:
                 proxy.reachable, proxy.applied, proxy.starts_at = False, None, math.inf

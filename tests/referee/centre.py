@@ -63,6 +63,10 @@ class Gate(Proxy):
         """Whether its agent answers and can say something about members."""
         return self.reachable and not self.blind and not self.down
 
+    def back(self) -> None:
+        """Its Pod runs, and nothing ails it."""
+        self.reachable, self.blind, self.down, self.starts_at = True, False, False, math.inf
+
 
 @dataclass
 class DataCentre(World):
@@ -101,10 +105,21 @@ class DataCentre(World):
 
     @property
     def gate(self) -> Gate:
-        """The balancer."""
-        found = self.proxies[BALANCER]
-        assert isinstance(found, Gate)
-        return found
+        """The first balancer."""
+        return self.gates[0]
+
+    @property
+    def gates(self) -> list[Gate]:
+        """All balancers, those among them that are being started or have ended."""
+        return [gate for _, gate in sorted(self.proxies.items()) if isinstance(gate, Gate)]
+
+    def speaks(self) -> bool:
+        """Whether any balancer says something about members."""
+        return any(gate.speaks() and gate.applied is not None for gate in self.gates)
+
+    def new_proxy(self) -> Gate:
+        """A balancer whose Pod is being started."""
+        return Gate(reachable=False, starts_at=self.now + self.pod_seconds)
 
     # What is true.
 
@@ -125,12 +140,28 @@ class DataCentre(World):
 
     def routed(self, vm: VMRecord) -> bool:
         """Whether an httpd that runs sends users' requests to where the VM really is."""
-        gate, domain = self.gate, self.domain(vm)
+        return any(self.routes(gate, vm) for gate in self.gates)
+
+    def routes(self, gate: Gate, vm: VMRecord) -> bool:
+        """Whether this balancer's httpd does."""
+        domain = self.domain(vm)
         if gate.down or gate.applied is None or domain is None or self.rack(vm.host).cut:
             return False
         return any(
             it.name == vm.name and it.state == "Enabled" and it.address == domain.address for it in gate.applied.members
         )
+
+    def told(self, *, but: str) -> set[str]:
+        """VMs that the other balancers are told to send requests to."""
+        published = [
+            gate.published for name, gate in self.proxies.items() if name != but and gate.published is not None
+        ]
+        return {member.name for content in published for member in content.members if member.state == "Enabled"}
+
+    def goes_on_without(self, balancer: str, vm: VMRecord) -> bool:
+        """Whether another balancer sends users' requests to the VM, and is told to go on so."""
+        others = [gate for name, gate in self.proxies.items() if name != balancer and isinstance(gate, Gate)]
+        return vm.name in self.told(but=balancer) and any(self.routes(gate, vm) for gate in others)
 
     def serves(self, vm: VMRecord) -> bool:
         """Whether the VM answers users."""
@@ -152,9 +183,9 @@ class DataCentre(World):
 
     def in_use(self, vm: VMRecord) -> bool:
         """Whether stopping the VM now would break requests that it would have answered."""
-        if not self.answers(vm) or self.rack(vm.host).cut or self.gate.down:
+        if not self.answers(vm) or self.rack(vm.host).cut:
             return False
-        return self.in_flight(self.gate, vm.name)
+        return any(self.in_flight(gate, vm.name) for gate in self.gates if not gate.down)
 
     def answering_host(self, name: str) -> bool:
         """Whether libvirt on the host answers in time."""
@@ -291,7 +322,9 @@ class DataCentre(World):
         for name in [*self.machines]:
             if name not in dead:
                 self._repair(self.rack(name))
-        self.proxies[BALANCER] = replace(self.gate, reachable=True, blind=False, down=False)
+        pods = self.tier.replicas if self.tier is not None else 1
+        for gate in self.gates[:pods]:
+            gate.back()
         self.metrics_lost = self.probes_lost = False
         self.uneven = (1,)
         self.boot_seconds, self.shutdown_seconds, self.request_seconds = 20.0, 5.0, 4.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -179,8 +180,27 @@ def _(stage: Stage) -> None:
 
 @kind("balancer-is-back", matters=False)
 def _(stage: Stage) -> None:
-    gate = stage.centre.gate
-    gate.down, gate.blind, gate.reachable = False, False, True
+    stage.centre.gate.back()
+
+
+@kind("another-balancer-is-down", one_of(1, 2), matters=False)
+def _(stage: Stage, index: int) -> None:
+    """If there are so many."""
+    for gate in stage.centre.gates[index : index + 1]:
+        gate.down, gate.reachable, gate.starts_at = True, False, math.inf
+
+
+@kind("another-agent-is-silent", one_of(1, 2), matters=False)
+def _(stage: Stage, index: int) -> None:
+    for gate in stage.centre.gates[index : index + 1]:
+        gate.reachable = False
+
+
+@kind("all-balancers-are-back", matters=False)
+def _(stage: Stage) -> None:
+    pods = stage.centre.tier.replicas if stage.centre.tier is not None else 1
+    for gate in stage.centre.gates[:pods]:
+        gate.back()
 
 
 @kind("network-is-cut", a_host, matters=False)

@@ -62,6 +62,7 @@ GROWN = some("load-per-vm-is", "load-is", pauses=LATER)
 HOST_TROUBLE = ("host-loses-power", "host-loses-power", "host-hangs", "host-is-slow")
 VM_TROUBLE = ("vm-is-sick", "all-are-sick", "vm-crashes", "vm-powers-off", "vm-is-paused", "network-is-cut")
 BALANCER_TROUBLE = ("agent-is-silent", "agent-is-silent", "httpd-restarts", "httpd-is-down")
+TIER_TROUBLE = ("another-balancer-is-down", "another-agent-is-silent", "httpd-is-down", "agent-is-silent")
 SENSE_TROUBLE = ("metrics-are-lost", "probes-are-lost")
 PROVISION_TROUBLE = ("host-refuses", "host-cannot-boot", "guests-boot-in")
 REPLACING = ("user-rolls-out", "user-rolls-out", "user-cordons", "user-removes-host", "user-sets-host-limits")
@@ -249,6 +250,19 @@ PLOTS: tuple[Plot, ...] = (
             some(*REPLACING, *SHRINKING, "user-sets-policy"),
             wait(LONG),
         )
+    ),
+    # Several balancers, which come and go.
+    Plot(
+        (
+            some("user-sets-tier"),
+            some("load-per-vm-is", "user-sets-replicas", pauses=(60.0, 120.0)),
+            some(*TIER_TROUBLE, pauses=LATER),
+            some("user-deletes-vm", "user-rolls-out", "user-sets-replicas", "user-sets-tier", *TIER_TROUBLE),
+            perhaps(exactly("all-balancers-are-back")),
+            some("operator-dies-after", "vm-crashes", "user-sets-tier", *TIER_TROUBLE),
+            wait(LONG),
+        ),
+        weight=4,
     ),
     # VMs do not go as they should.
     Plot(

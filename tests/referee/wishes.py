@@ -241,6 +241,21 @@ def _(stage: Stage, timeout: str) -> None:
     ask(stage, balancer={**stage.centre.spec.balancer.wire(), "drain": {"timeout": timeout}})
 
 
+TIERS: dict[str, dict[str, Any]] = {
+    "one": {},
+    "two-each": {"replicas": {"min": 1, "max": 3}, "attachment": {"mode": "Cross", "p": 2, "dMax": 6}},
+    "two-of-three": {"replicas": {"min": 3, "max": 3}, "attachment": {"mode": "Cross", "p": 2, "dMax": 4}},
+    "slices": {"replicas": {"min": 1, "max": 3}, "attachment": {"mode": "Slice", "dMax": 2}},
+}
+"""Balancers by name of the arrangement: there is room for six VMs in each."""
+
+
+@kind("user-sets-tier", one_of("one", "two-each", "two-each", "two-of-three", "slices"))
+def _(stage: Stage, tier: str) -> None:
+    rest = {key: it for key, it in stage.centre.spec.balancer.wire().items() if key not in ("replicas", "attachment")}
+    ask(stage, balancer={**rest, **TIERS[tier]})
+
+
 @kind("user-sets-deletion-policy", one_of("Delete", "Orphan"))
 def _(stage: Stage, policy: str) -> None:
     ask(stage, deletionPolicy=policy)

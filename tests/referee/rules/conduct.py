@@ -130,7 +130,7 @@ class Routes(Rule):
 
     def passed(self, seconds: float, *, working: bool) -> None:
         """How long has it been so?"""
-        if not working or not self.centre.gate.speaks():
+        if not working or not all(gate.speaks() for gate in self.centre.gates):
             return
         self._count(self.stale, self._stale(), seconds, self.STALE_SECONDS, "stale")
         self._count(self.left_out, self._left_out(), seconds, self.LEFT_OUT_SECONDS, "left-out")
@@ -146,8 +146,8 @@ class Routes(Rule):
                 self.fault(key, f"{name} {words}, for {sums[name]:.0f} s")
 
     def _stale(self) -> set[str]:
-        applied = self.centre.gate.applied
-        enabled = [it for it in applied.members if it.state == "Enabled"] if applied else []
+        applied = (gate.applied for gate in self.centre.gates)
+        enabled = [it for content in applied if content for it in content.members if it.state == "Enabled"]
         return {it.name for it in enabled if self._is_gone(it.name, it.address)}
 
     def _is_gone(self, name: str, address: str) -> bool:

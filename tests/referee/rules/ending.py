@@ -45,6 +45,7 @@ class WellInTheEnd(Rule):
             return
         self._leftovers()
         serving = self.centre.serving()
+        self._attachments(serving)
         self._number(len(serving))
         for vm in serving:
             self._place(vm, [it for it in serving if it.name != vm.name])
@@ -52,6 +53,22 @@ class WellInTheEnd(Rule):
             here = [vm for vm in serving if vm.host == host.name]
             if len(here) > host.vms.max and has_place(self.centre, serving, now=True):
                 self.fault("host-above-maximum", f"{host.name} has {len(here)}, maximum {host.vms.max}")
+
+    def _attachments(self, serving: list[VMRecord]) -> None:
+        """Where there can be several balancers: each VM has as many as it should, and they have as many as each
+        other."""
+        centre, balancer = self.centre, self.centre.spec.balancer
+        if balancer.attachment.mode == "Single":
+            return
+        p = min(balancer.attachment.p if balancer.attachment.mode == "Cross" else 1, len(centre.gates))
+        counts = [sum(centre.routes(gate, vm) for vm in serving) for gate in centre.gates]
+        for vm in serving:
+            if (found := sum(centre.routes(gate, vm) for gate in centre.gates)) != p:
+                self.fault("attachments", f"{vm.name} gets requests from {found} balancers, not from {p}")
+        if max(counts) > balancer.attachment.d_max:
+            self.fault("balancer-above-maximum", f"{counts} VMs, maximum {balancer.attachment.d_max}")
+        if max(counts) - min(counts) > 1:
+            self.fault("balancers-differ", f"{counts} VMs")
 
     def _place(self, vm: VMRecord, others: list[VMRecord]) -> None:
         """Is it what is wanted, where it is wanted, if another could take its place?"""
@@ -85,7 +102,7 @@ class WellInTheEnd(Rule):
     def _leftovers(self) -> None:
         """A VM that was torn out may serve on while no other can come in its place."""
         centre = self.centre
-        strangers = centre.gate.enabled() - centre.vms.keys()
+        strangers = {name for gate in centre.gates for name in gate.enabled()} - centre.vms.keys()
         if strangers and not has_place(centre, centre.serving(), now=True):
             return
         known = {host.name for host in centre.spec.hosts}

@@ -67,9 +67,10 @@ class Answers(Rule):
             return [vms[action.name]] if action.name in vms else []
         if isinstance(action, PublishBalancer):
             kept = {(it.name, it.address) for it in action.members if it.state == "Enabled"}
-            return [vm for vm in vms.values() if (vm.name, self._address(vm)) not in kept]
+            gone = [vm for vm in vms.values() if (vm.name, self._address(vm)) not in kept]
+            return [vm for vm in gone if not self.centre.goes_on_without(action.balancer, vm)]
         if isinstance(action, RemoveBalancer):
-            return list(vms.values())
+            return [vm for vm in vms.values() if not self.centre.goes_on_without(action.balancer, vm)]
         return [vm for vm in vms.values() if stops(action) and vm.name == action.vm.name]  # type: ignore[union-attr]
 
     def _address(self, vm: VMRecord) -> str:
@@ -103,10 +104,9 @@ class BlindRemoval(Rule):
     def before(self, action: Action) -> None:
         """An own decision that no balancer could carry out?"""
         vm = self.centre.vms.get(action.name) if isinstance(action, DeleteVM) else None
-        if vm is None or not is_own(self.centre, vm) or self.centre.gate.speaks():
+        if vm is None or not is_own(self.centre, vm) or self.centre.speaks():
             return
-        gate = self.centre.gate
-        if self.centre.answers(vm) and vm.name in gate.enabled():
+        if self.centre.answers(vm) and any(vm.name in gate.enabled() for gate in self.centre.gates):
             self.fault(action.reason, f"{vm.name} is to go while the balancer says nothing, and gets requests")
 
 

@@ -60,7 +60,7 @@ class Drained(Rule):
             self.fault(type(action).__name__, f"{vm.name} is stopped with requests in flight, {since}")
 
     def _note(self, action: PublishBalancer) -> None:
-        enabled = {it.name for it in action.members if it.state == "Enabled"}
+        enabled = {it.name for it in action.members if it.state == "Enabled"} | self.centre.told(but=action.balancer)
         self.told = {name: since for name, since in self.told.items() if name not in enabled}
         for name in self.centre.vms.keys() - enabled:
             self.told.setdefault(name, self.centre.now)

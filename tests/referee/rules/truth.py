@@ -103,7 +103,7 @@ def asked_for(centre: DataCentre) -> int:
 def load_in_words(centre: DataCentre) -> str:
     """What the policy must make of the load now: low, high, between, unknown, or unmeasured (there are clients, or
     could be, and nobody answers them)."""
-    if centre.metrics_lost or not centre.gate.speaks():
+    if centre.metrics_lost or not centre.speaks():
         return "unknown"
     shares = list(centre.shares().values())
     if not shares:
