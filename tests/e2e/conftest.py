@@ -14,8 +14,9 @@ from lab.datacentre import DataCentre
 from lab.paths import Layout
 from tests.e2e.lab_view import LabView
 
-BASE = 96
-STATE = Path("/var/tmp/luban-e2e" if os.geteuid() == 0 else f"/var/tmp/luban-e2e-{os.geteuid()}")
+BASE = int(os.environ.get("LUBAN_E2E_BASE", "96"))
+"""Another one for each run beside others on one machine: a run begins by destroying what the last one left there."""
+STATE = Path("/var/tmp/luban-e2e" if os.geteuid() == 0 else f"/var/tmp/luban-e2e-{os.geteuid()}") / f"run-{BASE}"
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import json
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -209,8 +210,26 @@ async def test_while_the_api_server_is_away_the_operator_is_answered_and_new_tok
     await until(answered, "the new token taken")
 
 
-async def test_who_may_not_ask_for_reviews_is_told_the_right(operator_kubeconfig: Path) -> None:
+async def test_who_may_not_ask_for_reviews_is_told_the_right(
+    luban_base: ControlPlane, operator_kubeconfig: Path
+) -> None:
+    """Where an administrator took the right away."""
+    binding = json.loads(luban_base.kubectl("get", "clusterrolebinding", "luban-balancer", "-o", "json"))
+    luban_base.kubectl("delete", "clusterrolebinding", "luban-balancer")
     reviews = await connect_token_reviews(AUDIENCE, str(operator_kubeconfig))
-    with pytest.raises(PermanentError, match='grant the verb "create" on "tokenreviews"'):
-        await reviews.user("abc")
-    await reviews.close()
+    said: list[str] = []
+
+    async def refused() -> bool:
+        try:
+            await reviews.user("abc")
+        except PermanentError as error:
+            said.append(str(error))
+        return bool(said)
+
+    try:
+        await until(refused, "the right known to be gone")
+        assert 'grant the verb "create" on "tokenreviews"' in said[0]
+    finally:
+        await reviews.close()
+        kept = {"name": binding["metadata"]["name"], "labels": binding["metadata"].get("labels", {})}
+        luban_base.kubectl("apply", "-f", "-", stdin=json.dumps({**binding, "metadata": kept}))

@@ -432,6 +432,8 @@ STRANGER = [{"kind": "ServiceAccount", "name": "default", "namespace": "team-b"}
     ],
 )
 def test_the_operator_makes_nothing_but_balancers(tenants: Tenants, body: Body, words: str) -> None:
+    # Nobody may bind a Role that is not there.
+    tenants.does("operator", "-n", "team-b", "apply", "-f", "-", body=balancers_of("mine", ROLE))
     assert words in tenants.refused("operator", "-n", "team-b", "create", "-f", "-", body=body)
 
 
