@@ -163,7 +163,7 @@ class Runner:
         """What a garbage collector would: objects whose LubanCluster is gone."""
         namespace, name = owner["metadata"]["namespace"], owner["metadata"]["name"]
         cluster = owner["metadata"]["labels"][LABEL_CLUSTER]
-        kinds = "configmaps,services,serviceaccounts,roles,rolebindings,poddisruptionbudgets,statefulsets"
+        kinds = "configmaps,leases,services,serviceaccounts,roles,rolebindings,poddisruptionbudgets,statefulsets"
         listed = self._plane.kubectl("-n", namespace, "get", kinds, "-l", f"{LABEL_CLUSTER}={cluster}", "-o", "name")
         self._plane.kubectl("-n", namespace, "delete", *listed.split())
         log.info("collected: %s/%s", namespace, name)

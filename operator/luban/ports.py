@@ -242,6 +242,9 @@ class Cluster(Protocol):
     async def balancer_endpoint(self, cluster: ClusterRef, balancer: str) -> str | None:
         """Base URL of a balancer's agent, from the annotation of its Lease; None: none has reported."""
 
+    async def delete_lease(self, cluster: ClusterRef, balancer: str) -> None:
+        """Delete a balancer's Lease: one that does not carry our label is left alone. No error if it is gone."""
+
     async def event(
         self,
         cluster: ClusterRef,

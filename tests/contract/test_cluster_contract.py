@@ -667,5 +667,15 @@ async def test_an_object_is_disowned(side: Implementation, ref: ClusterRef) -> N
     await side.cluster.disown_object(ref, "Role", "luban-balancer")
 
 
+async def test_the_lease_of_a_balancer_is_deleted_and_no_other(side: Implementation, ref: ClusterRef) -> None:
+    for name, labels in (("luban-balancer-0", {names.LABEL_CLUSTER: "luban"}), ("luban-balancer-1", {})):
+        metadata = {"name": name, "namespace": side.namespace, "labels": labels}
+        side.create({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": metadata})
+        for _ in range(2):
+            await side.cluster.delete_lease(ref, name)
+    assert side.find("Lease", "luban-balancer-0") is None
+    assert side.find("Lease", "luban-balancer-1") is not None
+
+
 async def test_a_set_that_is_not_there_or_not_ours(side: Implementation, ref: ClusterRef) -> None:
     assert await side.cluster.read_balancer_set(ref, "luban-balancer") is None

@@ -241,7 +241,11 @@ class FakeCluster:
 
     async def delete_config_map(self, cluster: ClusterRef, name: str) -> None:
         """See ports.Cluster."""
-        self._do("delete_config_map", lambda: self._delete_config_map(cluster, name))
+        self._do("delete_config_map", lambda: self._delete("ConfigMap", cluster, name))
+
+    async def delete_lease(self, cluster: ClusterRef, balancer: str) -> None:
+        """See ports.Cluster."""
+        self._do("delete_lease", lambda: self._delete("Lease", cluster, balancer))
 
     async def apply_object(self, cluster: ClusterRef, body: Mapping[str, Any]) -> None:
         """See ports.Cluster."""
@@ -372,10 +376,10 @@ class FakeCluster:
 
         self.change(kind, cluster.namespace, name, write)
 
-    def _delete_config_map(self, cluster: ClusterRef, name: str) -> None:
-        found = self.find("ConfigMap", cluster.namespace, name)
+    def _delete(self, kind: str, cluster: ClusterRef, name: str) -> None:
+        found = self.find(kind, cluster.namespace, name)
         if found is not None and _carries_label(found, cluster):
-            self.remove("ConfigMap", cluster.namespace, name)
+            self.remove(kind, cluster.namespace, name)
 
     def _secret(self, cluster: ClusterRef, name: str, key: str) -> str:
         where = f"Secret {cluster.namespace}/{name}"

@@ -238,6 +238,27 @@ REFUSED: list[tuple[str, Any, str]] = [
     ("spec.balancer.timeout", "48h", "timeout must be a duration from 1s to 24h"),
     ("spec.balancer.drain.timeout", "99999999h", "timeout must be a duration from 0s to 24h"),
     ("spec.balancer.stickyCookie", "a b", "stickyCookie must be letters, digits, hyphens and underscores"),
+    (
+        "spec.balancer.replicas",
+        {"min": 1, "max": 2},
+        "replicas.max above 1 needs balancer.attachment.mode Cross or Slice",
+    ),
+    ("spec.balancer.replicas", {"min": 2}, "balancer.replicas.min must not be above balancer.replicas.max"),
+    ("spec.balancer.attachment", {"mode": "Cross"}, "balancer.attachment.p must not be above balancer.replicas.max"),
+    ("spec.balancer.attachment", {"dMax": 2}, "no room for scaling.maxVMs VMs with p balancers each"),
+    (
+        "spec.balancer",
+        {"replicas": {"max": 3}, "attachment": {"mode": "Cross", "p": 2, "dMax": 3}},
+        "raise dMax or replicas.max, or lower p or maxVMs",
+    ),
+    ("spec.balancer.template", {"resources": {"requests": {"cpu": "much"}}}, "cpu must be processors such as 2"),
+    ("spec.balancer.template.service", {"type": "ExternalName"}, 'supported values: "ClusterIP"'),
+    (
+        "spec.balancer.template.service",
+        {"annotations": {"luban.cloud/x": "y"}},
+        "must not have keys below luban.cloud/",
+    ),
+    ("spec.balancer.template.tolerations", [{"key": "a b"}], "key must be the key of a taint"),
     ("spec.deletionPolicy", "Keep", 'supported values: "Delete", "Orphan"'),
     ("spec.scaling.minVM", 3, 'unknown field "spec.scaling.minVM"'),
     ("spec.balancer.stikyCookie", "x", 'unknown field "spec.balancer.stikyCookie"'),
@@ -262,6 +283,21 @@ def vm(name: str) -> Body:
         "template": {"image": {"volume": "web.qcow2"}},
     }
     return {"apiVersion": names.API_VERSION, "kind": "LubanVM", "metadata": {"name": name}, "spec": spec}
+
+
+@pytest.mark.parametrize(
+    "balancer",
+    [
+        {},
+        {"stickyCookie": "LUBAN"},
+        {"replicas": {"min": 2, "max": 3}, "attachment": {"mode": "Cross", "dMax": 50}},
+        {"replicas": {"max": 3}, "attachment": {"mode": "Slice", "dMax": 10}},
+        {"template": {"nodeSelector": {"zone": "edge"}, "tolerations": [{"operator": "Exists"}]}},
+    ],
+)
+def test_balancers_are_taken(luban_api: ControlPlane, balancer: Body) -> None:
+    body = changed("spec.balancer", balancer)
+    luban_api.kubectl("apply", "--dry-run=server", "-f", "-", stdin=json.dumps(body))
 
 
 @pytest.mark.parametrize("amount", [2147483648, "1e9", "1E9", "1Pi", "1.5Gi", "2147483648000m", "+1Gi"])

@@ -455,3 +455,6 @@ def test_the_operator_writes_no_leases_of_others(tenants: Tenants) -> None:
     body = thing("Lease", "somebodys", "coordination.k8s.io/v1")
     said = tenants.refused("operator", "-n", "team-b", "create", "-f", "-", body=body)
     assert "the operator writes Leases in its own namespace alone" in said
+    tenants.does("admin", "-n", "team-b", "create", "-f", "-", body=body)
+    said = tenants.refused("operator", "-n", "team-b", "delete", "lease", "somebodys")
+    assert "deletes others only of balancers" in said

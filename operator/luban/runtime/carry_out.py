@@ -110,6 +110,7 @@ class Hands:
                 await self._publish(action)
             case RemoveBalancer():
                 await self.ports.cluster.delete_config_map(self.ref, action.balancer)
+                await self.ports.cluster.delete_lease(self.ref, action.balancer)
             case EnsureBalancers():
                 await self._ensure_balancers(action.replicas)
             case CreateVM() | DeleteVM() | ReleaseVM() | UpdateVM() | OrphanVM():

@@ -89,8 +89,11 @@ async def test_metrics_say_who_has_how_many() -> None:
     assert read("luban_cluster_attachment_violations", {**labels, "invariant": "TooFewBalancers"}) == 0
 
 
-async def test_deletion_removes_all_their_config_maps() -> None:
+async def test_deletion_removes_all_their_config_maps_and_leases() -> None:
     harness = harness_with(**CROSS)
+    label = {"labels": {names.LABEL_CLUSTER: "luban"}}
+    for name in (FIRST, SECOND):
+        harness.api.change("Lease", NAMESPACE, name, lambda it: it["metadata"].update(label))
     await harness.run(40)
     harness.api.change(
         "LubanCluster", NAMESPACE, "luban", lambda it: it["metadata"].update(deletionTimestamp="2027-01-15T08:00:00Z")
@@ -98,8 +101,9 @@ async def test_deletion_removes_all_their_config_maps() -> None:
     harness.runtime.update(harness.body())
     await harness.run(120)
     assert harness.runtime.finished
-    assert members(harness, FIRST) is None
-    assert members(harness, SECOND) is None
+    for name in (FIRST, SECOND):
+        assert members(harness, name) is None
+        assert harness.api.find("Lease", NAMESPACE, name) is None
 
 
 async def test_orphans_keep_all_their_config_maps() -> None:

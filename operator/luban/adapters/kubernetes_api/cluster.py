@@ -11,9 +11,9 @@ from typing import Any
 
 import structlog
 
+from luban.adapters.kubernetes_api.applying import apply_call, config_map_call, owner_reference
 from luban.adapters.kubernetes_api.cache import CLUSTER_FIELD, HOST_FIELD, Cache
 from luban.adapters.kubernetes_api.calls import (
-    APPLY_PATCH,
     CLUSTERS,
     CONFIG_MAPS,
     EVENTS,
@@ -187,7 +187,7 @@ class KubernetesCluster:
                 f"{names.LABEL_CLUSTER}={cluster.name}, so it is not ours; delete it or give it another name",
             )
         version = found["metadata"]["resourceVersion"] if found is not None else ""
-        await self._transport.send(_apply(cluster, name, data, labels, version))
+        await self._transport.send(config_map_call(cluster, name, data, labels, version))
 
     async def read_config_map(self, cluster: ClusterRef, name: str, *, ours: bool = False) -> dict[str, str] | None:
         """Data of a ConfigMap; None: not there. `ours`: one with our label that nobody has deleted yet."""
@@ -211,7 +211,7 @@ class KubernetesCluster:
                 f"{names.LABEL_CLUSTER}={cluster.name}, so it is not ours; delete it or give it another name",
             )
         version = found["metadata"]["resourceVersion"] if found is not None else ""
-        await self._transport.send(_apply_call(OBJECTS[kind], cluster, body, version))
+        await self._transport.send(apply_call(OBJECTS[kind], cluster, body, version))
 
     async def read_balancer_set(self, cluster: ClusterRef, name: str) -> dict[str, Any] | None:
         """A StatefulSet of ours."""
@@ -224,13 +224,20 @@ class KubernetesCluster:
 
     async def delete_config_map(self, cluster: ClusterRef, name: str) -> None:
         """Delete a ConfigMap of ours; one that does not carry our label is left alone."""
-        found = await self._read(CONFIG_MAPS, cluster.namespace, name)
+        await self._delete(CONFIG_MAPS, cluster, name)
+
+    async def delete_lease(self, cluster: ClusterRef, balancer: str) -> None:
+        """Delete a balancer's Lease; one that does not carry our label is left alone."""
+        await self._delete(LEASES, cluster, balancer)
+
+    async def _delete(self, resource: Resource, cluster: ClusterRef, name: str) -> None:
+        found = await self._read(resource, cluster.namespace, name)
         if found is None or not _is_ours(found, cluster):
             return
         # Only the one that we looked at: another of that name may be somebody else's.
         options = {"preconditions": {"uid": found["metadata"]["uid"]}}
         with suppress(NotFound):
-            await self._transport.send(Call("delete", CONFIG_MAPS, cluster.namespace, name, body=options))
+            await self._transport.send(Call("delete", resource, cluster.namespace, name, body=options))
 
     async def read_secret(self, cluster: ClusterRef, name: str, key: str) -> str:
         """Text of a Secret's key. Raises PermanentError SecretNotFound, SecretKeyNotFound, SecretNotText."""
@@ -352,15 +359,10 @@ def _adopted(old: Metadata, cluster: ClusterRef) -> Metadata:
     if old.get("deletionTimestamp") or any(owner["kind"] == "LubanCluster" for owner in owners):
         return {}
     return {
-        "ownerReferences": [*owners, _owner_reference(cluster) | {"blockOwnerDeletion": True}],
+        "ownerReferences": [*owners, owner_reference(cluster) | {"blockOwnerDeletion": True}],
         "finalizers": [*(it for it in finalizers if it != names.FINALIZER_VM), names.FINALIZER_VM],
         "annotations": {names.ANNOTATION_ADOPTED: "true"},
     }
-
-
-def _owner_reference(cluster: ClusterRef) -> Metadata:
-    owner = {"apiVersion": names.API_VERSION, "kind": "LubanCluster", "name": cluster.name}
-    return {**owner, "uid": cluster.uid, "controller": True}
 
 
 def _is_ours(found: Mapping[str, Any], cluster: ClusterRef) -> bool:
@@ -371,36 +373,6 @@ def _is_ours(found: Mapping[str, Any], cluster: ClusterRef) -> bool:
 def _stays(found: Mapping[str, Any]) -> bool:
     """Whether nobody has deleted it; somebody's finalizer may keep it even then."""
     return not found["metadata"].get("deletionTimestamp")
-
-
-def _apply(cluster: ClusterRef, name: str, data: Mapping[str, str], labels: Mapping[str, str], version: str) -> Call:
-    """A ConfigMap."""
-    metadata = {"name": name, "labels": dict(labels)}
-    body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": dict(data)}
-    return _apply_call(CONFIG_MAPS, cluster, body, version)
-
-
-def _apply_call(resource: Resource, cluster: ClusterRef, body: Mapping[str, Any], version: str) -> Call:
-    """Server-side apply: what we applied before and leave out now is removed.
-
-    `version`: resourceVersion of the one that was looked at; empty: there was none.
-    """
-    given = body["metadata"]
-    labels = {**(given.get("labels") or {}), names.LABEL_CLUSTER: cluster.name}
-    metadata: Metadata = {**given, "namespace": cluster.namespace, "labels": labels}
-    if version:
-        metadata["resourceVersion"] = version
-    if cluster.uid:
-        metadata["ownerReferences"] = [_owner_reference(cluster)]
-    return Call(
-        "patch",
-        resource,
-        cluster.namespace,
-        given["name"],
-        query={"fieldManager": names.FIELD_MANAGER, "force": "true"},
-        body={**body, "metadata": metadata},
-        content_type=APPLY_PATCH,
-    )
 
 
 def _event(about: Mapping[str, str], type_: str, reason: str, message: str, series: str) -> dict[str, Any]:
