@@ -79,9 +79,9 @@ CHANGES: Reasons = {
     "NotPublished": "A ConfigMap is written: there was none.",
     "MembersChanged": "A ConfigMap is written: other members, or other states of theirs.",
     "SettingsChanged": "A ConfigMap is written: other settings.",
-    "BalancersMissing": "StatefulSet, Services and rights of the balancers are made; once after each start, made sure of.",
+    "BalancersMissing": "The balancers' Pods, Services and rights are made: they are not there, or this operator has just started.",
     "BalancersChanged": "They are made anew: spec.balancer or the operator's --balancer-image changed.",
-    "BalancersScaled": "Another number of balancers is asked for.",
+    "BalancersScaled": "The balancers' StatefulSet is changed: another number of them is wanted.",
     "TierShrunk": "A ConfigMap goes: fewer balancers are wanted, and this one has ended.",
 }
 """Why something is done (the operator's log, the Event Removing)."""
