@@ -6,6 +6,7 @@ from luban.api.cluster import LubanCluster
 from luban.api.names import ANNOTATION_OBJECTS, balancer_name, ordinal_of
 from luban.core.balancers import BalancerObjects
 from luban.core.model import ClusterRef
+from luban.errors import PermanentError
 from luban.ports import Cluster
 from luban.render.balancer_objects import AgentProgram, Body, balancer_objects, objects_name
 from luban.runtime.remains import Gone, Remains
@@ -38,7 +39,11 @@ async def look_at_objects(
     if program is None or isinstance(cluster, Gone | Remains):
         return None
     wanted = objects_of(cluster, 1, program)[-1]["metadata"]["annotations"][ANNOTATION_OBJECTS]
-    found = await api.read_balancer_set(ref, objects_name(ref.name))
+    try:
+        found = await api.read_balancer_set(ref, objects_name(ref.name))
+    except PermanentError:
+        # A missing right must not keep the VMs waiting: who tries to make them is refused, too, and tells it.
+        found = None
     if found is None or written != wanted:
         return BalancerObjects(wanted)
     annotations = found["metadata"].get("annotations") or {}

@@ -104,6 +104,17 @@ async def test_a_missing_right_is_told() -> None:
     assert condition["reason"] == "Forbidden"
 
 
+async def test_a_missing_right_to_look_keeps_no_vm_waiting() -> None:
+    harness = harness_with()
+    forbidden = PermanentError("Forbidden", "cannot get statefulsets")
+    for method in ("read_balancer_set", "apply_object"):
+        harness.api.fail_next(method, forbidden, times=1000)
+    await harness.run(60)
+    assert harness.consistent(2)
+    condition = next(it for it in harness.body()["status"]["conditions"] if it["type"] == "BalancersReady")
+    assert (condition["status"], condition["reason"]) == ("False", "Forbidden")
+
+
 async def test_paused_changes_nothing() -> None:
     harness = harness_with(paused=True)
     await harness.run(20)
