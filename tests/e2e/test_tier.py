@@ -102,10 +102,12 @@ class Tier:
             and max(counts) - min(counts) <= 1
         )
 
-    def httpd(self, name: str) -> int:
-        """The pid of a balancer's httpd."""
+    def httpd(self, name: str) -> list[int]:
+        """The pids of a balancer's httpd: that of the first process, and its children's, which would serve on."""
         folder = self.scene.lab.layout.state / "balancers" / NAMESPACE / name / "state"
-        return int(next(Path(folder).rglob("httpd.pid")).read_text())
+        first = int(next(Path(folder).rglob("httpd.pid")).read_text())
+        children = Path(f"/proc/{first}/task/{first}/children").read_text().split()
+        return [first, *map(int, children)]
 
 
 def _enabled(config_map: dict[str, Any]) -> set[str]:
@@ -133,7 +135,8 @@ def test_one_of_three_balancers_is_killed_while_vms_come_and_go(tier: Tier) -> N
         # The machine of one is gone: its httpd, its agent, and whoever would start them again.
         scene.lab.balancers.stop()
         Daemon(f"balancer-agent-{NAMESPACE}-{victim}", scene.lab.layout.state).kill()
-        os.kill(tier.httpd(victim), signal.SIGKILL)
+        for pid in tier.httpd(victim):
+            os.kill(pid, signal.SIGKILL)
         killed = time.monotonic()
         scene.until(lambda: tier.settled(4, 2), "its VMs are attached to the others")
         print(f"healed {time.monotonic() - killed:.1f} s after the kill")
@@ -141,6 +144,7 @@ def test_one_of_three_balancers_is_killed_while_vms_come_and_go(tier: Tier) -> N
         scene.until(lambda: tier.settled(3, 2), "one VM less, though a balancer is silent")
         scene.lab.start_balancers()
         scene.until(lambda: tier.settled(3, 3), "it is back, and has VMs")
+    assert load[victim].failures, "it was not dead at all"
     for name in others:
         assert load[name].failures == [], name
         assert load[name].answered > 100
