@@ -258,6 +258,18 @@ REFUSED: list[tuple[str, Any, str]] = [
         {"annotations": {"luban.cloud/x": "y"}},
         "must not have keys below luban.cloud/",
     ),
+    ("spec.balancer.template.resources", {"requests": {"memory": "3Gi"}}, "must not be above resources.limits.memory"),
+    (
+        "spec.balancer.template.resources",
+        {"requests": {"cpu": "1500m"}, "limits": {"cpu": "1"}},
+        "must not be above resources.limits.cpu",
+    ),
+    ("spec.balancer.template.tolerations", [{"value": "x"}], "must not be empty, unless operator is Exists"),
+    (
+        "spec.balancer.template.tolerations",
+        [{"operator": "Exists", "value": "x"}],
+        "must be empty with operator Exists",
+    ),
     ("spec.balancer.template.tolerations", [{"key": "a b"}], "key must be the key of a taint"),
     ("spec.deletionPolicy", "Keep", 'supported values: "Delete", "Orphan"'),
     ("spec.scaling.minVM", 3, 'unknown field "spec.scaling.minVM"'),

@@ -33,6 +33,7 @@ from luban.core.model import ClusterRef, CreateVM, Machine, Member
 from luban.core.schedules import in_force
 from luban.core.usable_hosts import Applicant, outside, usable_hosts
 from luban.render.balancer import parse_balancer_json, settings_of
+from luban.render.balancer_objects import AgentProgram, balancer_objects
 from luban.render.domain_xml import HostFacts, domain_xml
 from luban.render.volume_xml import overlay_xml
 from luban.runtime.publication import publication
@@ -72,6 +73,7 @@ spec:
     target: {{metric: Average, weights: {{cpu: 1}}}}
     perVM: {{network: 125M, requests: 100}}
     schedules: [{{name: morning, cron: 30 8 * * MON-FRI, duration: 2h, minVMs: 3}}]
+  balancer: {{template: {{tolerations: [{{key: dedicated}}]}}}}
 """
 """All fields without a default; the API server fills in the others."""
 HOST = f"""
@@ -221,6 +223,7 @@ def use(server: Server, stored: Body) -> None:
     )
     check_units(cluster.spec)
     in_force(cluster.spec, 1_800_000_000.0)
+    balancer_objects("default", "luban", cluster.spec.balancer, 1, AgentProgram("luban-cloud", names.OPERATOR_USER))
     host = cluster.spec.hosts[0]
     address = host.forward_range.removesuffix("0/24") + "2" if host.forward_range else ""
     body = vm_body(cluster, CreateVM("luban-a", host.name, host.uri, address, "BelowDesired"))
