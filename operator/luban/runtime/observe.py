@@ -119,7 +119,7 @@ class Observer:
             published, reports = await self._balancers(cluster, ref)
         finally:
             hosts = await looking
-        used = self.senses.usage.look(asked, usage_period(cluster.spec))
+        used = self.senses.usage.look(asked, {vm.uid for vm in vms}, usage_period(cluster.spec))
         requests = self._requests.look(reports, self.ports.clock.monotonic())
         observation = Observation(
             vms=vms,
