@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import http.client
 import shutil
@@ -17,6 +18,8 @@ from lab.hosts import HOST_NAMES, KvmHosts, connection
 from lab.image.build import FILES
 from lab.paths import Layout
 from lab.process import wait_until
+from luban.adapters.libvirt_hosts.hypervisor import LibvirtHypervisor
+from luban.ports import HostRef, Usage
 
 pytestmark = pytest.mark.integration
 
@@ -62,7 +65,7 @@ tsc=reliable no_timer_check luban.vm={name}</cmdline>
     <controller type='usb' model='none'/>
     <serial type='pty'/>
     <channel type='unix'><target type='virtio' name='org.qemu.guest_agent.0'/></channel>
-    <memballoon model='virtio'/>
+    <memballoon model='virtio'><stats period='1'/></memballoon>
   </devices>
   <qemu:commandline>
     <qemu:arg value='-netdev'/>
@@ -159,6 +162,39 @@ def test_a_vm_answers_with_its_name(vm: Any) -> None:
     assert vm.isActive()
     # Nobody told it of a database: it keeps records itself.
     wait_until(lambda: health("/readyz") == (200, VM), what="readiness", timeout=BOOT_SECONDS)
+
+
+def test_a_guest_tells_what_it_uses(hosts: KvmHosts, vm: Any) -> None:
+    """CPU time goes up, memory is told by its balloon; of a NIC that libvirt does not know nothing is told."""
+    first = usage_of(hosts, vm)
+    assert (first.vcpus, first.network_bytes) == (1, None)
+    seen: list[Usage] = []
+
+    def told() -> bool:
+        seen.append(usage_of(hosts, vm))
+        return seen[-1].memory is not None and (seen[-1].cpu_seconds or 0.0) > (first.cpu_seconds or 0.0)
+
+    wait_until(told, what="what the guest uses", timeout=BOOT_SECONDS)
+    memory = seen[-1].memory
+    assert memory is not None
+    assert memory.maximum == 384 * 2**20
+    assert 0 < memory.used < memory.maximum
+    wait_until(
+        lambda: usage_of(hosts, vm).memory not in (None, memory), what="the guest's next word", timeout=BOOT_SECONDS
+    )
+
+
+def usage_of(hosts: KvmHosts, vm: Any) -> Usage:
+    """What the operator reads of it."""
+
+    async def read() -> Usage:
+        hypervisor = LibvirtHypervisor()
+        try:
+            return (await hypervisor.usage(HostRef("host-b", hosts.uris()["host-b"])))[vm.UUIDString()]
+        finally:
+            await hypervisor.close()
+
+    return asyncio.run(read())
 
 
 def test_the_power_button_ends_a_vm_cleanly(vm: Any) -> None:

@@ -175,6 +175,15 @@ CASES = (
     Case("end", dropping(CreateVM), story(0, MANUAL, (60, "vm-crashes", 0))),
     Case("cluster-deletion", dropping(DeleteVM), replace(story(0, QUIET), ending="deletes")),
 )
+BY_RULES = spec(NO_MINIMA, minVMs=1, maxVMs=3, policy="Rules", rules=[{"metric": "CPU", "max": 70, "min": 20}])
+TO_TARGET = spec(NO_MINIMA, minVMs=1, maxVMs=3, policy="Target", target={"metric": "Memory", "percent": 40})
+MORE_CASES = (
+    Case("true-cause", deleting("host-b", SURPLUS), story(150, BY_RULES, (60, "load-is", 80))),
+    Case("end", dropping(CreateVM), story(0, BY_RULES, (60, "load-is", 150))),
+    Case("true-cause", deleting("host-b", SURPLUS), story(100, TO_TARGET, (60, "load-is", 90))),
+    Case("end", dropping(CreateVM), story(0, TO_TARGET, (60, "load-is", 150))),
+)
+"""The same rules under other policies."""
 
 
 def breaks(rule: str, of: Story, twist: Twist | None = None) -> bool:
@@ -186,6 +195,13 @@ def breaks(rule: str, of: Story, twist: Twist | None = None) -> bool:
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.rule)
 def test_a_rule_finds_who_breaks_it(case: Case) -> None:
     """And nobody else."""
+    assert breaks(case.rule, case.story, case.twist)
+    assert not breaks(case.rule, case.story)
+
+
+@pytest.mark.parametrize("case", MORE_CASES, ids=lambda case: f"{case.rule}-{case.story.spec['scaling']['policy']}")
+def test_a_rule_finds_it_under_every_policy(case: Case) -> None:
+    """Judged by what each policy asks for."""
     assert breaks(case.rule, case.story, case.twist)
     assert not breaks(case.rule, case.story)
 

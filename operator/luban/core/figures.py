@@ -20,6 +20,8 @@ class Figures:
     """Bytes per second, received and sent together."""
     requests: float | None = None
     """Requests per second that balancers sent to it."""
+    response: float | None = None
+    """Mean seconds from a request to the first byte of its answer; also None where nothing was answered."""
     since: float = -math.inf
     """When the look before the last was, on the clock that nobody sets: what is told began then at the earliest."""
 

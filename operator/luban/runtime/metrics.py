@@ -46,6 +46,9 @@ class Metrics:
         self.requests = self._gauge(
             "luban_vm_requests_per_second", "Requests that balancers sent to a VM", "vm", "host"
         )
+        self.response = self._gauge(
+            "luban_vm_response_seconds", "Mean time from a request to the first byte of its answer", "vm", "host"
+        )
         self.load = self._gauge("luban_cluster_sessions", "Active sessions of all serving VMs whose load is known")
         self.users = self._gauge(
             "luban_cluster_users", "Clients of the last minute: sessions where there is a sticky cookie, else addresses"
@@ -140,6 +143,7 @@ class Metrics:
                 self.memory: it.memory,
                 self.network: it.network,
                 self.requests: it.requests,
+                self.response: it.response,
             }
             found |= {(gauge, (vm.name, vm.host)): value for gauge, value in values.items() if value is not None}
         return found

@@ -128,7 +128,7 @@ class Observer:
             objects = await look_at_objects(self.ports.cluster, cluster, ref, self.ports.agents, balancers_written)
         finally:
             hosts = await looking
-        used = self.senses.usage.look(asked, usage_period(cluster.spec))
+        used = self.senses.usage.look(asked, {vm.uid for vm in vms}, usage_period(cluster.spec))
         requests = self._requests.look(reports, self.ports.clock.monotonic())
         observation = Observation(
             vms=vms,

@@ -36,4 +36,4 @@ def _with_requests(figures: Figures, rate: Rate | None) -> Figures:
     if rate is None:
         return figures
     since = rate.since if figures is NO_FIGURES else min(rate.since, figures.since)
-    return replace(figures, requests=rate.requests, since=since)
+    return replace(figures, requests=rate.requests, response=rate.response, since=since)

@@ -1,11 +1,11 @@
-"""Requests per second of each VM, out of what a balancer says that it has sent to them since httpd started."""
+"""Requests per second of each VM and the time to answer one, out of what balancers count since they started."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from luban.core.model import BalancerReport
+from luban.core.model import BalancerReport, MemberReport
 
 SPAN_SECONDS = 5.0
 """Counters are compared over so long at least: over less, a rate is chance."""
@@ -15,15 +15,24 @@ LONGEST_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class Rate:
-    """Requests per second, since a moment on the clock that nobody sets."""
+    """What happened per second, since a moment on the clock that nobody sets."""
 
     requests: float
     since: float
+    answers: float = 0.0
+    """Requests that were answered."""
+    waited: float = 0.0
+    """Seconds from these requests to the first byte of their answers, added up."""
+
+    @property
+    def response(self) -> float | None:
+        """Mean seconds from a request to the first byte of its answer; None: nothing was answered."""
+        return self.waited / self.answers if self.answers else None
 
 
 @dataclass
 class _Balancer:
-    served: Mapping[str, int]
+    members: Mapping[str, MemberReport]
     at: float
     rates: dict[str, Rate] = field(default_factory=dict)
 
@@ -59,26 +68,36 @@ class RequestRates:
         if not report.reachable or self._last.get(report.name) is report:
             return
         self._last[report.name] = report
-        served = {member.name: member.served for member in report.members}
+        members = {member.name: member for member in report.members}
         before = self._known.get(report.name)
         if before is None or now - before.at > LONGEST_SECONDS:
-            self._known[report.name] = _Balancer(served, now)
+            self._known[report.name] = _Balancer(members, now)
         elif now - before.at >= SPAN_SECONDS:
-            self._known[report.name] = _Balancer(served, now, _rates(before, served, now))
+            self._known[report.name] = _Balancer(members, now, _rates(before, members, now))
 
 
-def _rates(before: _Balancer, served: Mapping[str, int], now: float) -> dict[str, Rate]:
+def _rates(before: _Balancer, members: Mapping[str, MemberReport], now: float) -> dict[str, Rate]:
     """Of those whose counter was there before and did not go back, as it does when httpd starts."""
-    span = now - before.at
-    return {
-        vm: Rate((count - before.served[vm]) / span, before.at)
-        for vm, count in served.items()
-        if vm in before.served and count >= before.served[vm]
-    }
+    pairs = ((name, before.members[name], it) for name, it in members.items() if name in before.members)
+    return {name: _rate(old, new, before.at, now) for name, old, new in pairs if new.served >= old.served}
+
+
+def _rate(old: MemberReport, new: MemberReport, since: float, now: float) -> Rate:
+    """When the agent alone was started anew, its own counters begin anew: of answers nothing is known then."""
+    span, answers = now - since, new.answers - old.answers
+    waited = new.answer_seconds - old.answer_seconds
+    if answers < 0 or waited < 0:
+        answers, waited = 0, 0.0
+    return Rate((new.served - old.served) / span, since, answers / span, waited / span)
 
 
 def _sum(rates: Sequence[Rate | None]) -> Rate | None:
     known = [it for it in rates if it is not None]
     if not known or len(known) < len(rates):
         return None
-    return Rate(sum(it.requests for it in known), min(it.since for it in known))
+    return Rate(
+        requests=sum(it.requests for it in known),
+        since=min(it.since for it in known),
+        answers=sum(it.answers for it in known),
+        waited=sum(it.waited for it in known),
+    )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Set
 from dataclasses import dataclass, field
 
 import structlog
@@ -25,6 +25,8 @@ MEMORY_SECONDS = 30.0
 """A guest tells its memory every ten seconds (render.domain_xml): one that has not for so long may hang."""
 FORGET_SECONDS = 300.0
 """A host that nobody asked about for so long is forgotten."""
+FIRST = Figures(since=math.inf)
+"""What one look alone tells."""
 
 
 @dataclass(frozen=True)
@@ -36,36 +38,32 @@ class _Known:
     """When it was asked, on our clock."""
     told: float | None = None
     """When the guest was first seen to have told what it now tells; None: it told it before the first look."""
-    cpu: float | None = None
-    network: float | None = None
-    since: float = math.inf
-    """When the look before was; infinite: this was the first one."""
+    figures: Figures = FIRST
+    """What is known of it."""
 
     def after(self, usage: Usage, asked: float, longest: float) -> _Known:
         """After another look, which may be `longest` seconds later at most, or it is a first one."""
-        if usage.run != self.usage.run or asked - self.asked > longest:
+        before = self.usage
+        if usage.run != before.run or asked - self.asked > longest:
             return _Known(usage, asked)
-        span = usage.at - self.usage.at
-        cpu = _rate(self.usage.cpu_seconds, usage.cpu_seconds, span)
-        return _Known(
-            usage,
-            asked,
-            told=asked if _anew(self.usage, usage) else self.told,
+        span = usage.at - before.at
+        cpu = _rate(before.cpu_seconds, usage.cpu_seconds, span)
+        told = asked if _anew(before, usage) else self.told
+        figures = Figures(
             cpu=100 * cpu / usage.vcpus if cpu is not None and usage.vcpus else None,
-            network=_rate(self.usage.network_bytes, usage.network_bytes, span),
+            memory=_memory(usage, told, asked),
+            network=_rate(before.network_bytes, usage.network_bytes, span),
             since=self.asked,
         )
+        return _Known(usage, asked, told, figures)
 
-    @property
-    def figures(self) -> Figures:
-        """What is known of it."""
-        return Figures(cpu=self.cpu, memory=self._memory(), network=self.network, since=self.since)
 
-    def _memory(self) -> float | None:
-        memory = self.usage.memory
-        if memory is None or self.told is None or self.asked - self.told > MEMORY_SECONDS:
-            return None
-        return 100 * memory.used / memory.maximum
+def _memory(usage: Usage, told: float | None, asked: float) -> float | None:
+    """Percent in use; None: not known, or told too long ago."""
+    memory = usage.memory
+    if memory is None or told is None or asked - told > MEMORY_SECONDS:
+        return None
+    return 100 * memory.used / memory.maximum
 
 
 def _anew(before: Usage, now: Usage) -> bool:
@@ -86,6 +84,8 @@ class _Host:
     """By uuid."""
     asking: asyncio.Task[None] | None = None
     asked: float = -math.inf
+    answered: float = -math.inf
+    """When it was asked what it answered last."""
     looked: float = 0.0
     failing: bool = False
 
@@ -97,15 +97,16 @@ class UsageSenses:
         self._hypervisor, self._monotonic = hypervisor, monotonic
         self._hosts: dict[HostRef, _Host] = {}
 
-    def look(self, hosts: Iterable[HostRef], period: float) -> Mapping[str, Figures]:
-        """What is known of the domains on some hosts, by uuid. They are asked every `period` seconds at least."""
+    def look(self, hosts: Iterable[HostRef], uuids: Set[str], period: float) -> Mapping[str, Figures]:
+        """What is known of these domains on some hosts, by uuid. Hosts are asked every `period` seconds at least."""
         now = self._monotonic()
         found: dict[str, Figures] = {}
         for host in hosts:
             known = self._hosts.setdefault(host, _Host())
             known.looked = now
             self._ask_if_due(host, known, period, now)
-            found |= {uuid: it.figures for uuid, it in known.known.items() if now - it.asked <= _longest(period)}
+            if now - known.answered <= _longest(period):
+                found |= {uuid: known.known[uuid].figures for uuid in known.known.keys() & uuids}
         self._forget(now)
         return found
 
@@ -132,7 +133,7 @@ class UsageSenses:
         try:
             found = await self._hypervisor.usage(host)
             known.known = {uuid: _next(known.known.get(uuid), it, asked, longest) for uuid, it in found.items()}
-            known.failing = False
+            known.answered, known.failing = asked, False
         except LubanError as error:
             if not known.failing:
                 log.warning("what VMs use is not known", host=host.name, why=error.message)

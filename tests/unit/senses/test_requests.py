@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from luban.core.model import BalancerReport, MemberReport
 from luban.senses.requests import LONGEST_SECONDS, SPAN_SECONDS, Rate, RequestRates
 
@@ -87,3 +89,37 @@ def test_a_balancer_that_was_away_begins_anew() -> None:
     rates.look([report(a=0)], 0.0)
     rates.look([report(reachable=False)], 5.0)
     assert rates.look([report(a=100)], 10.0) == {}
+
+
+def answering(**told: tuple[int, float]) -> BalancerReport:
+    members = tuple(
+        MemberReport(vm, "Enabled", served=count, answers=count, answer_seconds=seconds)
+        for vm, (count, seconds) in told.items()
+    )
+    return BalancerReport("b0", True, members=members)
+
+
+def test_mean_response_time_of_the_requests_between_two_looks() -> None:
+    rates = RequestRates()
+    rates.look([answering(a=(100, 50.0), b=(5, 1.0))], 0.0)
+    found = rates.look([answering(a=(110, 51.0), b=(5, 1.0))], 10.0)
+    assert found["a"].response == 0.1
+    assert found["b"].response is None, "nothing was answered"
+
+
+def test_response_times_of_several_balancers_weigh_by_their_requests() -> None:
+    rates = RequestRates()
+    both = [answering(a=(0, 0.0)), replace(answering(a=(0, 0.0)), name="b1")]
+    rates.look(both, 0.0)
+    found = rates.look([answering(a=(30, 3.0)), replace(answering(a=(10, 5.0)), name="b1")], 10.0)
+    assert (found["a"].requests, found["a"].response) == (4.0, 0.2)
+
+
+def test_an_agent_that_was_started_anew_tells_no_response_time_at_first() -> None:
+    rates = RequestRates()
+    rates.look([answering(a=(100, 50.0))], 0.0)
+    fresh = BalancerReport(
+        "b0", True, members=(MemberReport("a", "Enabled", served=150, answers=3, answer_seconds=9.0),)
+    )
+    found = rates.look([fresh], 10.0)
+    assert (found["a"].requests, found["a"].response) == (5.0, None)

@@ -68,7 +68,7 @@ class Scene:
         return self.known().get(uuid)
 
     def known(self) -> Mapping[str, Figures]:
-        return self.senses.look([HOST], PERIOD)
+        return self.senses.look([HOST], {"a"}, PERIOD)
 
 
 async def test_two_looks_make_a_rate() -> None:
@@ -98,8 +98,8 @@ async def test_nobody_waits_and_hosts_are_asked_no_more_often_than_a_period() ->
 async def test_the_shortest_period_of_all_clusters_counts() -> None:
     scene = Scene()
     for _ in range(40):
-        scene.senses.look([HOST], 30.0)
-        scene.senses.look([HOST], PERIOD)
+        scene.senses.look([HOST], {"a"}, 30.0)
+        scene.senses.look([HOST], {"a"}, PERIOD)
         await asyncio.sleep(1)
     assert scene.daemon.asked == 4
 
@@ -178,13 +178,20 @@ async def test_what_runs_no_more_and_hosts_that_nobody_looks_at_are_forgotten() 
     await scene.look(cpu_seconds=1.0)
     scene.daemon.said.clear()
     assert await scene.look(PERIOD) is None
-    scene.senses.look([OTHER], PERIOD)
+    scene.senses.look([OTHER], {"a"}, PERIOD)
     await asyncio.sleep(FORGET_SECONDS + 1)
-    scene.senses.look([OTHER], PERIOD)
+    scene.senses.look([OTHER], {"a"}, PERIOD)
     asked = scene.daemon.asked
-    scene.senses.look([HOST], PERIOD)
+    scene.senses.look([HOST], {"a"}, PERIOD)
     await asyncio.sleep(0)
     assert scene.daemon.asked > asked
+
+
+async def test_only_what_was_asked_about_is_told() -> None:
+    scene = Scene()
+    scene.daemon.use("b")
+    await scene.look(cpu_seconds=1.0)
+    assert scene.senses.look([HOST], {"b", "c"}, PERIOD).keys() == {"b"}
 
 
 async def test_closing_ends_what_is_under_way() -> None:
