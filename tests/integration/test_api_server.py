@@ -258,12 +258,6 @@ REFUSED: list[tuple[str, Any, str]] = [
         {"annotations": {"luban.cloud/x": "y"}},
         "must not have keys below luban.cloud/",
     ),
-    ("spec.balancer.template.resources", {"requests": {"memory": "3Gi"}}, "must not be above resources.limits.memory"),
-    (
-        "spec.balancer.template.resources",
-        {"requests": {"cpu": "1500m"}, "limits": {"cpu": "1"}},
-        "must not be above resources.limits.cpu",
-    ),
     ("spec.balancer.template.tolerations", [{"value": "x"}], "must not be empty, unless operator is Exists"),
     (
         "spec.balancer.template.tolerations",

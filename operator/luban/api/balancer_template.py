@@ -15,13 +15,6 @@ Text = Annotated[str, StringConstraints(max_length=1024)]
 Bytes = Annotated[Quantity, Quantity.between("16Mi", "1Ti")]
 
 
-def _at_most(field: str) -> str:
-    """CEL: the request is not above the limit. What is no amount is refused by its own rule."""
-    request, limit = f"string(self.requests.{field})", f"string(self.limits.{field})"
-    amounts = f"isQuantity({request}) && isQuantity({limit})"
-    return f"!({amounts}) || quantity({request}).compareTo(quantity({limit})) <= 0"
-
-
 class PodRequests(Model):
     """What a balancer's Pod is given for certain."""
 
@@ -49,16 +42,6 @@ class PodLimits(Model):
 
 class PodResources(Model):
     """What a balancer's Pod may use."""
-
-    model_config = rules(
-        *(
-            (
-                _at_most(field),
-                f"resources.requests.{field} must not be above resources.limits.{field}: lower the one or raise the other",
-            )
-            for field in ("cpu", "memory")
-        )
-    )
 
     requests: PodRequests = PodRequests()
     """What it is given for certain."""

@@ -10,10 +10,13 @@ from typing import Any, get_args
 import pytest
 import yaml
 
+from luban.api.balancer import Balancer
 from luban.api.conditions import CONDITIONS
 from luban.api.host import BondVerdict
+from luban.api.names import OPERATOR_USER
 from luban.cli.metrics_page import metrics
 from luban.core.placement import SOUND
+from luban.render.balancer_objects import AgentProgram, balancer_objects
 from luban.runtime.metrics import VM_STATES
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -50,14 +53,20 @@ def job() -> dict[str, Any]:
 
 
 def ports() -> Iterator[tuple[str, str, str, int]]:
-    """Namespace and label of each workload in the base, name and number of each of its ports."""
+    """Namespace and label of each workload that there is, name and number of each of its ports."""
+    for it in workloads():
+        pod = it.get("spec", {}).get("template", {}) if isinstance(it.get("spec"), dict) else {}
+        for container in pod.get("spec", {}).get("containers", []):
+            label = pod["metadata"]["labels"]["app.kubernetes.io/name"]
+            for port in container["ports"]:
+                yield it["metadata"]["namespace"], label, port["name"], port["containerPort"]
+
+
+def workloads() -> Iterator[dict[str, Any]]:
+    """Objects of the base, and those that the operator makes for a LubanCluster."""
     for path in (ROOT / "manifests" / "base").glob("*.yaml"):
-        for it in filter(None, yaml.safe_load_all(path.read_text())):
-            pod = it.get("spec", {}).get("template", {}) if isinstance(it.get("spec"), dict) else {}
-            for container in pod.get("spec", {}).get("containers", []):
-                label = pod["metadata"]["labels"]["app.kubernetes.io/name"]
-                for port in container["ports"]:
-                    yield it["metadata"]["namespace"], label, port["name"], port["containerPort"]
+        yield from filter(None, yaml.safe_load_all(path.read_text()))
+    yield from balancer_objects("luban-system", "luban", Balancer(), 1, AgentProgram("luban-cloud", OPERATOR_USER))
 
 
 def test_every_metric_and_label_of_an_alert_exists() -> None:
