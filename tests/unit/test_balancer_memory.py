@@ -6,10 +6,10 @@ import re
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from luban.api.balancer import Limits
+from luban.api.balancer import Balancer, Limits
+from luban.api.names import OPERATOR_USER
 from luban.api.units import Quantity
+from luban.render.balancer_objects import AgentProgram, balancer_objects
 
 ROOT = Path(__file__).resolve().parents[2]
 OF_ITS_OWN = 128 * 2**20
@@ -22,7 +22,7 @@ def of_clients(limits: Limits) -> int:
 
 
 def container() -> dict[str, Any]:
-    objects = yaml.safe_load_all((ROOT / "manifests" / "base" / "balancer.yaml").read_text())
+    objects = balancer_objects("default", "luban", Balancer(), 1, AgentProgram("luban-cloud", OPERATOR_USER))
     (found,) = next(it for it in objects if it["kind"] == "StatefulSet")["spec"]["template"]["spec"]["containers"]
     return dict(found)
 
