@@ -55,6 +55,7 @@ def plan_deletion(spec: LubanClusterSpec, state: State, memory: ClusterMemory, n
         setbacks={},
         paused=False,
         unmeasured=None,
+        pool=None,
     )
     return Plan(
         actions=actions,

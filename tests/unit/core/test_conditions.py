@@ -72,6 +72,7 @@ def situation(state: State, decision: Decision, desired: int, **more: Any) -> Si
         "setbacks": {},
         "paused": False,
         "unmeasured": None,
+        "pool": None,
     }
     return Situation(state=state, decision=decision, desired=desired, **usual | more)
 
