@@ -12,7 +12,7 @@ from luban.api.cluster import Host
 from luban.core.departures import MAX_SURGE
 from luban.core.ledger import Ledger
 from luban.core.model import CreateVM, DeleteVM
-from luban.core.phases import STARTING
+from luban.core.phases import FIT, STARTING
 from luban.core.placement import Places, Placing
 from luban.core.pool import SPREAD, Taken, Tap, dismissed, hosts_of_pool, missing
 from luban.core.snapshot import Snapshot
@@ -155,7 +155,7 @@ class _Coming:
     def for_the_pool(self) -> tuple[tuple[CreateVM, ...], str]:
         """VMs that the pool lacks, each where the next VM of the cluster would go; and why no host can take more."""
         wanting = missing(self.snapshot, ())
-        booting = any(vm.phase in STARTING for vm in self.snapshot.state.pool)
+        booting = any(vm.phase in STARTING - FIT for vm in self.snapshot.state.pool)
         if self.tried_by_one:
             wanting = 0 if booting else min(wanting, 1)
         pooled: list[CreateVM] = []

@@ -15,6 +15,7 @@ from luban.core.model import (
     ConditionState,
     CreateVM,
     DeleteVM,
+    Failure,
     Plan,
     ResumeDomain,
     SuspendDomain,
@@ -139,6 +140,18 @@ class TestFilling:
     def test_it_is_no_part_of_max_vms(self) -> None:
         pond = Pond.filled(serving=4, size=2, scaling={"maxVMs": 4})
         assert len(pond.world.domains()) == 6
+
+    def test_after_failures_one_by_one_beside_those_that_are_warm(self) -> None:
+        pond = Pond.filled(size=3)
+        lost = [vm for vm in pond.warm if vm.host == "host-c"]
+        pond.world.machines["host-c"].refuses = Failure("PoolFull", "no space left", permanent=False)
+        for vm in lost:
+            pond.world.crash(vm.name)
+        pond.go(1500)
+        assert len(pond.warm) < 3
+        pond.world.machines["host-c"].refuses = None
+        pond.go(1200)
+        assert len(pond.warm) == 3
 
     def test_no_pool_no_word_of_it(self) -> None:
         world = World(make_spec(HOSTS))
@@ -370,6 +383,14 @@ class TestEmptying:
         pond.world.change_host("host-b", cordoned=True)
         pond.go(300)
         assert {vm.host for vm in pond.world.vms.values()} == {"host-c"}
+
+    def test_at_max_vms_it_gives_the_successor_that_no_host_has_room_for(self) -> None:
+        hosts = ({"name": "host-b", "vms": {"min": 0, "max": 2}}, {"name": "host-c", "vms": {"max": 3}})
+        pond = Pond.filled(size=2, hosts=hosts, scaling={"maxVMs": 2})
+        pond.world.change_host("host-c", cordoned=True)
+        pond.go(300)
+        assert {vm.host for vm in pond.serving} == {"host-b"}
+        assert len(pond.serving) == 2
 
     def test_a_smaller_one(self) -> None:
         pond = Pond.filled(size=3)
