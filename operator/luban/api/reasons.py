@@ -66,7 +66,7 @@ CHANGES: Reasons = {
     "Outdated": "A VM is made, or replaced: its template is not the cluster's any more.",
     "HostRemoved": "A VM is replaced: its host left the spec.",
     "HostCordoned": "A VM is replaced: its host is cordoned.",
-    "HostNotAllowed": "A VM that was never started leaves: nothing may be started on its host any more (HostsAllowed).",
+    "HostNotAllowed": "A VM that was never started, or waits in the pool, leaves: nothing may be started on its host any more (HostsAllowed).",
     "HostFull": "A VM that was never started leaves: other clusters were first to take the room on its host (docs/hosts.md).",
     "HostAboveMaximum": "A VM is replaced: its host has more than its vms.max.",
     "AboveDesired": "A VM leaves: more live than are wanted.",

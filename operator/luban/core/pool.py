@@ -133,6 +133,8 @@ def why_dismissed(snapshot: Snapshot, vm: VMRecord) -> str:
     """Why a VM must not stay in the pool; empty: it may."""
     if why := snapshot.why_outdated(vm):
         return why
+    if vm.host in snapshot.state.refused:
+        return "HostNotAllowed"
     crowded = snapshot.state.reachable(vm.host) and snapshot.overfull(vm.host)
     return "HostAboveMaximum" if crowded else ""
 

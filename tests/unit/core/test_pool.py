@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from luban.core.left_out import Refusal
 from luban.core.lifecycle import RESUME_SECONDS
 from luban.core.model import (
     Action,
@@ -391,6 +392,13 @@ class TestEmptying:
         pond.go(300)
         assert {vm.host for vm in pond.serving} == {"host-b"}
         assert len(pond.serving) == 2
+
+    def test_a_host_that_may_not_be_used_any_more(self) -> None:
+        pond = Pond.filled(size=2)
+        pond.world.machines["host-b"].refusal = Refusal("NamespaceNotAllowed", "not for you")
+        pond.go(300)
+        assert {vm.host for vm in pond.warm} == {"host-c"}
+        assert {vm.host for vm in pond.serving} == {"host-b", "host-c"}, "what serves goes on"
 
     def test_a_smaller_one(self) -> None:
         pond = Pond.filled(size=3)
