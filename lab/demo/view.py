@@ -18,6 +18,8 @@ COLOURS = {
     "Ready": "green",
     "Booting": "yellow",
     "Draining": "magenta",
+    "Warm": "cyan",
+    "Resuming": "yellow",
     "Stopping": "magenta",
     "Failed": "red",
     "Lost": "red",

@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from luban.api.vm import Role
 from luban.core.bonds.model import HostReading
 from luban.core.model import BalancerReport, ClusterRef, DomainRecord, Machine
 from luban.core.orphans import Census, VMVolume
@@ -131,6 +132,31 @@ class Hypervisor(Protocol):
         """Delete a volume that `spare_volumes` gave, if it is as it was then, and used by nobody. Returns whether it is
         gone."""
 
+    async def suspend(self, host: HostRef, uuid: str) -> None:
+        """Stop a domain's processors; its memory stays. No error if it is paused, and by whomever, or stopping.
+
+        Raises PermanentError DomainMissing if there is no such domain, or it is off.
+        """
+
+    async def resume(self, host: HostRef, uuid: str) -> None:
+        """Let a domain go on that is paused. No error if it runs. Raises PermanentError DomainMissing likewise.
+
+        It waits for no domain that is being made meanwhile.
+        """
+
+    async def set_memory(self, host: HostRef, uuid: str, memory: int) -> None:
+        """Ask a running domain's guest to give back all but so many bytes, or let it have them, by its balloon.
+
+        It answers in its own time, and a guest without the driver not at all. Raises PermanentError DomainMissing
+        likewise.
+        """
+
+    async def set_time(self, host: HostRef, uuid: str, now: float) -> bool:
+        """Set the guest's clock to `now` (seconds since the epoch) through its agent.
+
+        False: no agent answers, and the guest keeps its own time.
+        """
+
     def watch(self, host: HostRef, wake: Callable[[str], None]) -> Callable[[], None]:
         """Call `wake(uuid)`, in the event loop's thread, on each lifecycle event of the host.
 
@@ -176,6 +202,9 @@ class Cluster(Protocol):
 
     async def create_vm(self, cluster: ClusterRef, body: Mapping[str, Any]) -> dict[str, Any]:
         """Create a LubanVM. Raises Conflict if the name is taken."""
+
+    async def assign_vm(self, cluster: ClusterRef, name: str, role: Role) -> None:
+        """Change what a LubanVM is for. No error if it is gone."""
 
     async def delete_vm(self, cluster: ClusterRef, name: str) -> None:
         """Ask for a LubanVM's deletion. No error if it is gone."""

@@ -256,7 +256,17 @@ async def test_what_another_owns_or_is_to_go_is_not_adopted(side: Implementation
     assert not leaving["metadata"].get("ownerReferences")
 
 
+async def test_what_a_vm_is_for_may_change_and_nothing_else(side: Implementation, ref: ClusterRef) -> None:
+    before = await side.cluster.create_vm(ref, vm_body(ref, "luban-a"))
+    assert before["spec"]["role"] == "Serving"
+    for role in ("Warm", "Warm", "Serving"):
+        await side.cluster.assign_vm(ref, "luban-a", role)
+        (vm,) = await side.cluster.list_vms(ref)
+        assert vm["spec"] == before["spec"] | {"role": role}
+
+
 async def test_what_is_gone_is_no_error(side: Implementation, ref: ClusterRef) -> None:
+    await side.cluster.assign_vm(ref, "luban-a", "Warm")
     await side.cluster.delete_vm(ref, "luban-a")
     await side.cluster.release_vm(ref, "luban-a")
     await side.cluster.orphan_vm(ref, "luban-a")

@@ -20,7 +20,7 @@ from luban.api import names
 from luban.api.cluster import LubanCluster
 from luban.api.cluster_status import LubanClusterStatus
 from luban.api.common import Model
-from luban.api.vm import LubanVM, LubanVMStatus
+from luban.api.vm import LubanVM, LubanVMStatus, Role
 from luban.core.model import ClusterRef
 from luban.core.orphans import Census
 from luban.errors import Conflict, LubanError, PermanentError
@@ -192,6 +192,14 @@ class FakeCluster:
         """See ports.Cluster."""
         metadata = {**body["metadata"], "namespace": cluster.namespace}
         return self._do("create_vm", lambda: self.create({**body, "metadata": metadata}))
+
+    async def assign_vm(self, cluster: ClusterRef, name: str, role: Role) -> None:
+        """See ports.Cluster."""
+
+        def assign(body: Body) -> None:
+            body["spec"]["role"] = role
+
+        self._do("assign_vm", lambda: self.change("LubanVM", cluster.namespace, name, assign))
 
     async def delete_vm(self, cluster: ClusterRef, name: str) -> None:
         """See ports.Cluster."""

@@ -47,6 +47,12 @@ class FakeDomain:
     """Fields of its Usage, as tests set them."""
     booted_at: float = NEVER
     off_at: float = NEVER
+    balloon: int = 0
+    """Bytes that its guest was last told to have; 0: nobody told it."""
+    has_agent: bool = False
+    """Whether an agent in the guest answers."""
+    clock: float | None = None
+    """What the agent was last told the time is."""
 
 
 @dataclass
@@ -131,7 +137,7 @@ class FakeHypervisor:
         domain.state, domain.reason = "Paused", reason
         self._tell(self._host_of(uuid), uuid)
 
-    def resume(self, uuid: str) -> None:
+    def go_on(self, uuid: str) -> None:
         """A paused domain goes on."""
         domain = self._existing(uuid)
         domain.state, domain.reason = "Running", "Unpaused"
@@ -253,6 +259,32 @@ class FakeHypervisor:
             there.pools[volume.pool].remove(volume.name)
         return True
 
+    async def suspend(self, host: HostRef, uuid: str) -> None:
+        """See Hypervisor."""
+        domain = self._active(self._called(host, "suspend", uuid), uuid)
+        if domain.state == "Running":
+            self.pause(uuid)
+
+    async def resume(self, host: HostRef, uuid: str) -> None:
+        """See Hypervisor."""
+        known = self._called(host, "resume", uuid)
+        if known.failures:
+            raise known.failures.popleft()
+        domain = self._active(known, uuid)
+        if domain.state == "Paused":
+            self.go_on(uuid)
+
+    async def set_memory(self, host: HostRef, uuid: str, memory: int) -> None:
+        """See Hypervisor. The guest obeys at once."""
+        self._active(self._called(host, "set_memory", uuid), uuid).balloon = memory
+
+    async def set_time(self, host: HostRef, uuid: str, now: float) -> bool:
+        """See Hypervisor."""
+        domain = self._active(self._called(host, "set_time", uuid), uuid)
+        if domain.has_agent:
+            domain.clock = now
+        return domain.has_agent
+
     def watch(self, host: HostRef, wake: Callable[[str], None]) -> Callable[[], None]:
         """See Hypervisor."""
         watchers = self.host(host.name).watchers
@@ -322,6 +354,15 @@ class FakeHypervisor:
         """Let what was due by now have happened."""
         if domain.off_at <= self.now():
             self._turn_off(host, domain, "Off", "ShutdownByGuest")
+
+    def _active(self, known: FakeHost, uuid: str) -> FakeDomain:
+        domain = known.domains.get(uuid)
+        if domain is not None:
+            _require_ours(domain)
+            self._settle(known, domain)
+        if domain is None or domain.state not in RUNNING:
+            raise PermanentError("DomainMissing", f"domain {uuid} is off, or gone")
+        return domain
 
     def _turn_off(self, host: FakeHost, domain: FakeDomain, state: DomainState, reason: str) -> None:
         if domain.state in RUNNING:

@@ -18,14 +18,16 @@ from typing import Any
 from luban.api.cluster import Host, LubanClusterSpec
 from luban.api.host import BondVerdict
 from luban.api.names import balancer_name, ordinal_of
-from luban.api.vm import Phase
+from luban.api.vm import Phase, Role
 from luban.core.balancers import Tier
 from luban.core.figures import Figures
 from luban.core.left_out import Refusal
 from luban.core.memory import ClusterMemory, TierMemory
 from luban.core.model import (
     Action,
+    AssignVM,
     BalancerReport,
+    BalloonDomain,
     BondObservation,
     CreateVM,
     DeleteVM,
@@ -47,7 +49,9 @@ from luban.core.model import (
     RemoveBalancer,
     RemoveDomain,
     RemoveStray,
+    ResumeDomain,
     ShutdownDomain,
+    SuspendDomain,
     UpdateVM,
     VMRecord,
 )
@@ -162,6 +166,10 @@ class Domain:
     """When a shutdown under way is complete."""
     hung: bool = False
     """Runs, but answers nothing."""
+    stuck: bool = False
+    """Once suspended it does not go on."""
+    balloon: int = 0
+    """Bytes that its guest was last told to have; 0: nobody told it."""
 
 
 @dataclass
@@ -326,7 +334,7 @@ class World:
         state = State(observation)
         probes = {
             vm.name: self.answers(vm) and not self.probes_lost
-            for vm in state.live
+            for vm in (*state.live, *state.pool)
             if vm.phase in PROBED and state.runs(vm) and state.address(vm)
         }
         sessions = {} if self.metrics_lost else balancer_sessions(state)
@@ -457,13 +465,15 @@ class World:
 
     # What an operator does to it.
 
-    def do(self, action: Action) -> Failure | None:
+    def do(self, action: Action) -> Failure | None:  # noqa: C901 - one case for each kind of action
         """Carry out one action; a failure, if it could not be."""
         self.note(in_words(action))
         self.before(self, action)
         match action:
             case CreateVM():
                 self._create(action)
+            case AssignVM(name, role):
+                self._assign(name, role)
             case DeleteVM(name):
                 self._delete(name)
             case UpdateVM():
@@ -474,6 +484,8 @@ class World:
                 return self._ensure(vm)
             case ShutdownDomain(vm) | DestroyDomain(vm) | RemoveDomain(vm):
                 return self._end(vm, action)
+            case BalloonDomain(vm) | SuspendDomain(vm) | ResumeDomain(vm):
+                return self._rest(vm, action)
             case RemoveStray(host, _, uuid):
                 self.machines[host].domains.pop(uuid, None)
                 self.machines[host].overlays.discard(uuid)
@@ -494,7 +506,12 @@ class World:
             created=math.floor(self.now),
             phase_since=math.floor(self.now),
             planned_address=action.address,
+            role=action.role,
         )
+
+    def _assign(self, name: str, role: Role) -> None:
+        if name in self.vms:
+            self.vms[name] = replace(self.vms[name], role=role)
 
     def _delete(self, name: str) -> None:
         vm = self.vms.get(name)
@@ -554,6 +571,24 @@ class World:
             domain.state = "Off"
         elif domain is not None and domain.state == "Running":
             domain.state, domain.off_at = "ShuttingDown", self.now + self.shutdown_seconds
+        return None
+
+    def _rest(self, vm: VMRecord, action: Action) -> Failure | None:
+        machine = self.machines[vm.host]
+        if not machine.reachable:
+            return Failure("HostUnreachable", f"libvirt on {vm.host} does not answer", permanent=False)
+        domain = machine.domains.get(vm.uid)
+        if domain is None or domain.state not in ("Running", "Paused"):
+            return Failure("DomainMissing", f"{vm.name} is off, or gone", permanent=True)
+        match action:
+            case BalloonDomain(_, memory):
+                domain.balloon = memory
+            case SuspendDomain():
+                domain.state = "Paused"
+            case ResumeDomain() if domain.stuck:
+                return Failure("LibvirtError", f"{vm.name} does not go on", permanent=False)
+            case ResumeDomain():
+                domain.state, domain.balloon = "Running", vm.template.domain.memory.max.bytes
         return None
 
     def _publish(self, action: PublishBalancer | RemoveBalancer) -> None:
@@ -691,17 +726,21 @@ def interleaved(actions: Iterable[Action], dice: random.Random) -> list[Action]:
     return mixed
 
 
-def in_words(action: Action) -> str:
+def in_words(action: Action) -> str:  # noqa: C901 - one case for each kind of action
     """An action as a line of a log."""
     kind = type(action).__name__
     match action:
         case CreateVM(name, host, _, _, reason):
             return f"{kind} {name} on {host}: {reason}"
+        case AssignVM(name, role, reason):
+            return f"{name} is to be {role}: {reason}"
+        case BalloonDomain(vm, memory, reason):
+            return f"{kind} {vm.name} on {vm.host} to {memory}: {reason}"
         case UpdateVM(name, phase, reason):
             return f"{name} is {phase}: {reason}"
         case EnsureDomain(vm, reason) | ShutdownDomain(vm, reason) | DestroyDomain(vm, reason):
             return f"{kind} {vm.name} on {vm.host}: {reason}"
-        case RemoveDomain(vm, reason):
+        case RemoveDomain(vm, reason) | SuspendDomain(vm, reason) | ResumeDomain(vm, reason):
             return f"{kind} {vm.name} on {vm.host}: {reason}"
         case PublishBalancer(balancer, members, reason):
             states = ", ".join(f"{it.name} {it.state}" for it in members)

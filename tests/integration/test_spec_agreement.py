@@ -68,6 +68,7 @@ spec:
       network: {{type: User}}
       cloudInit: {{userDataSecretRef: {{name: luban-userdata}}}}
   replicas: 2
+  pool: {{size: 1, balloon: {{min: 256Mi}}}}
   scaling:
     rules: [{{metric: Average, weights: {{cpu: 1}}, max: 70}}]
     target: {{metric: Average, weights: {{cpu: 1}}}}

@@ -11,6 +11,7 @@ from luban.api.measures import Measure
 from luban.api.template import IN_PLACE_FIELDS as TIMINGS
 from luban.core.model import (
     Action,
+    AssignVM,
     CreateVM,
     DeleteVM,
     DestroyDomain,
@@ -26,6 +27,7 @@ from luban.core.model import (
     RemoveDomain,
     RemoveStray,
     ShutdownDomain,
+    SuspendDomain,
     UpdateVM,
     VMRecord,
 )
@@ -53,6 +55,7 @@ __all__ = [
     "SURPLUS",
     "TIMINGS",
     "Action",
+    "AssignVM",
     "BondVerdict",
     "CreateVM",
     "DeleteVM",
@@ -75,6 +78,7 @@ __all__ = [
     "RemoveDomain",
     "RemoveStray",
     "ShutdownDomain",
+    "SuspendDomain",
     "UpdateVM",
     "VMRecord",
     "WatchedOperator",

@@ -23,6 +23,7 @@ from tests.referee.bridge import (
     Proxy,
     RemoveDomain,
     ShutdownDomain,
+    SuspendDomain,
     UpdateVM,
     VMRecord,
     World,
@@ -276,6 +277,9 @@ class DataCentre(World):
             return Failure("VolumeBusy", "cannot unlink the overlay: input/output error", permanent=False)
         return super()._end(vm, action)
 
+    def _rest(self, vm: VMRecord, action: Action) -> Failure | None:
+        return self._late(vm.host) or super()._rest(vm, action)
+
     def _late(self, host: str) -> Failure | None:
         if self.rack(host).slow_until <= self.now:
             return None
@@ -336,6 +340,7 @@ class DataCentre(World):
         for domain in rack.domains.values():
             self.recover(domain)
             domain.boot_seconds = min(domain.boot_seconds, 20.0)
+            domain.stuck = False
 
 
 def _apportioned(total: int, weights: list[int]) -> list[int]:
@@ -351,8 +356,8 @@ def _apportioned(total: int, weights: list[int]) -> list[int]:
 
 
 def stops(action: Action) -> bool:
-    """Whether an action ends a domain."""
-    return isinstance(action, ShutdownDomain | DestroyDomain | RemoveDomain)
+    """Whether an action ends a domain, or suspends it."""
+    return isinstance(action, ShutdownDomain | DestroyDomain | RemoveDomain | SuspendDomain)
 
 
 __all__ = ["RUNS", "DataCentre", "EnsureDomain", "Gate", "Member", "Rack", "stops"]

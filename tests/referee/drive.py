@@ -11,7 +11,7 @@ from tests.referee import wishes
 from tests.referee.bridge import EPOCH, LubanClusterSpec, Plan, WatchedOperator
 from tests.referee.centre import DataCentre
 from tests.referee.events import Stage, happen
-from tests.referee.rules import RULES, ClusterDeletionEnds, Rest, Rule, Violation, WellInTheEnd
+from tests.referee.rules import RULES, ClusterDeletionEnds, Rest, Rule, Violation, WarmPool, WellInTheEnd
 from tests.referee.rules.truth import host_of, is_emptied
 from tests.referee.story import BadStory, Story
 
@@ -173,6 +173,7 @@ class Play:
             self._wait(made.requeue_after, working=True)
         self._each(Rest, lambda rule: rule.rested())
         self._each(WellInTheEnd, lambda rule: rule.rested())
+        self._each(WarmPool, lambda rule: rule.rested())
 
     def _restless(self, seconds: float, made: Plan) -> None:
         self._each(Rest, lambda rule: rule.restless(seconds, made))
@@ -196,7 +197,8 @@ class Play:
         centre = self.stage.centre
         buried = any(host_of(centre, vm.host) is None for vm in centre.vms.values())
         strays = centre.domains().keys() - {vm.uid for vm in centre.vms.values()}
-        paused = any(domain.state == "Paused" for domain in centre.domains().values())
+        warm = {vm.uid for vm in centre.vms.values() if vm.role == "Warm"}
+        paused = any(it.state == "Paused" and it.uuid not in warm for it in centre.domains().values())
         return GIVING_UP_SECONDS if buried or strays or paused else 0.0
 
     def _farewell(self) -> None:

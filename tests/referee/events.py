@@ -263,6 +263,13 @@ def _(stage: Stage, which: int | str, _why: str) -> None:
         domain.state = "Paused"
 
 
+@kind("vm-will-not-resume", a_vm)
+def _(stage: Stage, which: int | str) -> None:
+    """Once it is suspended it does not go on."""
+    if (domain := _domain_of(stage, which)) is not None:
+        domain.stuck = True
+
+
 @kind("vm-is-resumed", a_vm)
 def _(stage: Stage, which: int | str) -> None:
     if (domain := _domain_of(stage, which)) and domain.state == "Paused":

@@ -273,6 +273,19 @@ PLOTS: tuple[Plot, ...] = (
             wait(LONG),
         ),
     ),
+    # A pool is filled, its VMs or their host fail, the load rises and falls, and the operator may die over it.
+    Plot(
+        (
+            some("user-sets-pool", pauses=(60.0, 120.0)),
+            perhaps(some(*VM_TROUBLE, "vm-will-not-resume", "host-loses-power", "host-hangs", pauses=LATER)),
+            some("load-per-vm-is", "load-is", "user-sets-replicas", "vm-crashes", "user-rolls-out", pauses=LATER),
+            perhaps(some("operator-dies-after", "vm-will-not-resume", "host-loses-power", "host-is-slow")),
+            some("user-sets-replicas", "load-is", "user-sets-pool", "user-cordons", pauses=(1.0, 5.0, 60.0)),
+            perhaps(some("operator-dies-after", "requests-take")),
+            wait(LONG),
+        ),
+        weight=4,
+    ),
     # Addresses move.
     Plot((GROWN, some("lease-moves", "address-changes", pauses=LATER), wait(LATER)), weight=1),
     # Anything.

@@ -21,6 +21,7 @@ from tests.referee.bridge import (
     PublishBalancer,
     ReleaseVM,
     ShutdownDomain,
+    SuspendDomain,
     UpdateVM,
     WatchedOperator,
 )
@@ -173,6 +174,7 @@ CASES = (
     Case("route", dropping(PublishBalancer), story(100, QUIET, (60, "vm-crashes", "host-b"))),
     Case("rest", adding(writing), story(0, QUIET, (60, "load-is", 0))),
     Case("end", dropping(CreateVM), story(0, MANUAL, (60, "vm-crashes", 0))),
+    Case("pool", dropping(SuspendDomain), story(0, QUIET, (60, "user-sets-pool", 1, False))),
     Case("cluster-deletion", dropping(DeleteVM), replace(story(0, QUIET), ending="deletes")),
 )
 BY_RULES = spec(NO_MINIMA, minVMs=1, maxVMs=3, policy="Rules", rules=[{"metric": "CPU", "max": 70, "min": 20}])

@@ -64,6 +64,11 @@ def _(stage: Stage, low: int, high: int) -> None:
     _scaling(stage, minVMs=low, maxVMs=high)
 
 
+@kind("user-sets-pool", one_of(0, 1, 1, 2, 3), either)
+def _(stage: Stage, size: int, balloons: bool) -> None:
+    ask(stage, pool={"size": size, "balloon": {"min": "256Mi"} if balloons else {}})
+
+
 @kind("user-sets-policy", one_of("Sessions", "Sessions", "Rules", "Target", "Manual"))
 def _(stage: Stage, policy: str) -> None:
     _scaling(stage, policy=policy)
@@ -313,4 +318,6 @@ def _some_spec(dice: random.Random) -> dict[str, Any]:
         spec["bondPolicy"] = dice.choice(("Require", "Ignore"))
     if dice.random() < 0.3:
         spec["template"]["spec"]["network"] = {"type": "User"}
+    if dice.random() < 0.4:
+        spec["pool"] = {"size": dice.choice((1, 1, 2, 3))}
     return spec

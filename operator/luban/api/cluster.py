@@ -23,6 +23,7 @@ from luban.api.common import (
 )
 from luban.api.libvirt_uri import LibvirtURIOrNone
 from luban.api.measures import PerVM, Rule, Target
+from luban.api.pool import Pool
 from luban.api.reading import read_leniently
 from luban.api.schedule import Schedule
 from luban.api.template import VMTemplate
@@ -303,6 +304,8 @@ class LubanClusterSpec(Model):
     """Wanted VMs under policy Manual, kept between minVMs and maxVMs; written by `kubectl scale`."""
     scaling: Scaling = Scaling()
     """When to add and when to remove VMs."""
+    pool: Pool = Pool()
+    """VMs that wait, ready, to be let serve when more are needed."""
     balancer: Balancer = Balancer()
     """The balancer in front."""
     bond_policy: BondPolicy = "Prefer"

@@ -20,7 +20,9 @@ class VMCounts(StatusModel):
     starting: int = 0
     """Created, not in a balancer yet."""
     draining: int = 0
-    """On their way out."""
+    """On their way out, or to the pool."""
+    warm: int = 0
+    """In the pool and at rest: they can be let serve at once."""
     paused: int = 0
     """Their domains are paused: they answer nobody."""
     failed: int = 0
@@ -183,4 +185,4 @@ class LubanClusterStatus(StatusModel):
     last_scale_time: Time | None = None
     """When VMs were last added or removed because of the load (RFC 3339)."""
     conditions: tuple[Condition, ...] = Field(default=(), json_schema_extra=map_list("type"))
-    """Ready, SpecValid, HostsAllowed, HostsReachable, VMsHealthy, BalancersReady, LoadKnown, BondsHealthy, AtMaximum, Reconciled."""
+    """Ready, SpecValid, HostsAllowed, HostsReachable, VMsHealthy, BalancersReady, LoadKnown, BondsHealthy, AtMaximum, PoolFilled, Reconciled."""

@@ -21,6 +21,7 @@ ConditionName = Literal[
     "LoadKnown",
     "BondsHealthy",
     "AtMaximum",
+    "PoolFilled",
     "Reconciled",
 ]
 """Conditions of a LubanCluster, in the order in which they are written."""
@@ -175,6 +176,19 @@ CONDITIONS: Mapping[ConditionName, ConditionType] = {
                 "NoHostHasRoom": "No host can take another VM.",
             },
             "False": {"BelowMaximum": "It does not."},
+        },
+    ),
+    "PoolFilled": ConditionType(
+        meaning="The pool has as many warm VMs as spec.pool.size says. Not there without a pool.",
+        good="True",
+        warning="False",
+        reasons={
+            "True": {"Filled": "It has."},
+            "False": {
+                "NoRoom": "No host can take one more; the message says why each one cannot.",
+                "BackingOff": "VMs fail again and again: condition VMsHealthy says why.",
+            },
+            "Unknown": {"Filling": "They are made, or wait until all that are to serve do so."},
         },
     ),
     "Reconciled": ConditionType(

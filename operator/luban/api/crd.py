@@ -118,6 +118,7 @@ KINDS = (
         "lc",
         (
             Column("VMs", ".status.summary", "VMs that answer, of those that should."),
+            Column("Warm", ".status.vms.warm", "VMs of the pool that can be let serve at once.", type="integer"),
             Column("Balancers", ".status.balancerSummary", "Balancers that are ready, of all."),
             Column("Bonds", ".status.bondSummary", "Hosts whose bonded network interfaces are sound, of all."),
             Column("Sessions", ".status.sessions", "Active sessions of all serving VMs.", type="integer"),

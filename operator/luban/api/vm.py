@@ -12,7 +12,20 @@ from luban.api.reading import faults, read_leniently
 from luban.api.template import VMTemplateSpec
 from luban.errors import UnreadableObject
 
-Phase = Literal["Pending", "Provisioning", "Booting", "Ready", "Paused", "Draining", "Stopping", "Failed", "Lost"]
+Phase = Literal[
+    "Pending",
+    "Provisioning",
+    "Booting",
+    "Ready",
+    "Paused",
+    "Draining",
+    "Warm",
+    "Resuming",
+    "Stopping",
+    "Failed",
+    "Lost",
+]
+Role = Literal["Serving", "Warm"]
 
 
 _IDENTITY = ("clusterName", "host", "hostURI", "address", "template")
@@ -20,7 +33,7 @@ _IDENTITY = ("clusterName", "host", "hostURI", "address", "template")
 
 
 class LubanVMSpec(Model):
-    """What was decided when the VM was created. What it is and where it runs never changes."""
+    """What was decided when the VM was created. What it is and where it runs never changes; what it is for may."""
 
     model_config = rules(
         (
@@ -55,6 +68,9 @@ class LubanVMSpec(Model):
     """Why it was placed on this host, and why not on each other one."""
     template: VMTemplateSpec
     """The template as it was when the VM was created."""
+    role: Role = "Serving"
+    """What it is for. Serving: it takes requests, or is to. Warm: it waits in the pool, or is on its way there. The
+    operator alone changes it."""
 
 
 class PhaseTransition(StatusModel):
@@ -71,7 +87,8 @@ class LubanVMStatus(StatusModel):
 
     phase: Phase = "Pending"
     """Pending: to be made. Provisioning: overlay and domain are being made. Booting: started, not ready yet.
-    Ready: answers its probe. Paused: its domain is paused, so it does not serve. Draining: takes no new requests. Stopping: shutting down. Failed: did not start.
+    Ready: answers its probe. Paused: its domain is paused, so it does not serve. Draining: takes no new requests. Warm: waits in the
+    pool. Resuming: taken out of the pool, not ready again yet. Stopping: shutting down. Failed: did not start.
     Lost: stopped by itself."""
     reason: str = ""
     """CamelCase reason of the phase."""
@@ -95,7 +112,7 @@ class LubanVM(Model):
     metadata: ObjectMeta
     """Kubernetes' object metadata."""
     spec: LubanVMSpec
-    """What was decided when the VM was created. Never changes."""
+    """What was decided when the VM was created. Only its role changes."""
     status: LubanVMStatus = LubanVMStatus()
     """What the operator observed."""
 

@@ -61,7 +61,8 @@ def _lines(cluster: LubanCluster, vms: list[LubanVM]) -> Iterator[str]:
 def _counts(cluster: LubanCluster) -> str:
     vms = cluster.status.vms
     others = f"{vms.starting} starting, {vms.draining} leaving, {vms.paused} paused, {vms.failed} failed"
-    return f"{vms.serving} of {vms.desired} VMs answering, {others}"
+    pool = f", {vms.warm} of {cluster.spec.pool.size} warm" if cluster.spec.pool.size or vms.warm else ""
+    return f"{vms.serving} of {vms.desired} VMs answering, {others}{pool}"
 
 
 def _section(heading: str, lines: Iterable[str]) -> Iterator[str]:
@@ -145,7 +146,8 @@ def _vm(vm: LubanVM) -> str:
     why = f"; placed: {vm.spec.placement}" if vm.spec.placement else ""
     reason = f" ({vm.status.reason})" if vm.status.reason else ""
     leaving = ", asked to leave" if vm.metadata.deletion_timestamp is not None else ""
-    return f"{vm.metadata.name} on {vm.spec.host}: {vm.status.phase}{reason}{leaving}{why}"
+    pool = ", in the pool" if vm.spec.role == "Warm" else ""
+    return f"{vm.metadata.name} on {vm.spec.host}: {vm.status.phase}{reason}{leaving}{pool}{why}"
 
 
 def _amiss(cluster: LubanCluster) -> Iterator[str]:

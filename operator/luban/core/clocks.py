@@ -49,7 +49,7 @@ def on_our_clock(
         tier=tier,
         closed={
             vm.name: memory.closed.get(vm.name, now)
-            for vm in state.draining
+            for vm in state.withdrawn
             if vm.phase == "Draining" and closed(vm, state)
         },
         unheard={vm.name: at for vm in state.draining if (at := _unheard(vm, state, memory, now)) is not None},

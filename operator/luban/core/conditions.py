@@ -38,6 +38,18 @@ LEAVING = "once those that are leaving are gone"
 
 
 @dataclass(frozen=True)
+class PoolSituation:
+    """How full the pool is."""
+
+    size: int
+    """spec.pool.size."""
+    warm: int
+    """VMs that can be taken at once."""
+    no_room: str
+    """Why no host can take a VM that is missing; empty: one can, or it is not time yet."""
+
+
+@dataclass(frozen=True)
 class Situation:
     """What the conditions are about. Nothing has a default: what is not filled in would read as all good."""
 
@@ -59,6 +71,8 @@ class Situation:
     """Domains that no LubanVM stands for, in words."""
     setbacks: Mapping[str, Setback]
     """By cause: what fails again and again."""
+    pool: PoolSituation | None
+    """How full the pool is; None: there is none."""
     paused: bool
     """Whether the user wants nothing to be done (spec.paused)."""
     unmeasured: str | None
@@ -76,7 +90,19 @@ def conditions_of(it: Situation) -> tuple[ConditionState, ...]:
         _load_known(it.state, it.unmeasured),
         bonds_healthy(it.policy, it.hosts, it.state.observation.bonds),
     )
-    return (_ready(it, parts), *parts, _at_maximum(it.decision, it.placement))
+    pool = () if it.pool is None else (_pool_filled(it.pool, it.setbacks),)
+    return (_ready(it, parts), *parts, _at_maximum(it.decision, it.placement), *pool)
+
+
+def _pool_filled(it: PoolSituation, setbacks: Mapping[str, Setback]) -> ConditionState:
+    message = f"{it.warm} of {it.size} VMs are warm"
+    if it.warm >= it.size:
+        return ConditionState("PoolFilled", True, "Filled", message)
+    if it.no_room:
+        return ConditionState("PoolFilled", False, "NoRoom", f"{message}: {it.no_room}"[:LONGEST_MESSAGE])
+    if any(setback.count > 1 for setback in setbacks.values()):
+        return ConditionState("PoolFilled", False, "BackingOff", f"{message}{_patience(setbacks)}")
+    return ConditionState("PoolFilled", None, "Filling", f"{message}; it is filled once all others serve")
 
 
 def phase_of(state: State, desired: int, conditions: tuple[ConditionState, ...]) -> ClusterPhase:

@@ -69,6 +69,7 @@ def plan_deletion(spec: LubanClusterSpec, state: State, memory: ClusterMemory, n
         paused=False,
         unmeasured=None,
         tier=tier,
+        pool=None,
     )
     return Plan(
         actions=actions,

@@ -181,6 +181,8 @@ class _Departures:
         return [vm for vm in able if makes_room[vm.host]]
 
     def _makes_room(self, vm: VMRecord) -> bool:
-        """Whether any host could take a VM if nothing were left of this one."""
+        """Whether any host could take a VM if nothing were left of this one, or the pool could give one."""
+        if self._snapshot.takeable:
+            return True
         with self._ledger.without(vm):
             return self._snapshot.candidates(self._ledger).any_fit()

@@ -110,6 +110,12 @@ class Ledger:
         if self._addresses is not None:
             self._addresses.take(address)
 
+    def take(self, vm: VMRecord) -> None:
+        """A VM comes out of the pool: its room it had before."""
+        self.live += 1
+        self.total += 1
+        self.occupancy[vm.host].live += 1
+
     def free_address(self, host: Host) -> str:
         """The lowest free address of the host's forward range; empty: there is none, or none is needed."""
         return self._addresses.lowest(host.forward_range) if self._addresses is not None else ""

@@ -20,6 +20,7 @@ from luban.core.model import (
     EnsureDomain,
     ReleaseVM,
     RemoveDomain,
+    ResumeDomain,
     ShutdownDomain,
     UpdateVM,
     VMRecord,
@@ -27,6 +28,10 @@ from luban.core.model import (
 from luban.core.state import State
 
 OFF_STATES = frozenset({"Off", "Crashed"})
+RESUME_SECONDS = 15.0
+"""A VM of the pool that has not answered so long after it was taken is thrown away: a new one is surer."""
+TAKEN = "Taken"
+RESUME_FAILED = "ResumeFailed"
 PAUSED_SECONDS = 60.0
 """So long a paused VM may stay so; then it has failed."""
 UNHEARD_SECONDS = 120.0
@@ -108,6 +113,8 @@ def next_step(
         return Step(vm.phase, (DeleteVM(vm.name, "HostNotAllowed"),) if state.reachable(vm.host) else ())
     if vm.phase in phases.UNSTARTED and state.came_too_late(vm) and not state.runs(vm):
         return Step(vm.phase, (DeleteVM(vm.name, "HostFull"),))
+    if vm.phase == "Resuming" and (why := _why_not_resumed(vm, state, now)):
+        return _throw_away(vm, state, RESUME_FAILED, f"could not be taken out of the pool, and is replaced: {why}")
     if not state.reachable(vm.host) or (vm.phase in phases.UNSTARTED and not may_start and not state.runs(vm)):
         return Step(vm.phase)
     return _live_on(vm, state, now)
@@ -125,6 +132,8 @@ def _live_on(vm: VMRecord, state: State, now: float) -> Step:
             return _provision(vm, state, now)
         case "Booting":
             return _boot(vm, state, now)
+        case "Warm" | "Resuming":
+            return _come_out(vm, state)
         case "Ready" | "Draining" | "Stopping":
             return _serve(vm, state)
         case "Paused":
@@ -133,17 +142,59 @@ def _live_on(vm: VMRecord, state: State, now: float) -> Step:
             return _retire(vm, now)
 
 
-def _enter(vm: VMRecord, state: State, phase: Phase, reason: str, message: str = "") -> UpdateVM:
+def taking(vm: VMRecord, state: State) -> tuple[Action, ...]:
+    """With what a VM begins to come out of the pool."""
+    message = f"taken out of the pool: {_awaited(vm)}"
+    return (enter(vm, state, "Resuming", TAKEN, message), ResumeDomain(vm, TAKEN))
+
+
+def _come_out(vm: VMRecord, state: State) -> Step:
+    """The next step of a VM that is taken out of the pool."""
+    if vm.phase == "Warm":
+        return Step("Resuming", taking(vm, state)) if state.runs(vm) else end_in_pool(vm, state)
+    if is_paused(vm, state):
+        return Step("Resuming", (ResumeDomain(vm, TAKEN),))
+    if state.observation.probes.get(vm.name):
+        return Step("Ready", (enter(vm, state, "Ready", "ProbeAnswered"),))
+    return Step("Resuming", refresh(vm, state))
+
+
+def _why_not_resumed(vm: VMRecord, state: State, now: float) -> str:
+    """Why a VM does not come out of the pool; empty: it does, or may yet."""
+    failure = state.observation.action_failures.get(f"vm/{vm.name}")
+    if failure is not None:
+        return failure.message
+    if state.reachable(vm.host) and not state.runs(vm):
+        return f"the domain {_ended(state.domain(vm))} on {vm.host}"
+    if now - vm.phase_since > RESUME_SECONDS:
+        where = "" if state.reachable(vm.host) else f": libvirt on {vm.host} does not answer"
+        return f"not ready within {RESUME_SECONDS:.0f} s{where}"
+    return ""
+
+
+def end_in_pool(vm: VMRecord, state: State) -> Step:
+    """The domain of a VM of the pool ended by itself."""
+    domain = state.domain(vm)
+    reason = "DomainCrashed" if domain is not None and domain.state == "Crashed" else "DomainStopped"
+    return _throw_away(vm, state, reason, f"the domain {_ended(domain)} on {vm.host} while it was in the pool")
+
+
+def _throw_away(vm: VMRecord, state: State, reason: str, message: str) -> Step:
+    """A VM of the pool is of no use. It served nobody, so nothing is lost but the time."""
+    return Step(vm.phase, (enter(vm, state, vm.phase, reason, message), DeleteVM(vm.name, reason)))
+
+
+def enter(vm: VMRecord, state: State, phase: Phase, reason: str, message: str = "") -> UpdateVM:
     """The status write with which a phase begins."""
     return UpdateVM(vm.name, phase, reason, message, state.address(vm), state.attachments(vm))
 
 
 def _provision(vm: VMRecord, state: State, now: float) -> Step:
     if state.runs(vm):
-        return Step("Booting", (_enter(vm, state, "Booting", "DomainRunning", _awaited(vm)),))
+        return Step("Booting", (enter(vm, state, "Booting", "DomainRunning", _awaited(vm)),))
     ensure = EnsureDomain(vm, "DomainMissing" if state.domain(vm) is None else "DomainOff")
     if vm.phase == "Pending":
-        return Step("Provisioning", (_enter(vm, state, "Provisioning", "Placed"), ensure))
+        return Step("Provisioning", (enter(vm, state, "Provisioning", "Placed"), ensure))
     failure = state.observation.provision_failures.get(vm.name)
     if failure is not None and failure.permanent:
         return _fail(vm, state, failure.reason, failure.message)
@@ -175,10 +226,10 @@ def _boot(vm: VMRecord, state: State, now: float) -> Step:
     if not state.runs(vm):
         message = f"the domain {_ended(state.domain(vm))} on {vm.host} before it was ready: see its console"
         return _fail(vm, state, "DomainStopped", message)
-    if _is_paused(vm, state):
+    if is_paused(vm, state):
         return _pause(vm, state)
     if state.observation.probes.get(vm.name):
-        return Step("Ready", (_enter(vm, state, "Ready", "ProbeAnswered"),))
+        return Step("Ready", (enter(vm, state, "Ready", "ProbeAnswered"),))
     if now - vm.phase_since > vm.template.startup_timeout.seconds and not _awaits_probe(vm, state):
         where, why = state.address(vm) or "an address that is not known", _complaint(vm, state)
         message = f"no answer to its readiness probe on {where} within {vm.template.startup_timeout}"
@@ -194,13 +245,13 @@ def _complaint(vm: VMRecord, state: State) -> str:
 
 
 def _refresh_address(vm: VMRecord, state: State, reason: str, message: str) -> tuple[Action, ...]:
-    """As _refresh, and a status write if its address ceases to count, or counts again: then for `reason`."""
+    """As refresh, and a status write if its address ceases to count, or counts again: then for `reason`."""
     complaint = _complaint(vm, state)
     if complaint and (vm.reason, vm.message) != (ADDRESS_NOT_ALLOWED, complaint):
-        return (_enter(vm, state, vm.phase, ADDRESS_NOT_ALLOWED, complaint),)
+        return (enter(vm, state, vm.phase, ADDRESS_NOT_ALLOWED, complaint),)
     if not complaint and vm.reason == ADDRESS_NOT_ALLOWED:
-        return (_enter(vm, state, vm.phase, reason, message),)
-    return _refresh(vm, state)
+        return (enter(vm, state, vm.phase, reason, message),)
+    return refresh(vm, state)
 
 
 def _awaits_probe(vm: VMRecord, state: State) -> bool:
@@ -208,14 +259,14 @@ def _awaits_probe(vm: VMRecord, state: State) -> bool:
     return bool(state.address(vm)) and vm.name not in state.observation.probes
 
 
-def _is_paused(vm: VMRecord, state: State) -> bool:
+def is_paused(vm: VMRecord, state: State) -> bool:
     domain = state.domain(vm)
     return domain is not None and domain.state == "Paused"
 
 
 def _pause(vm: VMRecord, state: State) -> Step:
     """It does not serve while it is paused, whoever did it."""
-    return Step("Paused", (_enter(vm, state, "Paused", "DomainPaused", _why_paused(vm, state)),))
+    return Step("Paused", (enter(vm, state, "Paused", "DomainPaused", _why_paused(vm, state)),))
 
 
 def _why_paused(vm: VMRecord, state: State) -> str:
@@ -229,22 +280,22 @@ def _why_paused(vm: VMRecord, state: State) -> str:
 def _paused(vm: VMRecord, state: State, now: float) -> Step:
     if not state.runs(vm):
         return _lose(vm, state)
-    if not _is_paused(vm, state):
+    if not is_paused(vm, state):
         # Whether it answers again is asked as of one that boots.
-        return Step("Booting", (_enter(vm, state, "Booting", "Resumed", _awaited(vm)),))
+        return Step("Booting", (enter(vm, state, "Booting", "Resumed", _awaited(vm)),))
     if now - vm.phase_since > PAUSED_SECONDS:
         return _fail(vm, state, "DomainPaused", f"{_why_paused(vm, state)} (paused for over {PAUSED_SECONDS:.0f} s)")
-    return Step("Paused", _refresh(vm, state))
+    return Step("Paused", refresh(vm, state))
 
 
 def _serve(vm: VMRecord, state: State) -> Step:
     if not state.runs(vm):
         return _lose(vm, state)
-    if _is_paused(vm, state):
+    if is_paused(vm, state):
         return _pause(vm, state)
     if vm.phase != "Ready":
         # Nobody asks it to leave: someone else wrote this phase.
-        return Step("Ready", (_enter(vm, state, "Ready", "NotDeleted"),))
+        return Step("Ready", (enter(vm, state, "Ready", "NotDeleted"),))
     return Step("Ready", _refresh_address(vm, state, "ProbeAnswered", ""))
 
 
@@ -253,7 +304,7 @@ def _lose(vm: VMRecord, state: State) -> Step:
     domain = state.domain(vm)
     reason = "DomainCrashed" if domain is not None and domain.state == "Crashed" else "DomainStopped"
     message = f"the domain {_ended(domain)} on {vm.host}; a new VM takes its place"
-    return Step("Lost", (_enter(vm, state, "Lost", reason, message), DeleteVM(vm.name, reason)))
+    return Step("Lost", (enter(vm, state, "Lost", reason, message), DeleteVM(vm.name, reason)))
 
 
 def _ended(domain: DomainRecord | None) -> str:
@@ -262,15 +313,15 @@ def _ended(domain: DomainRecord | None) -> str:
     return "crashed" if domain.state == "Crashed" else "stopped by itself"
 
 
-def _refresh(vm: VMRecord, state: State) -> tuple[Action, ...]:
+def refresh(vm: VMRecord, state: State) -> tuple[Action, ...]:
     """A status write if the address or the balancers changed within a phase."""
     if (state.address(vm), state.attachments(vm)) == (vm.address, vm.balancers):
         return ()
-    return (_enter(vm, state, vm.phase, vm.reason, vm.message),)
+    return (enter(vm, state, vm.phase, vm.reason, vm.message),)
 
 
 def _fail(vm: VMRecord, state: State, reason: str, message: str) -> Step:
-    return Step("Failed", (_enter(vm, state, "Failed", reason, message),))
+    return Step("Failed", (enter(vm, state, "Failed", reason, message),))
 
 
 def _retire(vm: VMRecord, now: float) -> Step:
@@ -294,7 +345,7 @@ def _leave(vm: VMRecord, state: State, drain: DrainProgress, stop: _Stop) -> Ste
     if not drain.over:
         return Step("Draining", _cut_off(vm, state) if drain.cut_off else _begin_drain(vm, state))
     why = _why_stopped(drain)
-    return Step("Stopping", (_enter(vm, state, "Stopping", why), *_power_button(vm, domain, why)))
+    return Step("Stopping", (enter(vm, state, "Stopping", why), *_power_button(vm, domain, why)))
 
 
 def _let_go(vm: VMRecord, state: State, drain: DrainProgress) -> Step:
@@ -315,15 +366,15 @@ def _why_stopped(drain: DrainProgress) -> str:
 
 def _begin_drain(vm: VMRecord, state: State) -> tuple[Action, ...]:
     if vm.phase == "Draining":
-        return _refresh(vm, state)
-    return (_enter(vm, state, "Draining", "Deleted"),)
+        return refresh(vm, state)
+    return (enter(vm, state, "Draining", "Deleted"),)
 
 
 def _cut_off(vm: VMRecord, state: State) -> tuple[Action, ...]:
     """The drain took too long: no balancer sends it anything any more, and only then is it stopped."""
     if vm.reason == DRAIN_TIMEOUT:
-        return _refresh(vm, state)
-    return (_enter(vm, state, "Draining", DRAIN_TIMEOUT, "not drained in balancer.drain.timeout: cut off"),)
+        return refresh(vm, state)
+    return (enter(vm, state, "Draining", DRAIN_TIMEOUT, "not drained in balancer.drain.timeout: cut off"),)
 
 
 def _power_button(vm: VMRecord, domain: DomainRecord, why: str) -> tuple[Action, ...]:

@@ -33,9 +33,9 @@ def wanted_members(
 ) -> tuple[Member, ...]:
     """The members of a balancer that has all VMs, by name.
 
-    `steps`: what each VM does in this plan. `leaving`: VMs that this plan deletes. `current`: members as published. A
-    VM that still boots is listed as Disabled as soon as its address is known, so that letting it in later is a single
-    cheap change.
+    `steps`: what each VM does in this plan. `leaving`: VMs that this plan takes out of service. `current`: members as
+    published. A VM that still boots, or is in the pool, is listed as Disabled as soon as its address is known, so that
+    letting it in later is a single cheap change.
     """
     return _members(spec, state, _states(state, steps, leaving), current)
 
@@ -84,10 +84,10 @@ def member_state(vm: VMRecord, phase: Phase, *, leaving: bool, cut_off: bool) ->
     """How balancers treat a VM that enters `phase`; None: not at all."""
     out = leaving or vm.deleting_since is not None
     match phase:
-        case "Provisioning" | "Booting" | "Paused":
+        case "Provisioning" | "Booting" | "Paused" | "Warm" | "Resuming":
             return None if out else "Disabled"
         case "Ready":
-            return "Draining" if out else "Enabled"
+            return "Draining" if out or vm.role == "Warm" else "Enabled"
         case "Draining":
             return "Disabled" if cut_off else "Draining"
         case "Stopping":

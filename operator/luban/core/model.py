@@ -13,7 +13,7 @@ from luban.api.cluster_status import Decision, Placement
 from luban.api.conditions import ConditionName
 from luban.api.host import BondVerdict
 from luban.api.template import VMTemplateSpec
-from luban.api.vm import Phase
+from luban.api.vm import Phase, Role
 from luban.core.balancers import BalancerObjects, EnsureBalancers, Tier
 from luban.core.figures import Figures
 from luban.core.left_out import HostRoom, Refusal, UnreadableVM
@@ -100,6 +100,8 @@ class VMRecord:
     was_ready: bool = False
     """Whether it was Ready once."""
     has_finalizer: bool = True
+    role: Role = "Serving"
+    """Serving, or Warm: in the pool, or on its way there."""
 
 
 @dataclass(frozen=True)
@@ -268,6 +270,17 @@ class CreateVM:
     reason: str
     placement: str = ""
     """Why on this host, in words."""
+    role: Role = "Serving"
+    """Warm: for the pool."""
+
+
+@dataclass(frozen=True)
+class AssignVM:
+    """Record the intent: the VM is taken out of the pool (Serving), or goes there (Warm) once it is drained."""
+
+    name: str
+    role: Role
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -297,6 +310,31 @@ class ShutdownDomain:
 @dataclass(frozen=True)
 class DestroyDomain:
     """Pull the plug."""
+
+    vm: VMRecord
+    reason: str
+
+
+@dataclass(frozen=True)
+class BalloonDomain:
+    """Ask the guest to give memory back until it has so many bytes, or let it have them."""
+
+    vm: VMRecord
+    memory: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class SuspendDomain:
+    """Stop the domain's processors; its memory stays."""
+
+    vm: VMRecord
+    reason: str
+
+
+@dataclass(frozen=True)
+class ResumeDomain:
+    """Let the domain go on, with all of its memory and the time of day."""
 
     vm: VMRecord
     reason: str
@@ -367,10 +405,14 @@ class RemoveBalancer:
 
 Action = (
     CreateVM
+    | AssignVM
     | DeleteVM
     | EnsureDomain
     | ShutdownDomain
     | DestroyDomain
+    | BalloonDomain
+    | SuspendDomain
+    | ResumeDomain
     | RemoveDomain
     | ReleaseVM
     | OrphanVM

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 
@@ -18,14 +18,9 @@ from luban.core.departures import vms_to_delete
 from luban.core.lifecycle import Step
 from luban.core.members import publications
 from luban.core.memory import ClusterMemory
-from luban.core.model import (
-    Action,
-    CreateVM,
-    DeleteVM,
-    Observation,
-    Plan,
-)
+from luban.core.model import Action, AssignVM, CreateVM, DeleteVM, Observation, Plan
 from luban.core.placement import Placing
+from luban.core.pool import recycled, situation_of
 from luban.core.scaling import Room, ScalingResult, decide_scaling, next_look, unmeasured
 from luban.core.schedules import in_force
 from luban.core.setbacks import setbacks_after
@@ -85,10 +80,11 @@ def _plan_life(spec: LubanClusterSpec, cluster: str, state: State, memory: Clust
     departures = cache(partial(vms_to_delete, snapshot))
     result = decide_scaling(spec, snapshot.state, memory, now, _room(snapshot, departures))
     leaving = departures(result.desired)
-    arrivals = vms_to_create(snapshot, leaving, cluster, result.desired)
+    kept = recycled(snapshot, leaving) if spec.pool.size else {}
+    arrivals = vms_to_create(snapshot, leaving, cluster, result.desired, kept)
     most = max(result.desired, len(snapshot.state.live))
     tier, of_tier = tier_of(spec, snapshot.state, memory, most, now.monotonic)
-    wanted = _actions(snapshot, state, steps, _Changes(result.desired, leaving, arrivals.created, tier))
+    wanted = _actions(snapshot, state, steps, _Changes(result.desired, leaving, kept, arrivals, tier))
     memory = _close_memory(result, leaving, taken, state, now.monotonic)
     memory = memory if spec.paused else replace(memory, tier=of_tier)
     strays = strays_in_words(state, memory, now.monotonic)
@@ -106,17 +102,23 @@ class _Changes:
 
     desired: int
     leaving: Sequence[DeleteVM]
-    arriving: Sequence[CreateVM]
+    recycled: Mapping[str, AssignVM]
+    """Those that go to the pool instead, by name."""
+    arrivals: Arrivals
     tier: Tier | None
 
 
 def _actions(snapshot: Snapshot, state: State, steps: Steps, changes: _Changes) -> tuple[Action, ...]:
-    names = frozenset(it.name for it in changes.leaving)
-    staying = steps.without(state, names)
+    arrivals = changes.arrivals
+    names = frozenset(it.name for it in (*changes.leaving, *arrivals.dismissed))
+    staying = steps.without(state, names.union(it.vm.name for it in arrivals.taken))
     return (
         *staying.actions,
-        *changes.leaving,
-        *changes.arriving,
+        *(changes.recycled.get(it.name, it) for it in changes.leaving),
+        *(action for it in arrivals.taken for action in it.actions(state)),
+        *arrivals.created,
+        *arrivals.dismissed,
+        *arrivals.pooled,
         *ensured(state.observation, changes.tier),
         *publications(snapshot.spec, snapshot.state, staying, names, desired=changes.desired, tier=changes.tier),
         *remove_idle_strays(snapshot.spec, state, snapshot.memory, snapshot.now),
@@ -153,6 +155,7 @@ def _conclude(
             paused=spec.paused,
             unmeasured=unmeasured(spec, after, memory, snapshot.now),
             tier=tier,
+            pool=situation_of(snapshot, arrivals.no_room_for_pool),
         )
     )
     return Plan(
@@ -243,11 +246,11 @@ def _requeue(
     At once after a change of our own, for the next step follows from it; else the more seldom, the longer nothing
     moved.
     """
-    if spec.paused or not (actions or state.starting or state.draining):
+    if spec.paused or not (actions or state.starting or state.draining or state.settling):
         return min(CALM_SECONDS, max(BUSY_SECONDS, next_look(spec, memory, now)))
     moved = max((entered.since for entered in memory.entered.values()), default=-math.inf)
     if moved == now or (
-        any(isinstance(action, CreateVM) for action in actions) and not state.observation.action_failures
+        any(isinstance(action, CreateVM | AssignVM) for action in actions) and not state.observation.action_failures
     ):
         return AT_ONCE_SECONDS
     return min(CALM_SECONDS, max(BUSY_SECONDS, (now - moved) / PATIENCE))

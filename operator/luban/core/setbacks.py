@@ -35,7 +35,7 @@ def setbacks_after(
 
     `moving`: VMs that come to another phase, with their steps.
     """
-    if any(vm.phase in phases.BECOMES_READY and step.phase == "Ready" for vm, step in moving):
+    if any(vm.phase in phases.BECOMES_READY and step.phase in phases.FIT for vm, step in moving):
         return {}
     fresh = {reason for vm, step in moving if (reason := _cause(vm, step, now))}
     return {**before, **{reason: _again(before.get(reason), now) for reason in fresh}}

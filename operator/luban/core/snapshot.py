@@ -52,18 +52,19 @@ class Snapshot:
 
     @cached_property
     def total(self) -> int:
-        """How many take room."""
-        return len(self.holding)
+        """How many take room that are not in the pool."""
+        return sum(vm.role == "Serving" for vm in self.holding)
 
     def given_up(self, vm: VMRecord) -> bool:
         """Whether the VM is on its way out on a host that has been silent for long: nobody waits for its end."""
-        return vm.deleting_since is not None and self._long_silent(vm.host)
+        return vm.deleting_since is not None and self.long_silent(vm.host)
 
     def holds_until_gone(self, vm: VMRecord) -> bool:
         """Whether the VM would still take its room once it is asked to leave."""
-        return vm.has_finalizer and not self._long_silent(vm.host)
+        return vm.has_finalizer and not self.long_silent(vm.host)
 
-    def _long_silent(self, host: str) -> bool:
+    def long_silent(self, host: str) -> bool:
+        """Whether the host has not answered for so long that nothing waits for it."""
         since = self.memory.silent.get(host)
         return not self.state.reachable(host) and since is not None and self.now - since >= GIVEN_UP_SECONDS
 
@@ -71,7 +72,7 @@ class Snapshot:
         """Whether the user wants the VM's host empty, the host has been silent for long, and the VM serves nobody: it
         never did, or every balancer says that it does not answer."""
         useless = vm.name in self.state.reported_sick or not must_drain(vm, self.state)
-        return useless and self._emptied(vm.host) and self._long_silent(vm.host) and self.state.balancers_answer
+        return useless and self._emptied(vm.host) and self.long_silent(vm.host) and self.state.balancers_answer
 
     def stranded(self, vm: VMRecord) -> bool:
         """Whether the VM was never started, and its host closed meanwhile: it would wait for ever, and hold up all."""
@@ -80,7 +81,14 @@ class Snapshot:
     @cached_property
     def may_not_start(self) -> frozenset[str]:
         """VMs whose domain must not be started: a maximum was lowered, or their host closed, since they were placed."""
-        return frozenset(self.turns(self.state.live).barred)
+        return frozenset(self.turns(self.state.live).barred).union(
+            vm.name for vm in self.state.pool if vm.phase in phases.UNSTARTED and self.overfull(vm.host)
+        )
+
+    def overfull(self, host: str) -> bool:
+        """Whether more VMs take room on the host than may, those of the pool included, or none may."""
+        found = self._hosts.get(host)
+        return found is None or found.cordoned or self.occupancy[host].held > found.vms.max
 
     def turns(self, live: Iterable[VMRecord], released: Collection[str] = ()) -> Turns:
         """Who waits for the start of its domain, and who must go on waiting.
@@ -91,9 +99,10 @@ class Snapshot:
         if not waiting:
             return Turns((), {}, 0)
         names = {vm.name for vm in waiting}.union(released)
-        held = Counter(vm.host for vm in self.holding if vm.name not in names)
+        others = [vm for vm in self.holding if vm.name not in names]
+        held = Counter(vm.host for vm in others)
         free = {host.name: host.vms.max - held[host.name] for host in self.spec.hosts if not host.cordoned}
-        return Turns(waiting, free, self.spec.scaling.max_vms - held.total())
+        return Turns(waiting, free, self.spec.scaling.max_vms - sum(vm.role == "Serving" for vm in others))
 
     def ledger(self) -> Ledger:
         """A new account of who takes what, to be kept up while VMs come and go."""
@@ -135,6 +144,20 @@ class Snapshot:
         return self.candidates(self.ledger()).any_fit()
 
     @cached_property
+    def takeable(self) -> tuple[VMRecord, ...]:
+        """VMs of the pool that may be let serve: as sound as a new one would be, on a host where that could be made."""
+        return tuple(
+            vm
+            for vm in self.state.pool
+            if vm.phase in phases.TAKEABLE
+            and self.state.reachable(vm.host)
+            and vm.host not in self.state.refused
+            and self.bonds.admits(vm.host)
+            and not self.why_outdated(vm)
+            and not self.overfull(vm.host)
+        )
+
+    @cached_property
     def bonds(self) -> Bonds:
         """The hosts' bonds, and how much they count."""
         verdicts = {name: bond.verdict for name, bond in self.state.observation.bonds.items()}
@@ -151,7 +174,7 @@ class Snapshot:
         examples = {vm.host: vm for vm in state.serving if vm.host in hosts}
         spare = {host for host, vm in examples.items() if spares(vm, self.minima, self.occupancy)}
         coming = sum(state.reachable(vm.host) for vm in (*state.starting, *state.failed))
-        has_host = desired < maximum(self.spec) and (self.has_place or len(state.live) > desired)
+        has_host = desired < maximum(self.spec) and (self.has_place or len(state.live) > desired or bool(self.takeable))
         return ScalingLimits(
             total=desired,
             starting=min(coming + max(0, desired - len(state.live)), max(0, desired - len(state.answering))),

@@ -19,6 +19,8 @@ from luban.core.model import (
 )
 
 RUNNING_STATES = frozenset({"Running", "Paused", "ShuttingDown"})
+SUSPENDED = frozenset({"User", "Unknown", ""})
+"""libvirt's reasons for a domain that somebody suspended, or that it forgot: with role Warm it was us."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,16 @@ class State:
 
     @cached_property
     def live(self) -> tuple[VMRecord, ...]:
-        """VMs that count towards the wanted number: not on their way out and not lost."""
+        """VMs that count towards the wanted number: not in the pool, not on their way out and not lost."""
+        return tuple([vm for vm in self._staying if vm.role == "Serving"])
+
+    @cached_property
+    def pool(self) -> tuple[VMRecord, ...]:
+        """VMs in the pool and on their way there: not on their way out and not lost."""
+        return tuple([vm for vm in self._staying if vm.role == "Warm"])
+
+    @cached_property
+    def _staying(self) -> tuple[VMRecord, ...]:
         return tuple([vm for vm in self.vms if vm.deleting_since is None and vm.phase not in phases.HOLDS_NOTHING])
 
     @cached_property
@@ -96,6 +107,11 @@ class State:
         return tuple(vm for vm in self.vms if vm.deleting_since is not None)
 
     @cached_property
+    def withdrawn(self) -> tuple[VMRecord, ...]:
+        """On their way out, or to the pool: balancers send them nothing new."""
+        return (*self.draining, *(vm for vm in self.pool if vm.phase == "Draining"))
+
+    @cached_property
     def failed(self) -> tuple[VMRecord, ...]:
         """Failed and kept for inspection."""
         return tuple(vm for vm in self.live if vm.phase == "Failed")
@@ -104,6 +120,22 @@ class State:
     def paused(self) -> tuple[VMRecord, ...]:
         """Live, and somebody or something paused their domain."""
         return tuple(vm for vm in self.live if vm.phase == "Paused")
+
+    @cached_property
+    def warm(self) -> tuple[VMRecord, ...]:
+        """In the pool and at rest: they can be taken at once."""
+        return tuple(vm for vm in self.pool if vm.phase == "Warm" and self.is_suspended(vm))
+
+    @cached_property
+    def settling(self) -> bool:
+        """Whether a VM of the pool is on its way to its rest."""
+        asleep = {vm.name for vm in self.warm}
+        return any(vm.name not in asleep and vm.phase in phases.TAKEABLE for vm in self.pool)
+
+    def is_suspended(self, vm: VMRecord) -> bool:
+        """Whether the VM's domain is known to be paused by a call to libvirt, as we do it."""
+        domain = self.domain(vm)
+        return domain is not None and domain.state == "Paused" and domain.reason in SUSPENDED
 
     @cached_property
     def calm(self) -> frozenset[str]:

@@ -13,6 +13,7 @@ from luban.core.drain import SILENCE_SECONDS, DrainTimes, progress
 from luban.core.lifecycle import STAYS_READY, Step, next_step
 from luban.core.memory import ClusterMemory
 from luban.core.model import Action, DeleteVM, UpdateVM, VMRecord
+from luban.core.pooled import Rest, pooled_step
 from luban.core.state import State
 
 GONE_SECONDS = 600.0
@@ -70,6 +71,7 @@ def steps_of(
     timeout = spec.balancer.drain.timeout.seconds
     gone = _hosts_gone(spec, state, memory, now)
     calm = state.calm
+    rest = _rest_of(spec)
 
     def times(vm: VMRecord) -> DrainTimes:
         return DrainTimes(timeout, silence, memory.closed.get(vm.name))
@@ -77,13 +79,23 @@ def steps_of(
     def step(vm: VMRecord) -> Step:
         may_start, host_gone = vm.name not in may_not_start, vm.host in gone
         unheard = memory.unheard.get(vm.name)
-        return next_step(vm, state, times(vm), now, may_start=may_start, host_gone=host_gone, unheard=unheard)
+        found = next_step(vm, state, times(vm), now, may_start=may_start, host_gone=host_gone, unheard=unheard)
+        if vm.role == "Serving" or vm.deleting_since is not None:
+            return found
+        drain = progress(vm, state, times(vm), now)
+        return pooled_step(vm, state, now, alone=found, drain=drain, rest=rest)
 
     return Steps(
         {vm.name: STAYS_READY if vm.name in calm else step(vm) for vm in state.vms},
-        frozenset(vm.name for vm in state.draining if progress(vm, state, times(vm), now).cut_off),
+        frozenset(vm.name for vm in state.withdrawn if progress(vm, state, times(vm), now).cut_off),
         calm,
     )
+
+
+def _rest_of(spec: LubanClusterSpec) -> Rest:
+    """How the pool's VMs rest."""
+    least = spec.pool.balloon.min
+    return Rest(min(least.bytes, spec.template.spec.domain.memory.max.bytes) if least is not None else None)
 
 
 def _hosts_gone(spec: LubanClusterSpec, state: State, memory: ClusterMemory, now: float) -> frozenset[str]:

@@ -122,7 +122,7 @@ def settings_of(cluster_name: str, spec: LubanClusterSpec) -> BalancerSettings:
         health_path=probe.http_get.path,
         health_interval_seconds=probe.period_seconds,
         health_timeout_seconds=probe.timeout_seconds,
-        slots=slots_for(spec.scaling.max_vms),
+        slots=slots_for(spec.scaling.max_vms + spec.pool.size),
         vm_port=template.port,
         requests_at_once=balancer.limits.requests_at_once,
         request_line_bytes=balancer.limits.request_line_bytes,

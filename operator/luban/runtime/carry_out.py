@@ -7,11 +7,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import structlog
+
 from luban.api.cluster import LubanCluster
 from luban.api.libvirt_uri import normal_form
 from luban.core.balancers import EnsureBalancers
 from luban.core.model import (
     Action,
+    AssignVM,
+    BalloonDomain,
     ClusterRef,
     CreateVM,
     DeleteVM,
@@ -25,7 +29,9 @@ from luban.core.model import (
     RemoveBalancer,
     RemoveDomain,
     RemoveStray,
+    ResumeDomain,
     ShutdownDomain,
+    SuspendDomain,
     UpdateVM,
     VMRecord,
 )
@@ -38,17 +44,29 @@ from luban.runtime.records import cluster_ref, vm_body, vm_status
 from luban.runtime.remains import Remains
 from luban.runtime.tier import balancers_of, objects_of
 
+log = structlog.get_logger(__name__)
+
 USER_DATA_KEY = "userdata"
-DomainAction = EnsureDomain | ShutdownDomain | DestroyDomain | RemoveDomain
-ObjectAction = CreateVM | DeleteVM | ReleaseVM | UpdateVM | OrphanVM
+DomainAction = (
+    EnsureDomain | ShutdownDomain | DestroyDomain | RemoveDomain | BalloonDomain | SuspendDomain | ResumeDomain
+)
+ObjectAction = CreateVM | AssignVM | DeleteVM | ReleaseVM | UpdateVM | OrphanVM
 
 
 def subject(action: Action) -> str:
     """What an action is about: actions of one subject run one after the other."""
     match action:
-        case EnsureDomain() | ShutdownDomain() | DestroyDomain() | RemoveDomain():
+        case (
+            EnsureDomain()
+            | ShutdownDomain()
+            | DestroyDomain()
+            | RemoveDomain()
+            | BalloonDomain()
+            | SuspendDomain()
+            | ResumeDomain()
+        ):
             return f"vm/{action.vm.name}"
-        case CreateVM() | DeleteVM() | ReleaseVM() | UpdateVM() | OrphanVM():
+        case CreateVM() | AssignVM() | DeleteVM() | ReleaseVM() | UpdateVM() | OrphanVM():
             return f"vm/{action.name}"
         case RemoveStray():
             return f"domain/{action.uuid}"
@@ -66,7 +84,15 @@ def failure_subject(action: Action) -> str:
 def host_of(action: Action) -> str:
     """The host that an action needs; empty: none."""
     match action:
-        case EnsureDomain() | ShutdownDomain() | DestroyDomain() | RemoveDomain():
+        case (
+            EnsureDomain()
+            | ShutdownDomain()
+            | DestroyDomain()
+            | RemoveDomain()
+            | BalloonDomain()
+            | SuspendDomain()
+            | ResumeDomain()
+        ):
             return action.vm.host
         case RemoveStray():
             return action.host
@@ -99,7 +125,15 @@ class Hands:
         if not self.ports.leadership.held():
             raise NotLeader("NotLeader", f"{subject(action)}: left to the operator that leads")
         match action:
-            case EnsureDomain() | ShutdownDomain() | DestroyDomain() | RemoveDomain():
+            case (
+                EnsureDomain()
+                | ShutdownDomain()
+                | DestroyDomain()
+                | RemoveDomain()
+                | BalloonDomain()
+                | SuspendDomain()
+                | ResumeDomain()
+            ):
                 with self._touching(HostRef(action.vm.host, action.vm.host_uri)) as host:
                     await self._domain(action, host)
             case RemoveStray():
@@ -113,7 +147,7 @@ class Hands:
                 await self.ports.cluster.delete_lease(self.ref, action.balancer)
             case EnsureBalancers():
                 await self._ensure_balancers(action.replicas)
-            case CreateVM() | DeleteVM() | ReleaseVM() | UpdateVM() | OrphanVM():
+            case CreateVM() | AssignVM() | DeleteVM() | ReleaseVM() | UpdateVM() | OrphanVM():
                 await self._object(action)
 
     @contextmanager
@@ -136,6 +170,20 @@ class Hands:
                 await hypervisor.destroy(host, vm.uid)
             case RemoveDomain():
                 await hypervisor.remove(host, vm.uid, vm.template.image.pool)
+            case BalloonDomain():
+                await hypervisor.set_memory(host, vm.uid, action.memory)
+            case SuspendDomain():
+                await hypervisor.suspend(host, vm.uid)
+            case ResumeDomain():
+                await self._resume(host, vm)
+
+    async def _resume(self, host: HostRef, vm: VMRecord) -> None:
+        """Its clock stood still meanwhile; a guest that nobody can tell the time serves all the same."""
+        hypervisor = self.ports.hypervisor
+        await hypervisor.resume(host, vm.uid)
+        await hypervisor.set_memory(host, vm.uid, vm.template.domain.memory.max.bytes)
+        if not await hypervisor.set_time(host, vm.uid, self.ports.clock.now()):
+            log.warning("guest's clock not set: its agent does not answer", cluster=str(self.ref), vm=vm.name)
 
     def _require_host(self, vm: VMRecord) -> None:
         """A LubanVM may name any URI; only hosts of its LubanCluster's spec that may be used get VMs, and user data."""
@@ -201,6 +249,8 @@ class Hands:
             case CreateVM():
                 # A name that is taken is a Conflict: not done, and another name next time.
                 await api.create_vm(ref, vm_body(self.cluster, action))
+            case AssignVM():
+                await api.assign_vm(ref, action.name, action.role)
             case UpdateVM():
                 body = self.bodies.get(action.name)
                 version = body["metadata"].get("resourceVersion", "") if body is not None else ""

@@ -108,7 +108,7 @@ def grants_of(cluster: LubanCluster, plan: Plan, tried: Iterable[Action], observ
     for action in tried:
         match action:
             case CreateVM(name, host):
-                made += 1
+                made += action.role == "Serving"
                 yield Grant(host, name, Claim("", ref, memory))
             case EnsureDomain(vm):
                 yield Grant(vm.host, vm.name, Claim(vm.uid, ref, vm.template.domain.memory.max.bytes))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter as CountsOf
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import get_args
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
@@ -21,7 +21,7 @@ from luban.runtime.events import begins_phase
 from luban.runtime.status import users_of
 
 CLUSTER = ("namespace", "cluster")
-VM_STATES = ("desired", "serving", "answering", "starting", "draining", "paused", "failed")
+VM_STATES = ("desired", "serving", "answering", "starting", "draining", "warm", "paused", "failed")
 Series = tuple[Gauge, tuple[str, ...]]
 """A gauge, and its labels after those of the cluster."""
 Shown = frozenset[Series]
@@ -94,6 +94,8 @@ class Metrics:
 
         self._shown: dict[tuple[str, str], Shown] = {}
         """By namespace and cluster: the series of VMs, hosts and balancers."""
+        self._told: dict[tuple[str, str], frozenset[str]] = {}
+        """By namespace and cluster: its conditions."""
 
     def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
         return Gauge(name, text, (*CLUSTER, *labels), registry=self.registry)
@@ -125,7 +127,15 @@ class Metrics:
         self._shown[labels] = frozenset(values)
 
     def _record_counts(self, labels: tuple[str, str], state: State, desired: int) -> None:
-        sets = (state.serving, state.answering, state.starting, state.draining, state.paused, state.failed)
+        sets = (
+            state.serving,
+            state.answering,
+            state.starting,
+            state.withdrawn,
+            state.warm,
+            state.paused,
+            state.failed,
+        )
         for name, count in zip(VM_STATES, (desired, *map(len, sets)), strict=True):
             self.vms.labels(*labels, name).set(count)
         self.load.labels(*labels).set(sum(state.observation.sessions.values()))
@@ -192,8 +202,13 @@ class Metrics:
             if begins_phase(outcome.action, outcome.body) and isinstance(outcome.action, UpdateVM):
                 self.transitions.labels(*labels, outcome.action.phase).observe(max(0.0, now - _created(outcome)))
 
-    def record_conditions(self, ref: ClusterRef, conditions: Iterable[Condition]) -> None:
-        """Publish what the status says: all its conditions, SpecValid too."""
+    def record_conditions(self, ref: ClusterRef, conditions: Collection[Condition]) -> None:
+        """Publish what the status says: all its conditions, SpecValid too; and no more of one that it has no more."""
+        told = frozenset(it.type for it in conditions)
+        for gone in self._told.get((ref.namespace, ref.name), frozenset()) - told:
+            labels = dict(zip((*CLUSTER, "type"), (ref.namespace, ref.name, gone), strict=True))
+            self.condition.remove_by_labels(labels)
+        self._told[ref.namespace, ref.name] = told
         for condition in conditions:
             for status in get_args(Status):
                 self.condition.labels(ref.namespace, ref.name, condition.type, status).set(condition.status == status)
@@ -206,6 +221,7 @@ class Metrics:
     def forget(self, ref: ClusterRef) -> None:
         """Drop all series of a cluster that is gone."""
         self._shown.pop((ref.namespace, ref.name), None)
+        self._told.pop((ref.namespace, ref.name), None)
         by = dict(zip(CLUSTER, (ref.namespace, ref.name), strict=True))
         for metric in vars(self).values():
             if hasattr(metric, "remove_by_labels") and metric not in (self.leading, self.orphans):

@@ -227,7 +227,9 @@ class Observer:
 
     async def _probes(self, state: State) -> Answers[bool]:
         """Ask all VMs that could answer, each at the period of its template; one that boots, in every tick."""
-        wanted = [vm for vm in state.live if vm.phase in PROBED and state.runs(vm) and state.address(vm)]
+        wanted = [
+            vm for vm in (*state.live, *state.pool) if vm.phase in PROBED and state.runs(vm) and state.address(vm)
+        ]
         return await self._readiness.ask({vm.name: self._probe(state, vm) for vm in wanted}, PROBE_PATIENCE_SECONDS)
 
     def _probe(self, state: State, vm: VMRecord) -> Question[bool]:

@@ -111,6 +111,7 @@ def _record_of(vm: LubanVM) -> VMRecord:
         message=vm.status.message,
         was_ready=any(it.phase == "Ready" for it in transitions),
         has_finalizer=names.FINALIZER_VM in vm.metadata.finalizers,
+        role=vm.spec.role,
     )
 
 
@@ -173,6 +174,7 @@ def vm_body(cluster: LubanCluster, action: CreateVM) -> dict[str, Any]:
         address=action.address,
         placement=action.placement[:4096],
         template=cluster.spec.template.spec,
+        role=action.role,
     )
     return {
         "apiVersion": names.API_VERSION,

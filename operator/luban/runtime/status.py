@@ -70,7 +70,8 @@ def _counts(state: State, desired: int) -> VMCounts:
         desired=desired,
         serving=len(state.answering),
         starting=len(state.starting),
-        draining=len(state.draining),
+        draining=len(state.withdrawn),
+        warm=len(state.warm),
         paused=len(state.paused),
         failed=len(state.failed),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tests.referee.rules.base import Rule, Violation
 from tests.referee.rules.conduct import Patience, Paused, Reasons, Routes
-from tests.referee.rules.ending import ClusterDeletionEnds, Rest, WellInTheEnd
+from tests.referee.rules.ending import ClusterDeletionEnds, Rest, WarmPool, WellInTheEnd
 from tests.referee.rules.limits import Maxima, OneAddress, Placement
 from tests.referee.rules.removal import Answers, BlindRemoval, HostMinimum, MissingData, TrueCause
 from tests.referee.rules.stopping import DeletionEnds, Drained, Grace, NothingLeft
@@ -28,7 +28,8 @@ RULES: tuple[type[Rule], ...] = (
     Routes,
     Rest,
     WellInTheEnd,
+    WarmPool,
     ClusterDeletionEnds,
 )
 
-__all__ = ["RULES", "ClusterDeletionEnds", "Rest", "Rule", "Violation", "WellInTheEnd"]
+__all__ = ["RULES", "ClusterDeletionEnds", "Rest", "Rule", "Violation", "WarmPool", "WellInTheEnd"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tests.referee.bridge import Action, Failure, VMRecord
+from tests.referee.bridge import SURPLUS, Action, AssignVM, DeleteVM, Failure, VMRecord
 from tests.referee.centre import DataCentre
 from tests.referee.events import KINDS, Stage
 from tests.referee.story import Happening
@@ -77,7 +77,16 @@ def is_own(centre: DataCentre, vm: VMRecord) -> bool:
     """Whether taking the VM away would be the operator's own decision.
 
     It is not if the user deleted this VM, tore it out, or deleted the cluster with its VMs, nor if the decision was
-    taken before: a LubanVM with a deletion timestamp can only leave.
+    taken before: a LubanVM with a deletion timestamp can only leave. One of the pool serves nobody.
     """
     dissolved = centre.deleting and centre.spec.deletion_policy == "Delete"
-    return vm.deleting_since is None and vm.name not in centre.asked and not dissolved
+    return vm.deleting_since is None and vm.role == "Serving" and vm.name not in centre.asked and not dissolved
+
+
+def decision(action: Action) -> tuple[str, str] | None:
+    """Name of a VM that goes by this very decision, for good or to the pool, and the reason; None: none does."""
+    if isinstance(action, DeleteVM):
+        return action.name, action.reason
+    if isinstance(action, AssignVM) and action.role == "Warm":
+        return action.name, SURPLUS
+    return None

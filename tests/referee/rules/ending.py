@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 from tests.referee.bridge import Plan, VMRecord, WatchedOperator
+from tests.referee.centre import DataCentre
 from tests.referee.rules.base import Rule
-from tests.referee.rules.truth import ceiling, floor, has_place, is_emptied, is_outdated, load_in_words
+from tests.referee.rules.truth import admits, ceiling, floor, has_place, is_emptied, is_outdated, load_in_words
+
+
+def is_warm(centre: DataCentre, vm: VMRecord) -> bool:
+    """Whether it waits in the pool."""
+    domain = centre.domain(vm)
+    return vm.role == "Warm" and vm.deleting_since is None and domain is not None and domain.state == "Paused"
 
 
 class Rest(Rule):
@@ -84,7 +91,7 @@ class WellInTheEnd(Rule):
     def _silent(self) -> bool:
         """Whether there are VMs that do not answer, though their hosts do: the rest would follow from that."""
         centre = self.centre
-        here = [vm for vm in centre.vms.values() if centre.rack(vm.host).reachable]
+        here = [vm for vm in centre.vms.values() if centre.rack(vm.host).reachable and not is_warm(self.centre, vm)]
         silent = [vm for vm in here if not centre.serves(vm) and not self._waits_for_a_host(vm)]
         for vm in silent:
             self.fault(self._state(vm), f"{vm.name} on {vm.host} is {self._state(vm)}, and stays so")
@@ -145,6 +152,39 @@ class WellInTheEnd(Rule):
             scaling = centre.spec.scaling
             if scaling.policy != "Sessions" or scaling.sessions.lower_quorum > 1:
                 self.fault("not-shrunk", f"load is low, {count} answer, {least} must")
+
+
+class WarmPool(Rule):
+    """After everything has healed the pool is full, or no host has room; all of it is suspended, of the wanted
+    template, on hosts where it may be; and two or more are not all on one host, if another has room."""
+
+    name = "pool"
+
+    def rested(self) -> None:
+        """Count what is suspended."""
+        centre, size = self.centre, self.centre.spec.pool.size
+        pool = [vm for vm in centre.vms.values() if is_warm(centre, vm) and centre.rack(vm.host).reachable]
+        hosts = {vm.host for vm in pool}
+        if len(pool) < size and self._free_hosts():
+            self.fault("too-small", f"{len(pool)} are warm, {size} are asked for, and there is room")
+        if len(pool) > size:
+            self.fault("too-large", f"{len(pool)} are warm, {size} are asked for")
+        if 1 < size == len(pool) and len(hosts) == 1 and self._free_hosts() - hosts:
+            self.fault("on-one-host", f"all {size} are on {hosts.pop()}")
+        for vm in pool:
+            if is_outdated(centre, vm) or is_emptied(centre, vm.host):
+                self.fault("outdated", f"{vm.name} on {vm.host} must not stay in the pool")
+
+    def _free_hosts(self) -> set[str]:
+        centre = self.centre
+        return {
+            host.name
+            for host in centre.spec.hosts
+            if not host.cordoned
+            and centre.rack(host.name).reachable
+            and admits(centre, host)
+            and sum(vm.host == host.name for vm in centre.vms.values()) < host.vms.max
+        }
 
 
 class ClusterDeletionEnds(Rule):

@@ -10,6 +10,7 @@ from tests.referee.rules.truth import admits, host_of, may_come_to_run, runs_on
 
 class Maxima(Rule):
     """Never more domains that run, or may come to run, than maxVMs, or than a host's vms.max, by an own action.
+    Those of the pool count for their hosts alone.
 
     Judged when a VM is created, and again when its domain is started: a maximum may have been lowered meanwhile.
     What a user tore out of Kubernetes is not counted (see `may_come_to_run` for hosts that were given up).
@@ -27,7 +28,8 @@ class Maxima(Rule):
     def _created(self, action: CreateVM) -> None:
         vms = [vm for vm in self.centre.vms.values() if may_come_to_run(self.centre, vm)]
         here, host = sum(vm.host == action.host for vm in vms), host_of(self.centre, action.host)
-        if len(vms) >= self.centre.spec.scaling.max_vms:
+        serving = sum(vm.role == "Serving" for vm in vms)
+        if action.role == "Serving" and serving >= self.centre.spec.scaling.max_vms:
             self.fault("create-maxVMs", f"{action.name} is created beside {len(vms)} that run or may come to run")
         if host is not None and here >= host.vms.max:
             self.fault("create-host", f"{action.name} is created on {host.name} beside {here}, maximum {host.vms.max}")
@@ -38,10 +40,10 @@ class Maxima(Rule):
         if domain is not None and domain.state in RUNS:
             return
         here = runs_on(centre, vm.host, but=vm.uid)
-        total = sum(runs_on(centre, name, but=vm.uid) for name in {it.host for it in centre.vms.values()})
+        total = sum(runs_on(centre, name, but=vm.uid, pool=False) for name in {it.host for it in centre.vms.values()})
         if host is not None and here >= host.vms.max:
             self.fault("start-host", f"{vm.name} is started on {host.name} beside {here}, maximum {host.vms.max}")
-        if total >= centre.spec.scaling.max_vms:
+        if vm.role == "Serving" and total >= centre.spec.scaling.max_vms:
             self.fault("start-maxVMs", f"{vm.name} is started beside {total}, maxVMs {centre.spec.scaling.max_vms}")
 
 

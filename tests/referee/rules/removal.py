@@ -5,8 +5,8 @@ from __future__ import annotations
 from tests.referee.bridge import (
     SURPLUS,
     Action,
+    AssignVM,
     CreateVM,
-    DeleteVM,
     Domain,
     Failure,
     PublishBalancer,
@@ -14,7 +14,7 @@ from tests.referee.bridge import (
     VMRecord,
 )
 from tests.referee.centre import stops
-from tests.referee.rules.base import Rule, is_own
+from tests.referee.rules.base import Rule, decision, is_own
 from tests.referee.rules.truth import (
     asked_for,
     ceiling,
@@ -58,13 +58,14 @@ class Answers(Rule):
         excused = len(victims) == 1 and makes_room(self.centre, victims[0])
         if left < needed and not excused:
             names = ", ".join(vm.name for vm in victims)
-            key = action.reason if isinstance(action, DeleteVM) else type(action).__name__
+            gone = decision(action)
+            key = gone[1] if gone is not None else type(action).__name__
             self.fault(key, f"{names} answers users and goes: {len(before)} answered, {left} will, {needed} must")
 
     def _victims(self, action: Action) -> list[VMRecord]:
         vms = self.centre.vms
-        if isinstance(action, DeleteVM):
-            return [vms[action.name]] if action.name in vms else []
+        if (gone := decision(action)) is not None:
+            return [vms[gone[0]]] if gone[0] in vms else []
         if isinstance(action, PublishBalancer):
             kept = {(it.name, it.address) for it in action.members if it.state == "Enabled"}
             gone = [vm for vm in vms.values() if (vm.name, self._address(vm)) not in kept]
@@ -88,11 +89,12 @@ class MissingData(Rule):
 
     def before(self, action: Action) -> None:
         """An own decision about a VM nobody knows?"""
-        vm = self.centre.vms.get(action.name) if isinstance(action, DeleteVM) else None
+        name, reason = decision(action) or ("", "")
+        vm = self.centre.vms.get(name)
         if vm is None or not is_own(self.centre, vm) or is_emptied(self.centre, vm.host):
             return
         if not self.centre.rack(vm.host).reachable:
-            self.fault(action.reason, f"{vm.name} is deleted, and its host {vm.host} does not answer")
+            self.fault(reason, f"{vm.name} goes, and its host {vm.host} does not answer")
 
 
 class BlindRemoval(Rule):
@@ -103,11 +105,12 @@ class BlindRemoval(Rule):
 
     def before(self, action: Action) -> None:
         """An own decision that no balancer could carry out?"""
-        vm = self.centre.vms.get(action.name) if isinstance(action, DeleteVM) else None
+        name, reason = decision(action) or ("", "")
+        vm = self.centre.vms.get(name)
         if vm is None or not is_own(self.centre, vm) or self.centre.speaks():
             return
         if self.centre.answers(vm) and any(vm.name in gate.enabled() for gate in self.centre.gates):
-            self.fault(action.reason, f"{vm.name} is to go while the balancer says nothing, and gets requests")
+            self.fault(reason, f"{vm.name} is to go while the balancer says nothing, and gets requests")
 
 
 class TrueCause(Rule):
@@ -141,14 +144,15 @@ class TrueCause(Rule):
 
     def before(self, action: Action) -> None:
         """Is there a cause?"""
-        vm = self.centre.vms.get(action.name) if isinstance(action, DeleteVM) else None
+        name, reason = decision(action) or ("", "")
+        vm = self.centre.vms.get(name)
         if vm is None or not is_own(self.centre, vm):
             return
         after = len(staying(self.centre)) - 1
-        cause = self._cause(vm, action.reason, after)
+        cause = self._cause(vm, reason, after)
         if not cause:
-            self._blame(vm, action.reason, after)
-        if cause in ("low load", "limits") or action.reason == SURPLUS:
+            self._blame(vm, reason, after)
+        if cause in ("low load", "limits") or reason == SURPLUS:
             self.wanted = min(self.wanted, after)
         elif cause and self._may_shrink():
             # The number wanted may sink in the same look, and what goes has another reason to be the first.
@@ -211,11 +215,13 @@ class TrueCause(Rule):
 
     def after(self, action: Action, failure: Failure | None) -> None:
         """One more is wanted, unless it replaces another."""
-        if not isinstance(action, CreateVM) or failure is not None:
+        comes = isinstance(action, CreateVM | AssignVM) and action.role == "Serving"
+        if not comes or failure is not None:
             return
+        host = action.host if isinstance(action, CreateVM) else self.centre.vms[action.name].host
         # One whose domain ended by itself or is paused is replaced, not joined, whatever its status says yet.
         here = [vm for vm in staying(self.centre) if may_come_to_run(self.centre, vm) and not self._is_paused(vm)]
-        if not any(must_move(self.centre, vm) for vm in here) and not self._fills_host(action.host, here):
+        if not any(must_move(self.centre, vm) for vm in here) and not self._fills_host(host, here):
             self.wanted = max(self.wanted, len(here))
 
     def _is_paused(self, vm: VMRecord) -> bool:
@@ -273,12 +279,13 @@ class HostMinimum(Rule):
 
     def before(self, action: Action) -> None:
         """Who stays on its host?"""
-        if not isinstance(action, DeleteVM) or action.reason != SURPLUS:
+        name, reason = decision(action) or ("", "")
+        if reason != SURPLUS:
             return
-        vm = self.centre.vms.get(action.name)
+        vm = self.centre.vms.get(name)
         if vm is None or not is_own(self.centre, vm) or must_move(self.centre, vm) or not self.centre.answers(vm):
             return
         host = host_of(self.centre, vm.host)
         rest = sum(it.host == vm.host and it.name != vm.name for it in staying(self.centre))
         if host is not None and rest < host.vms.min:
-            self.fault(action.reason, f"{vm.name} goes, {rest} stay on {vm.host}, whose minimum is {host.vms.min}")
+            self.fault(reason, f"{vm.name} goes, {rest} stay on {vm.host}, whose minimum is {host.vms.min}")

@@ -9,8 +9,8 @@ from tests.referee.centre import RUNS, DataCentre
 
 
 def staying(centre: DataCentre) -> list[VMRecord]:
-    """VMs that nobody has asked to leave."""
-    return [vm for vm in centre.by_age() if vm.deleting_since is None]
+    """VMs that nobody has asked to leave, nor sent to the pool."""
+    return [vm for vm in centre.by_age() if vm.deleting_since is None and vm.role == "Serving"]
 
 
 def host_of(centre: DataCentre, name: str) -> Host | None:
@@ -172,8 +172,8 @@ def may_come_to_run(centre: DataCentre, vm: VMRecord) -> bool:
     return vm.phase in ("Pending", "Provisioning") and vm.deleting_since is None
 
 
-def runs_on(centre: DataCentre, host: str, *, but: str = "") -> int:
-    """How many of the cluster's LubanVMs run on the host, without the one with the uid `but`.
+def runs_on(centre: DataCentre, host: str, *, but: str = "", pool: bool = True) -> int:
+    """How many of the cluster's LubanVMs run on the host, without the one with the uid `but`. `pool`: with those of it.
 
     What the user gave up is not counted: see `may_come_to_run`.
     """
@@ -181,5 +181,5 @@ def runs_on(centre: DataCentre, host: str, *, but: str = "") -> int:
     return sum(
         vm.uid in domains and domains[vm.uid].state in RUNS and vm.uid != but and may_come_to_run(centre, vm)
         for vm in centre.vms.values()
-        if vm.host == host
+        if vm.host == host and (pool or vm.role == "Serving")
     )

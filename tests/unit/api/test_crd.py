@@ -133,7 +133,16 @@ def test_names_columns_and_subresources() -> None:
     assert [it["scope"] for it in (cluster, vm, host)] == ["Namespaced", "Namespaced", "Cluster"]
     assert cluster["names"]["categories"] == vm["names"]["categories"] == ["luban"]
     columns = {it["name"]: it.get("priority", 0) for it in cluster["versions"][0]["additionalPrinterColumns"]}
-    assert columns == {"VMs": 0, "Balancers": 0, "Bonds": 0, "Sessions": 0, "Verdict": 0, "Phase": 1, "Age": 0}
+    assert columns == {
+        "VMs": 0,
+        "Warm": 0,
+        "Balancers": 0,
+        "Bonds": 0,
+        "Sessions": 0,
+        "Verdict": 0,
+        "Phase": 1,
+        "Age": 0,
+    }
     host_columns = [it["name"] for it in host["versions"][0]["additionalPrinterColumns"]]
     assert host_columns == ["Bond", "Mode", "Ports", "Speed", "Since", "Reported", "URI", "Age"]
     vm_columns = {it["name"] for it in vm["versions"][0]["additionalPrinterColumns"]}

@@ -160,7 +160,7 @@ def test_fields_of_a_newer_version_are_passed_over() -> None:
     spec = {**SPEC, "pool": {"size": 1}}
     read = LubanCluster.parse({"metadata": {"name": "luban", "x": 1}, "spec": spec, "status": {**STATUS, "warm": 1}})
     assert without_defaults(read.status) == STATUS
-    assert vm({**VM_SPEC, "role": "Pool"}, {"pausedBy": "us"}).left_out == ()
+    assert vm({**VM_SPEC, "task": "Pool"}, {"pausedBy": "us"}).left_out == ()
 
 
 def test_a_spec_with_a_newer_word_is_refused() -> None:
@@ -173,15 +173,15 @@ def test_a_spec_with_a_newer_word_is_refused() -> None:
 
 
 def test_a_vm_in_a_newer_phase_is_in_the_last_one_that_is_known() -> None:
-    transitions = [*TRANSITIONS, {"phase": "Warm", "at": NOW}]
-    read = vm(status={"phase": "Warm", "address": "127.0.17.2", "transitions": transitions})
+    transitions = [*TRANSITIONS, {"phase": "Frozen", "at": NOW}]
+    read = vm(status={"phase": "Frozen", "address": "127.0.17.2", "transitions": transitions})
     assert (read.status.phase, read.status.address) == ("Ready", "127.0.17.2")
     assert [it.phase for it in read.status.transitions] == ["Provisioning", "Booting", "Ready"]
     assert len(read.left_out) == 2
 
 
 def test_a_vm_in_a_newer_phase_without_a_past_is_pending() -> None:
-    assert vm(status={"phase": "Warm"}).status.phase == "Pending"
+    assert vm(status={"phase": "Frozen"}).status.phase == "Pending"
 
 
 def test_times_that_are_none_are_left_out() -> None:

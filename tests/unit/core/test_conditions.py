@@ -73,6 +73,7 @@ def situation(state: State, decision: Decision, desired: int, **more: Any) -> Si
         "paused": False,
         "unmeasured": None,
         "tier": None,
+        "pool": None,
     }
     return Situation(state=state, decision=decision, desired=desired, **usual | more)
 

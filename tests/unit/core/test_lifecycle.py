@@ -45,6 +45,8 @@ MEMBER: dict[Phase, MemberState] = {
     "Booting": "Disabled",
     "Ready": "Enabled",
     "Draining": "Draining",
+    "Warm": "Disabled",
+    "Resuming": "Disabled",
     "Stopping": "Disabled",
 }
 """How the balancer treats a VM of a phase in the tables below."""
@@ -104,6 +106,8 @@ LIVING: dict[Phase, tuple[str, str, str, str]] = {
     "Ready": ("Lost: Update Delete", "Ready", "Paused: Update", "Ready"),
     "Paused": ("Lost: Update Delete", "Booting: Update", "Paused", "Paused"),
     "Draining": ("Lost: Update Delete", "Ready: Update", "Paused: Update", "Draining"),
+    "Warm": ("Warm: Update Delete", "Resuming: Update Resume", "Resuming: Update Resume", "Warm"),
+    "Resuming": ("Resuming: Update Delete", "Resuming", "Resuming: Resume", "Resuming: Update Delete"),
     "Stopping": ("Lost: Update Delete", "Ready: Update", "Paused: Update", "Stopping"),
     "Failed": ("Failed", "Failed", "Failed", "Failed"),
     "Lost": ("Lost: Delete", "Lost: Delete", "Lost: Delete", "Lost"),
@@ -116,6 +120,8 @@ LEAVING: dict[Phase, tuple[str, str, str, str]] = {
     "Ready": ("Ready: Remove Release", "Draining: Update", "Draining: Update", "Draining: Update"),
     "Paused": ("Paused: Remove Release", STOPS, "Stopping: Update", "Draining: Update"),
     "Draining": ("Draining: Remove Release", "Draining", "Draining", "Draining"),
+    "Warm": ("Warm: Remove Release", STOPS, "Stopping: Update", "Warm"),
+    "Resuming": ("Resuming: Remove Release", STOPS, "Stopping: Update", "Resuming"),
     "Stopping": ("Stopping: Remove Release", "Stopping", "Stopping: Destroy", "Stopping"),
     "Failed": ("Failed: Remove Release", STOPS, "Stopping: Update", "Failed"),
     "Lost": ("Lost: Remove Release", STOPS, "Stopping: Update", "Lost"),

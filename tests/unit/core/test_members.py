@@ -31,6 +31,8 @@ STAYS = {
     "Paused": "Disabled",
     "Ready": "Enabled",
     "Draining": "Draining",
+    "Warm": "Disabled",
+    "Resuming": "Disabled",
 }
 LEAVES = {"Ready": "Draining", "Draining": "Draining", "Stopping": "Disabled"}
 

@@ -19,6 +19,8 @@ from luban.api.host import BondVerdict
 from luban.core.left_out import Refusal
 from luban.core.model import (
     Action,
+    AssignVM,
+    BalloonDomain,
     CreateVM,
     DeleteVM,
     DestroyDomain,
@@ -28,7 +30,9 @@ from luban.core.model import (
     ReleaseVM,
     RemoveDomain,
     RemoveStray,
+    ResumeDomain,
     ShutdownDomain,
+    SuspendDomain,
     VMRecord,
 )
 from luban.core.scaling import minimum
@@ -67,6 +71,10 @@ NOT_OURS = Refusal("NamespaceNotAllowed", "LubanHost is not for namespace defaul
 NO_LUCK = Failure("HostBusy", "cannot fork", permanent=False)
 
 
+ON_HOSTS = EnsureDomain | ShutdownDomain | DestroyDomain | RemoveDomain | BalloonDomain | SuspendDomain | ResumeDomain
+"""Actions on the domains of hosts."""
+
+
 # The referee: what no operator may ever do.
 
 
@@ -77,6 +85,8 @@ def referee(world: World, action: Action) -> None:
     match action:
         case CreateVM():
             check_create(world, action)
+        case AssignVM() | SuspendDomain():
+            check_moves(world, action)
         case DeleteVM(name, reason) if name in world.vms:
             check_delete(world, world.vms[name], reason)
         case ShutdownDomain(vm) | DestroyDomain(vm):
@@ -90,7 +100,7 @@ def referee(world: World, action: Action) -> None:
             assert vm.uid not in world.overlays(), f"{name} is let go, its overlay stays"
         case RemoveStray(_, _, uuid):
             assert uuid not in {vm.uid for vm in world.vms.values()}
-    if isinstance(action, EnsureDomain | ShutdownDomain | DestroyDomain | RemoveDomain):
+    if isinstance(action, ON_HOSTS):
         assert world.machines[action.vm.host].reachable, f"{action} on a host that does not answer"
     if isinstance(action, EnsureDomain):
         assert world.machines[action.vm.host].refusal is None, f"{action.vm.name} is started on a refused host"
@@ -106,12 +116,45 @@ def check_create(world: World, action: CreateVM) -> None:
     assert admits(world, host), f"{host.name}'s bond is {world.machines[host.name].bond}"
     assert action.name not in world.vms
     held = holding(world)
-    assert len(held) < world.spec.scaling.max_vms, "above maxVMs"
+    pooled = sum(vm.role == "Warm" for vm in held)
+    if action.role == "Serving":
+        assert len(held) - pooled < world.spec.scaling.max_vms, "above maxVMs"
+    else:
+        assert world.spec.pool.size, "no pool is wanted"
     assert sum(vm.host == host.name for vm in held) < host.vms.max, f"above vms.max of {host.name}"
     addresses = {vm.planned_address for vm in world.vms.values()}
     if world.spec.template.spec.network.type == "User":
         assert action.address
         assert action.address not in addresses
+
+
+def check_moves(world: World, action: AssignVM | SuspendDomain) -> None:
+    """Into the pool, and out of it."""
+    match action:
+        case AssignVM(name, "Warm") if name in world.vms:
+            check_delete(world, world.vms[name], "AboveDesired")
+        case AssignVM(name, "Serving") if name in world.vms:
+            check_taken(world, world.vms[name])
+        case SuspendDomain(vm) if vm.name in world.vms:
+            check_suspended(world, vm)
+
+
+def check_taken(world: World, vm: VMRecord) -> None:
+    """Never above maxVMs, and never what is outdated or on a host that is to be empty."""
+    host = host_named(world.spec, vm.host)
+    serving = [it for it in holding(world) if it.role == "Serving"]
+    assert len(serving) < world.spec.scaling.max_vms, "above maxVMs"
+    assert host is not None
+    assert not host.cordoned, f"{vm.name} is taken on a host that is to be empty"
+    assert vm.template == world.spec.template.spec, f"{vm.name} is taken, and is outdated"
+
+
+def check_suspended(world: World, vm: VMRecord) -> None:
+    """Only what is in the pool, and with nothing in flight: as what is stopped."""
+    assert world.vms[vm.name].role == "Warm", f"{vm.name} is suspended and shall serve"
+    waited = world.now - vm.phase_since if vm.phase == "Draining" else 0.0
+    allowed = not world.busy(vm) or vm.phase == "Warm" or waited > world.spec.balancer.drain.timeout.seconds
+    assert allowed, f"{vm.name} is suspended with work in flight"
 
 
 def admits(world: World, host: Host) -> bool:
@@ -139,6 +182,16 @@ def holding(world: World) -> list[VMRecord]:
     return [vm for vm in world.vms.values() if holds(vm)]
 
 
+def serving_role(world: World) -> list[VMRecord]:
+    """VMs that are to serve."""
+    return [vm for vm in world.vms.values() if vm.role == "Serving"]
+
+
+def pooled(world: World) -> list[VMRecord]:
+    """VMs of the pool, and on their way there."""
+    return [vm for vm in world.vms.values() if vm.role == "Warm"]
+
+
 def check_delete(world: World, vm: VMRecord, reason: str) -> None:
     """Only what is known to be bad or above the wanted number goes, and never below a minimum."""
     if world.deleting or vm.deleting_since is not None or vm.phase in ("Failed", "Lost"):
@@ -146,11 +199,11 @@ def check_delete(world: World, vm: VMRecord, reason: str) -> None:
     host = host_named(world.spec, vm.host)
     emptied = host is None or host.cordoned
     assert emptied or world.machines[vm.host].reachable, f"{vm.name} goes, and nobody knows how it is"
-    if vm.phase != "Ready" or not world.answers(vm):
+    if vm.role == "Warm" or vm.phase != "Ready" or not world.answers(vm):
         return
     proxy = world.proxies[BALANCER]
     assert not (proxy.reachable and proxy.blind), "a VM that serves goes while the balancer says nothing"
-    others = [it for it in world.vms.values() if it.name != vm.name and it.deleting_since is None]
+    others = [it for it in serving_role(world) if it.name != vm.name and it.deleting_since is None]
     serving = sum(it.phase == "Ready" and is_enabled(world, it) for it in others)
     replaced = reason in REPLACED
     in_place = replaced and not has_room(world)
@@ -165,7 +218,9 @@ def check_stop(world: World, action: ShutdownDomain | DestroyDomain, vm: VMRecor
     if isinstance(action, DestroyDomain):
         waited = world.now - vm.phase_since
         assert vm.phase == "Stopping"
-        assert waited >= vm.template.termination_grace_period_seconds
+        domain = world.domain(vm)
+        paused = domain is not None and domain.state == "Paused"
+        assert paused or waited >= vm.template.termination_grace_period_seconds
         return
     # As the plan saw it: by now its status says Stopping. One that said so before is asked a second time at most.
     planned = action.vm
@@ -182,8 +237,15 @@ def is_enabled(world: World, vm: VMRecord) -> bool:
 def has_room(world: World) -> bool:
     """Whether one more VM fits."""
     held = holding(world)
-    return len(held) < world.spec.scaling.max_vms and any(
-        not host.cordoned
+    return len([vm for vm in held if vm.role == "Serving"]) < world.spec.scaling.max_vms and has_place(world)
+
+
+def has_place(world: World, *, but: str = "") -> bool:
+    """Whether any host, but one, can take one more domain."""
+    held = holding(world)
+    return any(
+        host.name != but
+        and not host.cordoned
         and world.machines[host.name].reachable
         and admits(world, host)
         and sum(vm.host == host.name for vm in held) < host.vms.max
@@ -194,7 +256,8 @@ def has_room(world: World) -> bool:
 def check_plan(world: World, operator: Operator, made: Plan) -> None:
     """What holds for every plan."""
     assert made.requeue_after > 0
-    assert tuple(it.type for it in made.conditions) == CONDITIONS
+    assert tuple(it.type for it in made.conditions if it.type != "PoolFilled") == CONDITIONS
+    assert world.deleting or not world.spec.pool.size or made.conditions[-1].type == "PoolFilled"
     assert made.decision.reason
     assert made.decision.message
     if world.deleting:
@@ -215,7 +278,7 @@ def heal(world: World) -> None:
     for machine in world.machines.values():
         machine.reachable, machine.refuses, machine.refusal = True, None, None
         for domain in machine.domains.values():
-            domain.hung = False
+            domain.hung = domain.stuck = False
     # Bonds may stay bad for ever, but not all of them.
     if not any(admits(world, host) for host in world.spec.hosts):
         world.machines[world.spec.hosts[0].name].bond = "Healthy"
@@ -246,23 +309,35 @@ def describe(world: World) -> str:
 
 def check_rest(world: World, operator: Operator, made: Plan) -> None:
     """Everything that is wanted is there, everything that is there is wanted."""
-    vms = list(world.vms.values())
-    uids = {vm.uid for vm in vms}
+    vms, pool = serving_role(world), pooled(world)
+    uids = {vm.uid for vm in world.vms.values()}
     assert not made.actions
     assert not operator.look().actions
     assert all(vm.phase == "Ready" and vm.deleting_since is None for vm in vms), describe(world)
     assert len(vms) == made.desired or not has_room(world), f"{len(vms)} instead of {made.desired}"
-    assert all(vm.template == world.spec.template.spec for vm in vms)
+    assert all(vm.template == world.spec.template.spec for vm in world.vms.values())
+    check_pool(world, pool)
     strays = set(world.domains()) - uids
     assert not strays or not has_room(world), "a stray may stay only while nothing else can serve in its place"
     assert set(world.domains()) - strays == uids
     assert world.overlays() - strays == uids
-    assert all(domain.state == "Running" for domain in world.domains().values())
+    asleep = {vm.uid for vm in pool}
+    assert all(it.state == ("Paused" if it.uuid in asleep else "Running") for it in world.domains().values())
     check_members(world)
     check_hosts(world, vms)
     assert made.decision.reason in RESTING, made.decision
     assert made.phase == "Ready" or len(vms) != made.desired, made.conditions
     check_restart(world, operator)
+
+
+def check_pool(world: World, pool: list[VMRecord]) -> None:
+    """It is full, or there is no room; and not all on one host, if another has some."""
+    size = world.spec.pool.size
+    assert all(vm.phase == "Warm" and vm.deleting_since is None for vm in pool), describe(world)
+    assert len(pool) == size or (len(pool) < size and not has_place(world)), f"{len(pool)} of {size} are warm"
+    hosts = {vm.host for vm in pool}
+    if size > 1 and len(pool) == size and len(hosts) == 1:
+        assert not has_place(world, but=hosts.pop()), "the pool is all on one host"
 
 
 def check_members(world: World) -> None:
@@ -278,7 +353,8 @@ def check_members(world: World) -> None:
         assert proxy.applied == proxy.published
         members = {it.name: it for it in proxy.applied.members}
         assert set(members) == set(world.vms) | strays
-        assert all(it.state == "Enabled" for it in members.values())
+        asleep = {vm.name for vm in pooled(world)}
+        assert all(it.state == ("Disabled" if it.name in asleep else "Enabled") for it in members.values())
         assert {it.address for it in members.values()} == set(addresses)
 
 
@@ -324,6 +400,17 @@ def hang(world: World, number: int) -> None:
     """A guest stops to answer, or answers again."""
     if (vm := pick(world, number)) and (domain := world.domain(vm)):
         domain.hung = not domain.hung
+
+
+def stick(world: World, number: int) -> None:
+    """A domain will not go on once it is suspended, or will again."""
+    if (vm := pick(world, number)) and (domain := world.domain(vm)):
+        domain.stuck = not domain.stuck
+
+
+def change_pool(world: World, number: int) -> None:
+    """A pool is wanted, another one, or none."""
+    world.change(pool={"size": number % 4, "balloon": {"min": "256Mi"} if number // 4 % 2 else {}})
 
 
 def toggle_host(world: World, number: int) -> None:
@@ -434,6 +521,8 @@ EVENTS: tuple[Callable[[World, int], None], ...] = (
     set_load,
     crash,
     hang,
+    stick,
+    change_pool,
     toggle_host,
     toggle_use,
     toggle_start,
@@ -467,6 +556,7 @@ def specs(draw: st.DrawFn) -> LubanClusterSpec:
         hosts,
         template={"network": {"type": draw(st.sampled_from(["User", "Network"]))}},
         balancer={"drain": {"timeout": "30s"}, "loadFactors": draw(st.sampled_from(["Static", "Adaptive"]))},
+        pool={"size": draw(st.sampled_from([0, 0, 1, 2]))},
         bondPolicy=draw(st.sampled_from(["Prefer", "Prefer", "Require", "Ignore"])),
         scaling={
             "minVMs": lowest,
@@ -609,6 +699,6 @@ def test_a_killed_operator_arrives_at_the_same_end(
 ) -> None:
     """With a load that leaves no doubt, the end depends on what is wanted, not on who died on the way."""
     lived, died = play(spec, script, load, kills=False), play(spec, script, load, kills=True)
-    assert len(lived.vms) == len(died.vms)
+    assert len(serving_role(lived)) == len(serving_role(died))
     if load == 0 and lived.spec.scaling.policy == "Sessions" and not lived.spec.scaling.pause_scale_in:
-        assert len(lived.vms) >= minimum(lived.spec) or not has_room(lived)
+        assert len(serving_role(lived)) >= minimum(lived.spec) or not has_room(lived)

@@ -34,9 +34,9 @@ BLOCKS = [
 ]
 WORDS = frozenset({"message", "placement"})
 """Fields in which a decision is told in words: those may change."""
-YOUNGER = {"wishes": (), "metrics": (), "tier": None}
-"""Fields that came after the digests: while they are empty they are left out, so that what is decided as before has the
-digest that it had."""
+YOUNGER = {"wishes": (), "metrics": (), "tier": None, "role": "Serving"}
+"""Fields that came after the digests: while they say what was so before they are left out, so that what is decided as
+before has the digest that it had."""
 SCALARS = (str, float, int, bool, type(None))
 
 

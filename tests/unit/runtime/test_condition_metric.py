@@ -27,10 +27,19 @@ def told(body: dict[str, Any]) -> dict[str, set[str]]:
 
 
 async def test_every_condition_has_exactly_the_status_that_is_told() -> None:
-    harness = OperatorHarness()
+    harness = OperatorHarness({"pool": {"size": 1}})
     await harness.run(60)
     assert shown(harness.runtime.metrics.registry) == told(harness.body())
     assert shown(harness.runtime.metrics.registry).keys() == CONDITIONS.keys()
+
+
+async def test_a_condition_that_there_is_no_more_is_not_shown() -> None:
+    harness = OperatorHarness({"pool": {"size": 1}})
+    await harness.run(60)
+    harness.change(pool={"size": 0})
+    await harness.run(60)
+    assert shown(harness.runtime.metrics.registry) == told(harness.body())
+    assert "PoolFilled" not in shown(harness.runtime.metrics.registry)
 
 
 async def test_a_refused_spec_shows() -> None:

@@ -33,12 +33,12 @@ def make_unreadable(body: dict[str, Any]) -> None:
 async def test_a_vm_in_a_newer_phase_keeps_serving() -> None:
     harness = OperatorHarness()
     await harness.run(60)
-    harness.vms()[0]["status"]["phase"] = "Warm"
-    harness.vms()[0]["status"]["transitions"].append({"phase": "Warm", "at": "2026-01-31T12:00:00Z"})
+    harness.vms()[0]["status"]["phase"] = "Frozen"
+    harness.vms()[0]["status"]["transitions"].append({"phase": "Frozen", "at": "2026-01-31T12:00:00Z"})
     harness.new_operator()
     await harness.run(30)
     assert failed_ticks(harness) == []
-    assert harness.consistent(2) or {vm["status"]["phase"] for vm in harness.vms()} == {"Ready", "Warm"}
+    assert harness.consistent(2) or {vm["status"]["phase"] for vm in harness.vms()} == {"Ready", "Frozen"}
     assert harness.body()["status"]["summary"] == "2/2"
 
 

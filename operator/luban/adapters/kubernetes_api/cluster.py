@@ -33,6 +33,7 @@ from luban.adapters.kubernetes_api.informer import Told
 from luban.adapters.kubernetes_api.lists import census, selected
 from luban.adapters.kubernetes_api.transport import Transport, open_transport
 from luban.api import names
+from luban.api.vm import Role
 from luban.core.model import ClusterRef
 from luban.core.orphans import Census
 from luban.errors import Conflict, LubanError, NotFound, PermanentError
@@ -139,6 +140,12 @@ class KubernetesCluster:
         return await self._transport.send(
             Call("create", VMS, cluster.namespace, query={"fieldManager": names.FIELD_MANAGER}, body=dict(body))
         )
+
+    async def assign_vm(self, cluster: ClusterRef, name: str, role: Role) -> None:
+        """Change what a LubanVM is for."""
+        body = {"spec": {"role": role}}
+        with suppress(NotFound):
+            await self._transport.send(Call("patch", VMS, cluster.namespace, name, body=body, content_type=MERGE_PATCH))
 
     async def delete_vm(self, cluster: ClusterRef, name: str) -> None:
         """Ask for a LubanVM's deletion."""

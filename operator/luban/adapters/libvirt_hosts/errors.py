@@ -331,6 +331,11 @@ def address_taken(host: HostRef, name: str, address: str, error: libvirt.libvirt
     )
 
 
+def domain_missing(host: HostRef, uuid: str, what: str) -> PermanentError:
+    """What is to rest or to go on is off, or gone."""
+    return PermanentError("DomainMissing", f"host {host.name}: cannot {what} domain {uuid}: it is off, or gone")
+
+
 def refused(host: HostRef, name: str, why: str) -> PermanentError:
     """The domain cannot be had on this host."""
     return PermanentError("DomainRefused", f"host {host.name}: domain {name!r}: {why}")

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import libvirt
 import structlog
 
-from luban.adapters.libvirt_hosts import domains, leftovers, provision
+from luban.adapters.libvirt_hosts import domains, leftovers, provision, waking
 from luban.adapters.libvirt_hosts.backoff import Pace
 from luban.adapters.libvirt_hosts.capabilities import read_abilities
 from luban.adapters.libvirt_hosts.directory import Directory, Question
@@ -27,7 +27,7 @@ from luban.adapters.libvirt_hosts.uri import is_local
 from luban.adapters.libvirt_hosts.usage import read_usage
 from luban.core.model import Machine
 from luban.core.orphans import VMVolume
-from luban.errors import LubanError
+from luban.errors import HostUnreachable, LubanError, TemporaryError
 from luban.ports import HostRef, Inventory, Usage
 
 T = TypeVar("T")
@@ -57,6 +57,8 @@ class HypervisorSettings:
     """For a question to a guest agent, which libvirt itself ends after 1 s, or about a domain's disks."""
     usage: float = 15.0
     """For what running domains use: each QEMU is asked for it, and nobody waits."""
+    clock: float = 1.0
+    """For the word to a guest agent what time it is: a VM that was just taken out of the pool waits for it."""
     idle: float = 300.0
     """A host that nobody watches is let go when nothing was asked of it for so long."""
     min_free_bytes: int = 512 * 1024**2
@@ -70,7 +72,8 @@ class HypervisorSettings:
 
 
 class _Host:
-    """One host: four lanes, so that a slow start does not look like a dead host, nor a silent guest agent or QEMU.
+    """One host: lanes, so that a slow start does not look like a dead host, nor a silent guest agent or QEMU, and so
+    that what was ready once need not wait for what is being made.
 
     Each has connections and threads of its own. The reads alone say whether the host answers.
     """
@@ -82,6 +85,7 @@ class _Host:
         self.changes = Lane(connector, settings.pace, CHANGES)
         self.agents = Lane(connector, settings.pace)
         self.figures = Lane(connector, settings.pace)
+        self.wakes = Lane(connector, settings.pace, CHANGES)
         self.missing_pools = MissingPools(self.directory.clock)
         self._refreshed: dict[str, float] = {}
         self.asking_agents = False
@@ -102,7 +106,8 @@ class _Host:
 
     async def close(self) -> None:
         """Close all connections."""
-        await asyncio.gather(*(lane.close() for lane in (self.reads, self.changes, self.agents, self.figures)))
+        lanes = self.reads, self.changes, self.agents, self.figures, self.wakes
+        await asyncio.gather(*(lane.close() for lane in lanes))
 
 
 class LibvirtHypervisor:
@@ -194,6 +199,32 @@ class LibvirtHypervisor:
         job = partial(leftovers.remove_volume, volume=volume)
         what = f"delete volume {volume.name} of storage pool {volume.pool!r}"
         return await self._host(host).agents.call(job, what, self._settings.storage, STORAGE)
+
+    async def suspend(self, host: HostRef, uuid: str) -> None:
+        """See Hypervisor."""
+        job = partial(waking.suspend, uuid=uuid)
+        await self._host(host).wakes.call(job, f"suspend domain {uuid}", self._settings.call, uuid)
+
+    async def resume(self, host: HostRef, uuid: str) -> None:
+        """See Hypervisor."""
+        job = partial(waking.resume, uuid=uuid)
+        await self._host(host).wakes.call(job, f"resume domain {uuid}", self._settings.call, uuid)
+
+    async def set_memory(self, host: HostRef, uuid: str, memory: int) -> None:
+        """See Hypervisor."""
+        job = partial(waking.set_memory, uuid=uuid, memory=memory)
+        await self._host(host).wakes.call(job, f"set the memory of domain {uuid}", self._settings.call, uuid)
+
+    async def set_time(self, host: HostRef, uuid: str, now: float) -> bool:
+        """See Hypervisor. An agent that does not answer in time is none."""
+        job = partial(waking.set_time, uuid=uuid, now=now)
+        try:
+            return await self._host(host).wakes.call(job, f"set the clock of {uuid}", self._settings.clock, uuid)
+        except HostUnreachable:
+            raise
+        except TemporaryError as error:
+            log.warning("guest's clock not set", host=host.name, domain=uuid, error=error.message)
+            return False
 
     def watch(self, host: HostRef, wake: Callable[[str], None]) -> Callable[[], None]:
         """See Hypervisor. Opens the connection in the background; after a loss the next inventory reopens it."""
