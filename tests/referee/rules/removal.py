@@ -64,8 +64,8 @@ class Answers(Rule):
 
     def _victims(self, action: Action) -> list[VMRecord]:
         vms = self.centre.vms
-        if (gone := decision(action)) is not None:
-            return [vms[gone[0]]] if gone[0] in vms else []
+        if (decided := decision(action)) is not None:
+            return [vms[decided[0]]] if decided[0] in vms else []
         if isinstance(action, PublishBalancer):
             kept = {(it.name, it.address) for it in action.members if it.state == "Enabled"}
             gone = [vm for vm in vms.values() if (vm.name, self._address(vm)) not in kept]
