@@ -40,6 +40,7 @@ OPTIONS = tuple(
 LIBRARIES = (
     "aiohttp",
     "click",
+    "cronsim",
     "kubernetes",
     "prometheus-client",
     "pydantic",
