@@ -340,7 +340,7 @@ async def test_an_endpoint_that_is_none(real: RealSide, endpoint: str) -> None:
 
 def test_the_wire_format_is_as_documented() -> None:
     wire: dict[str, Any] = report_json(REPORT, CLUSTER)
-    assert set(wire) == {"namespace", "cluster", "name", "ready", "applied", "message", "users", "members"}
+    assert set(wire) == {"namespace", "cluster", "name", "ready", "applied", "message", "node", "users", "members"}
     assert wire["members"][0] == {
         "name": "shop-a",
         "state": "Enabled",

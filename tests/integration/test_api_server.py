@@ -366,11 +366,11 @@ def test_columns_of_clusters(luban_api: ControlPlane, namespace: str) -> None:
     }
     with_status(luban_api, namespace, "lc", good(), status)
     header, row = luban_api.kubectl("get", "lc", "-n", namespace).splitlines()
-    assert header.split() == ["NAME", "VMS", "BALANCERS", "BONDS", "SESSIONS", "VERDICT", "AGE"]
-    assert row.split()[:6] == ["luban", "2/3", "1/1", "1/2", "151", "ScaleUp"]
+    assert header.split() == ["NAME", "VMS", "WARM", "BALANCERS", "BONDS", "SESSIONS", "VERDICT", "AGE"]
+    assert row.split()[:7] == ["luban", "2/3", "1", "1/1", "1/2", "151", "ScaleUp"]
     header, row = luban_api.kubectl("get", "lubanclusters", "-n", namespace, "-o", "wide").splitlines()
-    assert header.split()[6:] == ["PHASE", "AGE"]
-    assert row.split()[6] == "Progressing"
+    assert header.split()[7:] == ["PHASE", "AGE"]
+    assert row.split()[7] == "Progressing"
 
 
 def test_columns_of_vms(luban_api: ControlPlane, namespace: str) -> None:
