@@ -358,6 +358,7 @@ def with_status(plane: ControlPlane, namespace: str, kind: str, body: Body, stat
 def test_columns_of_clusters(luban_api: ControlPlane, namespace: str) -> None:
     status = {
         "summary": "2/3",
+        "vms": {"warm": 1},
         "balancerSummary": "1/1",
         "bondSummary": "1/2",
         "sessions": 151,
