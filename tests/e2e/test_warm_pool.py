@@ -33,13 +33,12 @@ def test_out_of_the_pool_and_back(scene: LabView) -> None:
         for name, host in waiting.items():
             assert "paused" in scene.virsh(host, "list", "--all"), name
         scene.patch({"spec": {"replicas": 3, "pool": {"size": 1}}})
-        first = scene.until(lambda: answering_vm(scene.lab) in waiting and answering_vm(scene.lab), "it answers")
+        scene.until(lambda: answering_vm(scene.lab) in waiting, "one of them answers")
         scene.until(lambda: settled(scene, 3, 1), "three serve, one is warm")
         uids = {vm["metadata"]["uid"] for vm in scene.vms()}
         scene.patch({"spec": {"replicas": 2, "pool": {"size": 2}}})
         scene.until(lambda: settled(scene, 2, 2), "it is warm again")
         assert {vm["metadata"]["uid"] for vm in scene.vms()} == uids
-        assert first in waiting
     finally:
         scene.patch({"spec": {"replicas": 2, "pool": {"size": 0, "balloon": None}}})
         scene.until(lambda: scene.consistent(2), "two VMs are left")
