@@ -395,6 +395,16 @@ class World:
             name, reachable=True, ready=ready, applied=proxy.applied.version, members=members, node=proxy.node
         )
 
+    def carries(self, proxy: Proxy, name: str) -> bool:
+        """Whether a balancer brings clients to a VM."""
+        return name in proxy.enabled()
+
+    def _through(self, proxy: Proxy, name: str, sessions: int) -> int:
+        """Those of a VM's sessions that came through one balancer: all that bring clients to it bring as many."""
+        carriers = [it for it in self.proxies.values() if self.carries(it, name)]
+        place = next((at for at, it in enumerate(carriers) if it is proxy), None)
+        return 0 if place is None else sessions // len(carriers) + (place < sessions % len(carriers))
+
     def _member(self, proxy: Proxy, member: Member, shares: Mapping[str, int]) -> MemberReport:
         flying = self.in_flight(proxy, member.name)
         vm = self.vms.get(member.name)
@@ -405,7 +415,7 @@ class World:
             port=member.port,
             healthy=vm is not None and self.answers(vm),
             in_flight=int(flying),
-            sessions=shares.get(member.name, 0),
+            sessions=self._through(proxy, member.name, shares.get(member.name, 0)),
             drained=member.state != "Enabled" and not flying,
         )
 

@@ -152,6 +152,10 @@ class DataCentre(World):
             it.name == vm.name and it.state == "Enabled" and it.address == domain.address for it in gate.applied.members
         )
 
+    def carries(self, proxy: Proxy, name: str) -> bool:
+        """None through one whose httpd is down."""
+        return not (isinstance(proxy, Gate) and proxy.down) and super().carries(proxy, name)
+
     def told(self, *, but: str) -> set[str]:
         """VMs that the other balancers are told to send requests to."""
         published = [

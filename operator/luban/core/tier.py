@@ -6,7 +6,7 @@ others serve them all and its Pod has ended, so that no client's connection is c
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 from luban.api.cluster import LubanClusterSpec
@@ -143,8 +143,15 @@ def attachments(spec: LubanClusterSpec, state: State, tier: Tier, vms: Mapping[s
     Those that are missing here keep what they have.
     """
     staying = [it for it in state.observation.balancers if it.name not in tier.leaving]
-    fronts = [it for it in staying if it.name in tier.usable] or staying
-    return attach(vms, [_front(spec, state, it, vms.keys()) for it in fronts], rule_of(spec))
+    usable = [_front(spec, state, it, vms.keys()) for it in staying if it.name in tier.usable]
+    return attach(vms, usable or _unheard([_front(spec, state, it, vms.keys()) for it in staying]), rule_of(spec))
+
+
+def _unheard(fronts: Sequence[Front]) -> list[Front]:
+    """While no balancer says what it does, those that have VMs may serve them: nothing moves to others until these are
+    there."""
+    told = [replace(it, sending=it.attached) for it in fronts if it.attached]
+    return told or list(fronts)
 
 
 def _front(spec: LubanClusterSpec, state: State, balancer: BalancerReport, vms: Collection[str]) -> Front:

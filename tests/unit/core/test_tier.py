@@ -103,6 +103,22 @@ class TestGrowth:
         assert (ready.status, ready.reason) == (None, "BalancersStarting")
         assert SECOND in ready.message
 
+    def test_nothing_leaves_the_first_one_for_others_that_nobody_has_heard_of(self) -> None:
+        """It says nothing just then, and serves: its VMs stay until one of the others does."""
+        stage = Stage(tier_spec(**DRAIN))
+        stage.run(60)
+        first = stage.world.proxies[BALANCER]
+        first.blind = True
+        stage.run(15)
+        stage.world.pod_seconds = 30.0
+        stage.world.change(balancer={**DRAIN, **cross(least=3)})
+        stage.run(20)
+        assert first.published is not None
+        assert [it.state for it in first.published.members] == ["Enabled"] * 4
+        first.blind = False
+        stage.run(60)
+        assert set(stage.balancers_of().values()) == {2}
+
 
 class TestShrinking:
     """Fewer, one after the other, and nobody notices."""
