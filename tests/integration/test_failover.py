@@ -26,8 +26,8 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(1800)]
 
 NODE = "host-b"
 TABLE_WIDTH = 150
-# Far from what is measured on an idle machine (docs/bonds.md; `make bench NAME=bond` holds it against polling), so that one
-# passes as well that emulates several machines at once.
+# Far from what is measured on an idle machine (docs/bonds.md; `make bench NAME=bond` holds it against polling), so that
+# one passes as well that emulates several machines at once.
 NOTICED_MS = 6000.0
 """From the monitor's command to the verdict in the API server, for a pulled cable."""
 SILENT_NOTICED_MS = 10_000.0
