@@ -21,7 +21,7 @@ def promtool(*arguments: str | Path) -> str:
 
 
 def test_the_alerts() -> None:
-    assert "10 rules found" in promtool("check", "rules", MONITORING / "alerts.yml")
+    assert "11 rules found" in promtool("check", "rules", MONITORING / "alerts.yml")
 
 
 def test_the_job(tmp_path: Path) -> None:
