@@ -142,16 +142,23 @@ def attachments(spec: LubanClusterSpec, state: State, tier: Tier, vms: Mapping[s
 
     Those that are missing here keep what they have.
     """
-    staying = [it for it in state.observation.balancers if it.name not in tier.leaving]
-    usable = [_front(spec, state, it, vms.keys()) for it in staying if it.name in tier.usable]
-    return attach(vms, usable or _unheard([_front(spec, state, it, vms.keys()) for it in staying]), rule_of(spec))
+    rule, staying = rule_of(spec), [it for it in state.observation.balancers if it.name not in tier.leaving]
+    fronts = {it.name: _front(spec, state, it, vms.keys()) for it in staying}
+    usable = [it for name, it in fronts.items() if name in tier.usable]
+    return attach(vms, usable, rule) if usable else _unheard(vms, list(fronts.values()), rule)
 
 
-def _unheard(fronts: Sequence[Front]) -> list[Front]:
-    """While no balancer says what it does, those that have VMs may serve them: nothing moves to others until these are
-    there."""
+def _unheard(vms: Mapping[str, str], fronts: Sequence[Front], rule: AttachmentRule) -> Attached:
+    """While no balancer says what it does, any that has VMs may serve them: those stay, and new ones join them."""
     told = [replace(it, sending=it.attached) for it in fronts if it.attached]
-    return told or list(fronts)
+    if not told:
+        return attach(vms, fronts, rule)
+    wanted = attach(vms, told, rule)
+    new = vms.keys() - frozenset().union(*(it.attached for it in told))
+    return {
+        it.name: it.attached.union(sorted(wanted[it.name] & new)[: max(0, rule.d_max - len(it.attached))])
+        for it in told
+    }
 
 
 def _front(spec: LubanClusterSpec, state: State, balancer: BalancerReport, vms: Collection[str]) -> Front:
