@@ -55,19 +55,11 @@ ObjectAction = CreateVM | AssignVM | DeleteVM | ReleaseVM | UpdateVM | OrphanVM
 
 def subject(action: Action) -> str:
     """What an action is about: actions of one subject run one after the other."""
+    if isinstance(action, DomainAction):
+        return f"vm/{action.vm.name}"
+    if isinstance(action, ObjectAction):
+        return f"vm/{action.name}"
     match action:
-        case (
-            EnsureDomain()
-            | ShutdownDomain()
-            | DestroyDomain()
-            | RemoveDomain()
-            | BalloonDomain()
-            | SuspendDomain()
-            | ResumeDomain()
-        ):
-            return f"vm/{action.vm.name}"
-        case CreateVM() | AssignVM() | DeleteVM() | ReleaseVM() | UpdateVM() | OrphanVM():
-            return f"vm/{action.name}"
         case RemoveStray():
             return f"domain/{action.uuid}"
         case PublishBalancer() | RemoveBalancer():
@@ -83,17 +75,9 @@ def failure_subject(action: Action) -> str:
 
 def host_of(action: Action) -> str:
     """The host that an action needs; empty: none."""
+    if isinstance(action, DomainAction):
+        return action.vm.host
     match action:
-        case (
-            EnsureDomain()
-            | ShutdownDomain()
-            | DestroyDomain()
-            | RemoveDomain()
-            | BalloonDomain()
-            | SuspendDomain()
-            | ResumeDomain()
-        ):
-            return action.vm.host
         case RemoveStray():
             return action.host
         case _:
@@ -124,18 +108,17 @@ class Hands:
         """Do it. Raises LubanError if it cannot be done, NotLeader if it is another's to do."""
         if not self.ports.leadership.held():
             raise NotLeader("NotLeader", f"{subject(action)}: left to the operator that leads")
+        if isinstance(action, DomainAction):
+            with self._touching(HostRef(action.vm.host, action.vm.host_uri)) as host:
+                await self._domain(action, host)
+        elif isinstance(action, ObjectAction):
+            await self._object(action)
+        else:
+            await self._about_others(action)
+
+    async def _about_others(self, action: RemoveStray | PublishBalancer | RemoveBalancer | EnsureBalancers) -> None:
+        """What is about no LubanVM."""
         match action:
-            case (
-                EnsureDomain()
-                | ShutdownDomain()
-                | DestroyDomain()
-                | RemoveDomain()
-                | BalloonDomain()
-                | SuspendDomain()
-                | ResumeDomain()
-            ):
-                with self._touching(HostRef(action.vm.host, action.vm.host_uri)) as host:
-                    await self._domain(action, host)
             case RemoveStray():
                 pool = self.cluster.spec.template.spec.image.pool
                 with self._touching(HostRef(action.host, action.host_uri)) as host:
@@ -147,8 +130,6 @@ class Hands:
                 await self.ports.cluster.delete_lease(self.ref, action.balancer)
             case EnsureBalancers():
                 await self._ensure_balancers(action.replicas)
-            case CreateVM() | AssignVM() | DeleteVM() | ReleaseVM() | UpdateVM() | OrphanVM():
-                await self._object(action)
 
     @contextmanager
     def _touching(self, host: HostRef) -> Iterator[HostRef]:
