@@ -35,7 +35,7 @@ unit: $(VENV)/.done  ## Unit tests alone, in seconds
 referee: $(VENV)/.done  ## STORIES=10000 random stories of a data centre against the decisions: about 12 minutes on two free cores (SEED=1)
 	$(PYTHON) -m tests.referee --stories $(STORIES) --seed $(SEED) --jobs $$(nproc)
 
-bench: setup  ## Benchmarks: NAME=membership, names, reaction, stats, scale, bond, links, app, rest, writes; each prints one line of JSON
+bench: setup  ## Benchmarks: NAME=membership, names, reaction, stats, scale, bond, links, app, rest, writes, warmstart; each prints one line of JSON
 	@$(PYTHON) -m bench $(NAME)
 
 failover: setup  ## Pull the cables of a bond on a real kernel, in four modes; writes plots to bonds-output/
